@@ -1,1 +1,25 @@
-//! protocol
+//! The wire contract between pouch and its relay (docs/protocol.md): what both ends compile against.
+//!
+//! No network, no clock, no storage: routes, JSON messages, limits, one-time links, HTTP request
+//! signatures (a profile of RFC 9421) and problem details (RFC 9457).
+
+pub mod limits;
+mod link;
+mod message;
+mod part;
+mod problem;
+pub mod route;
+mod signature;
+
+pub use link::{CardMac, Inviter, Link, LinkError, LinkSecret, Role as LinkRole};
+pub use message::*;
+pub use part::{Covered, PartField, PartFieldError, content_digest, parse_content_digest};
+pub use problem::{PROBLEM_TYPE, Problem, ProblemKind};
+pub use signature::{Request, SignatureFields, SignatureRefused, SignedRequest, sign_request};
+
+/// The version of the API, the first component of its paths.
+pub const VERSION: u32 = 1;
+/// The media type of sealed objects.
+pub const OBJECT_TYPE: &str = "application/octet-stream";
+/// The media type of messages.
+pub const MESSAGE_TYPE: &str = "application/json";
