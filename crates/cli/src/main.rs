@@ -1,1 +1,19 @@
-fn main() {}
+//! `pouch`: sealed, signed, receipted file exchange with people outside.
+
+mod args;
+mod commands;
+mod config;
+mod exit;
+mod prompt;
+mod progress;
+mod run;
+mod show;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::parse() {
+        Ok(cli) => run::run(cli),
+        Err(code) => code,
+    }
+}

@@ -1,1 +1,26 @@
-//! client
+//! The client of pouch: everything but the terminal.
+//!
+//! A [`Home`] holds one party's state. [`join`](join::join) makes it somebody on a relay; a [`Party`] sends, receives,
+//! invites and keeps the journal. All network goes through one [`Transport`](transport::Transport).
+//! How a send and a receive run is told in docs/architecture.md.
+
+pub mod api;
+pub mod clock;
+pub mod contacts;
+mod error;
+mod home;
+pub mod identity;
+pub mod invite;
+pub mod join;
+pub mod journal;
+pub mod outbox;
+mod party;
+pub mod receive;
+pub mod send;
+pub mod transport;
+mod watch;
+
+pub use error::{Class, Error, Result};
+pub use home::{Home, HomeError};
+pub use party::Party;
+pub use watch::{Unwatched, Watch};

@@ -1,1 +1,34 @@
-//! relay
+//! The relay: an HTTPS server that stores sealed objects, hands them to those they are for, and forgets them on time.
+//!
+//! It holds no key that opens anything and links no crate that could (design invariant; a test over `cargo metadata`
+//! enforces it). What it says on the wire is docs/protocol.md; how it stores is the order
+//! *pending row → blob → ledger commit → answer* in [`ledger`] and [`blob`].
+//!
+//! - [`init`] makes the data folder, keys, ledger and the owner's one-time link;
+//! - [`Relay::open`] locks the folder, checks the ledger and collects what a crash left;
+//! - [`Relay::serve`] answers until its shutdown future is done.
+
+mod access;
+mod answer;
+mod auth;
+mod blob;
+mod body;
+mod clock;
+mod config;
+mod connections;
+mod disk;
+mod ledger;
+mod object;
+mod routes;
+mod server;
+mod setup;
+mod sweep;
+mod tls;
+
+pub use clock::{Clock, SystemClock};
+pub use config::{Config, ConfigError};
+pub use disk::{DiskHook, DiskOp};
+pub use ledger::LedgerOpenError;
+pub use server::{OpenError, Relay, Seams, ServeError};
+pub use setup::{InitError, InitOptions, InitOutcome, init, new_owner_link};
+pub use tls::TlsError;

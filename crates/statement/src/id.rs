@@ -144,6 +144,10 @@ id! {
     MailboxId
 }
 id! {
+    /// One journal; a journal begun anew has another.
+    JournalId
+}
+id! {
     /// A one-time link, as its maker and the relay name it; the link's secret is another thing.
     LinkId
 }

@@ -41,7 +41,7 @@ pub use card::{AgeRecipient, Card, CardError, SignedCard};
 pub use device::Device;
 pub use digest::{Blake3Digest, DigestError, Sha256Digest};
 pub use fingerprint::{Fingerprint, FingerprintError};
-pub use id::{BundleId, IdError, LinkId, MailboxId, matches_prefix};
+pub use id::{BundleId, IdError, JournalId, LinkId, MailboxId, matches_prefix};
 pub use key::{KeyError, PublicKey, SigningKey};
 pub use origin::{OriginError, RelayOrigin};
 pub use receipt::{Outcome, Receipt, Stage};

@@ -16,6 +16,9 @@ pub struct TimeError(u64);
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
     /// From seconds since 1970.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use super::error::{Error, Result};
 pub(super) const KEY_LEN: usize = 32;
 /// Length of a nonce, in bytes.
 pub(super) const NONCE_LEN: usize = 12;
-/// Length of a tag, in bytes.
-pub(super) const TAG_LEN: usize = 16;
+/// Length of the tag that every chunk carries, in bytes.
+pub const TAG_LEN: usize = 16;
 
 /// A ChaCha20-Poly1305 key; always with empty associated data. The library wipes the key when it is dropped.
 ///
@@ -25,16 +25,32 @@ impl Aead {
     }
 
     /// Seals `plain` into `sealed`, which must be exactly [`TAG_LEN`] bytes longer.
-    pub(super) fn seal(&self, nonce: [u8; NONCE_LEN], plain: &[u8], sealed: &mut [u8]) -> Result<()> {
-        let (body, tag) = sealed.split_at_mut_checked(plain.len()).ok_or(Error::Library)?;
+    pub(super) fn seal(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        plain: &[u8],
+        sealed: &mut [u8],
+    ) -> Result<()> {
+        let (body, tag) = sealed
+            .split_at_mut_checked(plain.len())
+            .ok_or(Error::Library)?;
         self.0
-            .seal_out_of_place_scatter(Nonce::assume_unique_for_key(nonce), Aad::empty(), plain, body, &[], tag)
+            .seal_out_of_place_scatter(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::empty(),
+                plain,
+                body,
+                &[],
+                tag,
+            )
             .map_err(|_| Error::Library)
     }
 
     /// Seals all of `buffer` but its last [`TAG_LEN`] bytes, and puts the tag there.
     pub(super) fn seal_in_place(&self, nonce: [u8; NONCE_LEN], buffer: &mut [u8]) -> Result<()> {
-        let (body, tag) = buffer.split_last_chunk_mut::<TAG_LEN>().ok_or(Error::Library)?;
+        let (body, tag) = buffer
+            .split_last_chunk_mut::<TAG_LEN>()
+            .ok_or(Error::Library)?;
         let made = self
             .0
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), body)
@@ -52,7 +68,10 @@ impl Aead {
             return false;
         };
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let opened = self.0.open_separate_gather(nonce, Aad::empty(), body, tag, plain).is_ok();
+        let opened = self
+            .0
+            .open_separate_gather(nonce, Aad::empty(), body, tag, plain)
+            .is_ok();
         if !opened {
             plain.fill(0);
         }

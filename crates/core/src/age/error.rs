@@ -28,10 +28,12 @@ pub enum Error {
     #[error("the header was altered: its mac does not match")]
     HmacFailure,
     /// The header is not one of age version 1, is malformed, or is beyond a limit.
-    #[error("bad header: {0}")]
+    #[error(transparent)]
     HeaderFailure(#[from] HeaderError),
     /// The passphrase stanza asks for more work than the reader allows; nothing was computed.
-    #[error("the passphrase needs a work factor of 2^{log_n}, and 2^{max_log_n} is the most that is allowed")]
+    #[error(
+        "the passphrase needs a work factor of 2^{log_n}, and 2^{max_log_n} is the most that is allowed"
+    )]
     ExcessiveWork {
         /// Base-2 logarithm of the scrypt work factor N that the file asks for.
         log_n: u8,
@@ -39,10 +41,10 @@ pub enum Error {
         max_log_n: u8,
     },
     /// A chunk of the payload is not authentic, missing or one too many.
-    #[error("bad payload: {0}")]
+    #[error(transparent)]
     PayloadFailure(#[from] PayloadError),
     /// The textual encoding of the file is not canonical.
-    #[error("bad armor: {0}")]
+    #[error(transparent)]
     ArmorFailure(#[from] ArmorError),
     /// A recipient or an identity is not in its form.
     #[error(transparent)]
@@ -90,8 +92,8 @@ pub enum Error {
     #[error("an earlier write failed, the file cannot be continued")]
     Broken,
     /// Reading or writing failed below us.
-    #[error("{0}")]
-    Io(#[source] io::Error),
+    #[error(transparent)]
+    Io(io::Error),
 }
 
 /// The verdict on a file in one stable word or two, those of the C2SP test vectors where they have one.
@@ -175,7 +177,9 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Io(error) => error,
-            cut @ Error::PayloadFailure(PayloadError::Truncated) => Self::new(io::ErrorKind::UnexpectedEof, cut),
+            cut @ Error::PayloadFailure(PayloadError::Truncated) => {
+                Self::new(io::ErrorKind::UnexpectedEof, cut)
+            }
             internal @ (Error::Random | Error::Library | Error::Broken) => Self::other(internal),
             refused => Self::new(io::ErrorKind::InvalidData, refused),
         }
@@ -190,11 +194,22 @@ mod tests {
     #[test]
     fn our_errors_survive_the_way_through_io() {
         let io: io::Error = Error::from(ArmorError::CutShort).into();
-        assert!(matches!(Error::of(&io), Some(Error::ArmorFailure(ArmorError::CutShort))));
-        assert!(matches!(Error::from(io), Error::ArmorFailure(ArmorError::CutShort)));
+        assert!(matches!(
+            Error::of(&io),
+            Some(Error::ArmorFailure(ArmorError::CutShort))
+        ));
+        assert!(matches!(
+            Error::from(io),
+            Error::ArmorFailure(ArmorError::CutShort)
+        ));
         let disk = io::Error::from(io::ErrorKind::StorageFull);
         assert!(Error::of(&disk).is_none());
-        let Error::Io(disk) = Error::from(disk) else { panic!("an io error stays one") };
-        assert_eq!(io::Error::from(Error::Io(disk)).kind(), io::ErrorKind::StorageFull);
+        let Error::Io(disk) = Error::from(disk) else {
+            panic!("an io error stays one")
+        };
+        assert_eq!(
+            io::Error::from(Error::Io(disk)).kind(),
+            io::ErrorKind::StorageFull
+        );
     }
 }

@@ -9,7 +9,7 @@
 //! use std::io::{Read, Write};
 //! use pouch_core::age::{Identity, decrypt, encrypt};
 //!
-//! let identity = Identity::generate()?;
+//! let identity = Identity::generate();
 //! let recipient = identity.recipient();
 //!
 //! let mut writer = encrypt(&recipient, Vec::new())?;
@@ -43,6 +43,7 @@ mod recipient;
 mod stream;
 mod write;
 
+pub use aead::TAG_LEN;
 pub use armor::{ArmorError, ArmorWriter, Encoding};
 pub use error::{Error, Kind, Result};
 pub use header::{HeaderError, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN, MAX_STANZAS};
@@ -51,5 +52,5 @@ pub use part::{PART_OVERHEAD, open_part, plain_len, seal_part, seal_to_vec, seal
 pub use passphrase::{DEFAULT_WORK_FACTOR, MAX_WORK_FACTOR, Passphrase};
 pub use read::{DecryptReader, decrypt, decrypt_encoded};
 pub use recipient::{Opener, Sealer};
-pub use stream::{CHUNK_LEN, PayloadError, TAG_LEN};
+pub use stream::{CHUNK_LEN, PayloadError};
 pub use write::{EncryptWriter, encrypt};

@@ -29,7 +29,11 @@ pub fn decrypt<'a, R: Read>(with: impl Into<Opener<'a>>, input: R) -> Result<Dec
 /// # Errors
 ///
 /// Everything about the header, and no key that opens it; see [`Error::kind`].
-pub fn decrypt_encoded<'a, R: Read>(with: impl Into<Opener<'a>>, input: R, encoding: Encoding) -> Result<DecryptReader<R>> {
+pub fn decrypt_encoded<'a, R: Read>(
+    with: impl Into<Opener<'a>>,
+    input: R,
+    encoding: Encoding,
+) -> Result<DecryptReader<R>> {
     let input = BufReader::with_capacity(INPUT_BUFFER_LEN, input);
     DecryptReader::new(&with.into(), Source::new(input, encoding))
 }
@@ -123,7 +127,11 @@ impl<R: Read> DecryptReader<R> {
 
     /// Fills `sealed` as far as the input reaches; what an error interrupts is kept.
     fn read_sealed(&mut self) -> io::Result<()> {
-        while let Some(room) = self.sealed.get_mut(self.sealed_len..).filter(|room| !room.is_empty()) {
+        while let Some(room) = self
+            .sealed
+            .get_mut(self.sealed_len..)
+            .filter(|room| !room.is_empty())
+        {
             match self.source.read(room) {
                 Ok(0) => break,
                 Ok(read) => self.sealed_len += read,
@@ -134,20 +142,27 @@ impl<R: Read> DecryptReader<R> {
         Ok(())
     }
 
-    fn read_chunk(&mut self) -> io::Result<()> {
+    /// Opens the next chunk, into `direct` (of [`CHUNK_LEN`] bytes at least) or else into the buffer, and gives
+    /// its length.
+    fn read_chunk(&mut self, direct: Option<&mut [u8]>) -> io::Result<usize> {
         self.read_sealed()?;
         let sealed = self.sealed.get(..self.sealed_len).unwrap_or_default();
-        let opened = self.key.open(self.chunk, false, sealed, &mut self.plain).map_err(|error| self.fail(error))?;
+        let plain = direct.unwrap_or(&mut self.plain);
+        let opened = self
+            .key
+            .open(self.chunk, false, sealed, plain)
+            .map_err(|error| self.fail(error))?;
         self.state = match (opened.last, self.sealed_len == SEALED_CHUNK_LEN) {
             (false, _) => State::Chunks,
             (true, true) => State::AfterLast,
             (true, false) => State::Done,
         };
         self.sealed_len = 0;
-        self.plain_pos = 0;
-        self.plain_len = opened.len;
-        self.chunk = self.chunk.checked_add(1).ok_or(Error::Length { len: u64::MAX })?;
-        Ok(())
+        self.chunk = self
+            .chunk
+            .checked_add(1)
+            .ok_or(Error::Length { len: u64::MAX })?;
+        Ok(opened.len)
     }
 
     fn check_end(&mut self) -> io::Result<()> {
@@ -170,14 +185,25 @@ impl<R: Read> Read for DecryptReader<R> {
             return Ok(0);
         }
         loop {
-            let ready = self.plain.get(self.plain_pos..self.plain_len).unwrap_or_default();
+            let mut ready = self
+                .plain
+                .get(self.plain_pos..self.plain_len)
+                .unwrap_or_default();
             if !ready.is_empty() {
-                let taken = (&mut &*ready).read(out)?;
+                let taken = ready.read(out)?;
                 self.plain_pos += taken;
                 return Ok(taken);
             }
             match self.state {
-                State::Chunks => self.read_chunk()?,
+                // Straight to its place where there is room; an empty chunk goes around once more.
+                State::Chunks if out.len() >= CHUNK_LEN => match self.read_chunk(Some(out))? {
+                    0 => {}
+                    len => return Ok(len),
+                },
+                State::Chunks => {
+                    self.plain_len = self.read_chunk(None)?;
+                    self.plain_pos = 0;
+                }
                 State::AfterLast => self.check_end()?,
                 State::Done => return Ok(0),
                 State::Failed(error) => return Err(Error::from(error).into()),

@@ -8,8 +8,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::aead::{Aead, KEY_LEN, NONCE_LEN};
-pub use super::aead::TAG_LEN;
+use super::aead::{Aead, KEY_LEN, NONCE_LEN, TAG_LEN};
 use super::error::{Error, Result};
 
 /// Plaintext bytes in every chunk but the last (C2SP age, "Payload").
@@ -27,7 +26,7 @@ const PAYLOAD_KEY_INFO: &[u8] = b"payload";
 #[non_exhaustive]
 pub enum PayloadError {
     /// The input ends where more must follow: between two chunks, or within a tag.
-    #[error("it is cut short")]
+    #[error("the file is cut short")]
     Truncated,
     /// A chunk's tag is wrong: altered, from elsewhere, or (for the last one read) cut short.
     #[error("chunk {chunk} is not authentic: altered or cut short")]
@@ -36,10 +35,10 @@ pub enum PayloadError {
         chunk: u64,
     },
     /// A last chunk without content after others, which no writer may make.
-    #[error("its last chunk is empty")]
+    #[error("the last chunk is empty")]
     EmptyLastChunk,
     /// Something follows the last chunk.
-    #[error("data follows its end")]
+    #[error("data follows the last chunk")]
     TrailingData,
 }
 
@@ -79,7 +78,13 @@ impl PayloadKey {
     }
 
     /// Seals `plain` as chunk number `chunk` into `sealed`, [`TAG_LEN`] bytes longer.
-    pub(super) fn seal(&self, chunk: u64, last: bool, plain: &[u8], sealed: &mut [u8]) -> Result<()> {
+    pub(super) fn seal(
+        &self,
+        chunk: u64,
+        last: bool,
+        plain: &[u8],
+        sealed: &mut [u8],
+    ) -> Result<()> {
         self.0.seal(chunk_nonce(chunk, last), plain, sealed)
     }
 
@@ -93,8 +98,17 @@ impl PayloadKey {
     /// `sealed` is a whole chunk, or all that was left of the input. Which of the two flags vouches for a
     /// full chunk says whether it is the last; `expect_last` only says which to try first. What it finds is
     /// authentic in either case: whether something may follow is for the caller to compare.
-    pub(super) fn open(&self, chunk: u64, expect_last: bool, sealed: &[u8], plain: &mut [u8]) -> Result<Opened, PayloadError> {
-        let len = sealed.len().checked_sub(TAG_LEN).ok_or(PayloadError::Truncated)?;
+    pub(super) fn open(
+        &self,
+        chunk: u64,
+        expect_last: bool,
+        sealed: &[u8],
+        plain: &mut [u8],
+    ) -> Result<Opened, PayloadError> {
+        let len = sealed
+            .len()
+            .checked_sub(TAG_LEN)
+            .ok_or(PayloadError::Truncated)?;
         let wrong = PayloadError::NotAuthentic { chunk };
         let plain = plain.get_mut(..len).ok_or(wrong)?;
         // Only the last chunk may be short.
@@ -103,7 +117,10 @@ impl PayloadKey {
             (true, false) => &[false, true],
             (false, _) => &[true],
         };
-        let last = flags.iter().copied().find(|last| self.0.open(chunk_nonce(chunk, *last), sealed, plain));
+        let last = flags
+            .iter()
+            .copied()
+            .find(|last| self.0.open(chunk_nonce(chunk, *last), sealed, plain));
         match last {
             None => Err(wrong),
             Some(true) if len == 0 && chunk > 0 => Err(PayloadError::EmptyLastChunk),
@@ -155,7 +172,13 @@ mod tests {
     #[test]
     fn nonces_count_big_endian_and_flag_the_last() {
         assert_eq!(chunk_nonce(0, false), [0; 12]);
-        assert_eq!(chunk_nonce(0x0102, true), [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 1]);
-        assert_eq!(chunk_nonce(u64::MAX, false), [0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0]);
+        assert_eq!(
+            chunk_nonce(0x0102, true),
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 1]
+        );
+        assert_eq!(
+            chunk_nonce(u64::MAX, false),
+            [0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0]
+        );
     }
 }

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 
 use zeroize::Zeroizing;
 
+use super::aead::TAG_LEN;
 use super::error::{Error, Result};
 use super::recipient::{Sealer, start};
-use super::stream::{CHUNK_LEN, PayloadKey, SEALED_CHUNK_LEN, TAG_LEN};
+use super::stream::{CHUNK_LEN, PayloadKey, SEALED_CHUNK_LEN};
 
 /// Writes an age file's header to `output` and returns the writer that seals its content.
 ///
@@ -58,13 +59,20 @@ impl<W: Write> EncryptWriter<W> {
     }
 
     fn usable(&self) -> Result<()> {
-        if self.broken { Err(Error::Broken) } else { Ok(()) }
+        if self.broken {
+            Err(Error::Broken)
+        } else {
+            Ok(())
+        }
     }
 
     /// Seals the buffer in place and writes it out.
     fn seal_buffer(&mut self, last: bool) -> Result<()> {
         self.broken = true;
-        let sealed = self.buffer.get_mut(..self.filled + TAG_LEN).ok_or(Error::Library)?;
+        let sealed = self
+            .buffer
+            .get_mut(..self.filled + TAG_LEN)
+            .ok_or(Error::Library)?;
         self.key.seal_in_place(self.chunk, last, sealed)?;
         self.output.write_all(sealed)?;
         self.filled = 0;
@@ -80,7 +88,10 @@ impl<W: Write> EncryptWriter<W> {
     }
 
     fn next_chunk(&mut self) -> Result<()> {
-        self.chunk = self.chunk.checked_add(1).ok_or(Error::Length { len: u64::MAX })?;
+        self.chunk = self
+            .chunk
+            .checked_add(1)
+            .ok_or(Error::Length { len: u64::MAX })?;
         self.broken = false;
         Ok(())
     }
@@ -149,13 +160,24 @@ mod tests {
     // attacks.md 33 (one chunk's key and nonce never meet two plaintexts, not even after an error)
     #[test]
     fn nothing_is_sealed_after_a_failed_write() {
-        let recipient = Identity::generate().unwrap().recipient();
+        let recipient = Identity::generate().recipient();
         for data in [vec![0; 3 * CHUNK_LEN], vec![0; 100]] {
-            let mut writer = encrypt(&recipient, FailsOnce { left: 300, failed: false }).unwrap();
+            let mut writer = encrypt(
+                &recipient,
+                FailsOnce {
+                    left: 300,
+                    failed: false,
+                },
+            )
+            .unwrap();
             writer.write_all(&data[..50]).unwrap();
             let first = writer.write_all(&[0; CHUNK_LEN]).unwrap_err();
             assert_eq!(first.kind(), io::ErrorKind::StorageFull);
-            for again in [writer.write(&data).unwrap_err(), writer.flush().unwrap_err(), writer.finish().err().unwrap()] {
+            for again in [
+                writer.write(&data).unwrap_err(),
+                writer.flush().unwrap_err(),
+                writer.finish().err().unwrap(),
+            ] {
                 assert!(matches!(Error::of(&again), Some(Error::Broken)));
             }
         }
@@ -164,13 +186,16 @@ mod tests {
     // attacks.md 17
     #[test]
     fn without_finish_nothing_opens_it() {
-        let identity = Identity::generate().unwrap();
+        let identity = Identity::generate();
         for len in [0, 1, CHUNK_LEN, CHUNK_LEN + 1] {
             let mut file = Vec::new();
             let mut writer = encrypt(&identity.recipient(), &mut file).unwrap();
             writer.write_all(&vec![1; len]).unwrap();
             drop(writer);
-            let error = decrypt(&identity, file.as_slice()).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+            let error = decrypt(&identity, file.as_slice())
+                .unwrap()
+                .read_to_end(&mut Vec::new())
+                .unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }

@@ -1,0 +1,184 @@
+//! The command line: verbs in groups, a `POUCH_` variable for each flag, defaults from the config file.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
+
+use crate::commands::Verb;
+use crate::{config, exit, show};
+
+/// Sealed, signed and receipted file exchange with people outside.
+#[derive(Parser)]
+#[command(name = "pouch", version, max_term_width = 100, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags that every verb takes.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// Keep all state in this folder instead of the XDG folders
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print one JSON object a line on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print only what a script needs
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Read the passphrase from the first line of this file
+    #[arg(long, global = true, value_name = "FILE", group = "passphrase")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Run this command with sh and read the passphrase from its first line
+    #[arg(long, global = true, value_name = "CMD", group = "passphrase")]
+    pub(crate) passphrase_command: Option<String>,
+    /// Read the passphrase from this file descriptor
+    #[arg(long, global = true, value_name = "FD", group = "passphrase")]
+    pub(crate) passphrase_fd: Option<u32>,
+}
+
+/// Which verbs stand under which heading of `pouch --help`.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Start", &["join", "invite", "card", "contact"]),
+    ("Exchange", &["send", "outbox", "inbox", "receive", "encrypt", "decrypt"]),
+    ("Guard", &[]),
+    ("Prove", &["log", "demo"]),
+    ("Serve", &["relay"]),
+];
+
+/// The command with help in groups and a variable for each flag.
+pub(crate) fn command() -> Command {
+    let command = with_variables(Cli::command(), None);
+    let mut template = String::from("{about}\n\n{usage-heading} {usage}\n");
+    for (heading, verbs) in GROUPS {
+        let rows: Vec<_> = command.get_subcommands().filter(|c| verbs.contains(&c.get_name())).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        template.push_str(&format!("\n{heading}:\n"));
+        for verb in rows {
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            template.push_str(&format!("  {:<10} {about}\n", verb.get_name()));
+        }
+    }
+    template.push_str("\nEverywhere:\n{options}\n\n");
+    template.push_str(
+        "Each flag also has a variable, POUCH_<COMMAND>_<FLAG> or POUCH_<FLAG>, and a default in the\n\
+         config file; a flag beats the variable, which beats the file.\n\
+         Exit codes: 0 done, 1 other, 2 usage, 3 not found, 4 bad signature or digest, 5 refused,\n\
+         6 expired or revoked, 7 unreachable, 8 full, 9 local state, 130 interrupted.\n",
+    );
+    command.help_template(template)
+}
+
+/// Gives every flag of `command` and below its variable: `POUCH_` and the verbs and the flag in capitals.
+fn with_variables(command: Command, verbs: Option<&str>) -> Command {
+    let prefix = verbs.map_or_else(|| "POUCH".to_owned(), str::to_owned);
+    let command = command.mut_args(|arg| {
+        let Some(long) = arg.get_long().filter(|l| !matches!(*l, "help" | "version")) else { return arg };
+        let global = arg.is_global_set();
+        let stem = if global { "POUCH" } else { prefix.as_str() };
+        let name = format!("{stem}_{}", long.to_uppercase().replace('-', "_"));
+        let flag = matches!(arg.get_action(), ArgAction::SetTrue);
+        let arg = arg.env(OsString::from(name)).hide_env_values(true).hide_env(true);
+        if flag { arg.value_parser(FalseyValueParser::new()) } else { arg }
+    });
+    command.mut_subcommands(|sub| {
+        let below = format!("{prefix}_{}", sub.get_name().to_uppercase().replace('-', "_"));
+        with_variables(sub, Some(&below))
+    })
+}
+
+/// Parses the command line, then again with the config file's defaults, where there is one.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let home = home_of(&line);
+    let defaults = config::load(home.as_deref()).map_err(|text| {
+        show::complain(&text, None);
+        ExitCode::from(exit::STATE)
+    })?;
+    let command = with_defaults(command(), &[], &defaults);
+    let matches = command.try_get_matches_from(line).map_err(|e| {
+        let _ = e.print();
+        ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::DONE })
+    })?;
+    Cli::from_arg_matches(&matches).map_err(|e| {
+        let _ = e.print();
+        ExitCode::from(exit::USAGE)
+    })
+}
+
+/// Where the config file may lie, which must be known before the line can be parsed with its defaults.
+fn home_of(line: &[OsString]) -> Option<PathBuf> {
+    let mut words = line.iter();
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--") => break,
+            Some("--home") => return words.next().map(PathBuf::from),
+            Some(text) => {
+                if let Some(value) = text.strip_prefix("--home=") {
+                    return Some(PathBuf::from(value));
+                }
+            }
+            None => {}
+        }
+    }
+    std::env::var_os("POUCH_HOME").map(PathBuf::from)
+}
+
+fn with_defaults(command: Command, path: &[String], defaults: &config::Defaults) -> Command {
+    let mine: BTreeMap<String, String> = defaults.of(path);
+    let command = command.mut_args(|arg| {
+        let value = arg.get_long().and_then(|long| mine.get(long)).cloned();
+        match value {
+            Some(value) => arg.default_value(value),
+            None => arg,
+        }
+    });
+    command.mut_subcommands(|sub| {
+        let below = [path, &[sub.get_name().to_owned()]].concat();
+        with_defaults(sub, &below, defaults)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_stands_under_one_heading() {
+        let listed: Vec<&str> = GROUPS.iter().flat_map(|(_, verbs)| verbs.iter().copied()).collect();
+        for sub in command().get_subcommands() {
+            assert_eq!(listed.iter().filter(|v| **v == sub.get_name()).count(), 1, "{}", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn every_flag_has_its_variable_and_none_is_a_secret() {
+        fn check(command: &Command) {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|l| !matches!(*l, "help" | "version")) else { continue };
+                let name = arg.get_env().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
+                assert!(name.starts_with("POUCH_"), "--{long} of {}: {name}", command.get_name());
+                assert!(name.ends_with(&long.to_uppercase().replace('-', "_")), "{name}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        let mut command = command();
+        command.build();
+        check(&command);
+    }
+}

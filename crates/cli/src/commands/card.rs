@@ -1,0 +1,42 @@
+use clap::Args;
+use serde_json::json;
+
+use crate::run::{Context, Outcome, printing};
+use crate::show::iso;
+
+/// Show my card, to give to others
+#[derive(Args)]
+pub(crate) struct Card {
+    /// Only the twelve words of my fingerprint
+    #[arg(long)]
+    words: bool,
+}
+
+impl Card {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        let party = context.party()?;
+        let card = party.card();
+        let words = party.fingerprint().words();
+        if self.words {
+            context.show.essence(&words).map_err(printing)?;
+            context.show.line(&words).map_err(printing)?;
+        } else {
+            let text = card.detached().to_text();
+            context.show.line(text.trim_end()).map_err(printing)?;
+            context.show.essence(text.trim_end()).map_err(printing)?;
+            context.show.remark(format_args!("your words: {words}"));
+        }
+        context
+            .show
+            .object(&json!({
+                "type": "card",
+                "name": card.card().name,
+                "fingerprint": party.fingerprint(),
+                "words": words,
+                "relay": party.relay(),
+                "expires": iso(card.card().expires),
+                "card": card.detached(),
+            }))
+            .map_err(printing)
+    }
+}

@@ -1,0 +1,53 @@
+use clap::Args;
+use pouch_client::receive;
+use serde_json::json;
+
+use crate::run::{Context, Outcome, printing};
+use crate::show::{iso, local, short, size};
+
+/// Show what waits for me
+///
+/// Asks for no passphrase. Who sent a bundle and how large it is are the relay's word until it is received.
+#[derive(Args)]
+pub(crate) struct Inbox {}
+
+impl Inbox {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        let party = context.party()?;
+        let waiting = context.run(async {
+            let api = context.relay(&party).await?;
+            Ok(receive::waiting(&party, &api).await?)
+        })?;
+        if waiting.is_empty() {
+            context.show.remark("nothing is waiting");
+        }
+        for one in waiting {
+            let item = &one.item;
+            let from = one.from.as_ref().map_or_else(|| "somebody unknown".to_owned(), ToString::to_string);
+            context
+                .show
+                .object(&json!({
+                    "type": "waiting",
+                    "bundle": item.bundle,
+                    "from": one.from,
+                    "size": item.size,
+                    "state": item.state,
+                    "committed": iso(item.committed),
+                    "expires": iso(item.expires),
+                }))
+                .map_err(printing)?;
+            context.show.essence(item.bundle).map_err(printing)?;
+            context
+                .show
+                .line(format_args!(
+                    "{}  from {from:<16} {:>10}  sent {}, until {}",
+                    short(item.bundle),
+                    size(item.size),
+                    local(item.committed),
+                    local(item.expires),
+                ))
+                .map_err(printing)?;
+        }
+        Ok(())
+    }
+}

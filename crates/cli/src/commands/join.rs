@@ -1,0 +1,66 @@
+use clap::Args;
+use pouch_client::join;
+use pouch_protocol::{AccountRole, Link};
+use pouch_statement::Name;
+use serde_json::json;
+
+use crate::prompt::secret_line;
+use crate::run::{Context, Failure, Outcome, printing};
+
+/// Paste a one-time link and be somebody on its relay
+///
+/// The link is asked for on the terminal, or read as one line from standard input: it is a secret and has no place in
+/// arguments. Whoever made it is pinned at once.
+#[derive(Args)]
+pub(crate) struct Join {
+    /// What others see on your card
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// Keep the identity without a passphrase, for machines
+    #[arg(long)]
+    no_passphrase: bool,
+}
+
+impl Join {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        let home = context.home()?;
+        let name = match self.name {
+            Some(name) => name,
+            None => {
+                let user = std::env::var("USER").unwrap_or_default();
+                user.parse().map_err(|_| Failure::usage("no name given", "say who you are: --name NAME"))?
+            }
+        };
+        let link: Link = secret_line("paste the link: ").map_err(Failure::other)?.parse()?;
+        let passphrase = if self.no_passphrase || join::resumes(&home, &link) {
+            None
+        } else {
+            Some(context.asker().new_passphrase()?)
+        };
+        let joined = context.run(async { Ok(join::join(&home, &link, &name, passphrase.as_ref(), None).await?) })?;
+        let role = match joined.role {
+            AccountRole::Owner => "owner of this relay",
+            AccountRole::Member => "a member of this relay",
+        };
+        let words = joined.card.fingerprint().words();
+        context
+            .show
+            .object(&json!({
+                "type": "joined",
+                "name": joined.card.card().name,
+                "fingerprint": joined.card.fingerprint(),
+                "words": words,
+                "relay": joined.card.card().relay,
+                "role": joined.role,
+                "inviter": joined.inviter.as_ref().map(|c| json!({ "name": c.name, "fingerprint": c.fingerprint() })),
+            }))
+            .map_err(printing)?;
+        context.show.line(format_args!("you are {}, {role}", joined.card.card().name)).map_err(printing)?;
+        context.show.line(format_args!("your words: {words}")).map_err(printing)?;
+        if let Some(inviter) = joined.inviter {
+            let words = inviter.fingerprint().words();
+            context.show.line(format_args!("{} pinned: {words}", inviter.name)).map_err(printing)?;
+        }
+        context.show.essence(joined.card.fingerprint()).map_err(printing)
+    }
+}

@@ -1,0 +1,70 @@
+//! The verbs, one file each. The doc comment of a verb is its help.
+
+mod card;
+mod contact;
+mod decrypt;
+#[cfg(feature = "relay")]
+mod demo;
+mod encrypt;
+mod inbox;
+mod invite;
+mod join;
+mod log;
+mod outbox;
+mod output;
+mod receive;
+#[cfg(feature = "relay")]
+mod relay;
+mod send;
+
+use clap::Subcommand;
+
+use crate::run::{Context, Outcome};
+
+/// What pouch can do.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    Join(join::Join),
+    Invite(invite::Invite),
+    Card(card::Card),
+    Contact(contact::Contact),
+    Send(send::Send),
+    Outbox(outbox::Outbox),
+    Inbox(inbox::Inbox),
+    Receive(receive::Receive),
+    Encrypt(encrypt::Encrypt),
+    Decrypt(decrypt::Decrypt),
+    Log(log::Log),
+    #[cfg(feature = "relay")]
+    Demo(demo::Demo),
+    #[cfg(feature = "relay")]
+    Relay(relay::Relay),
+}
+
+impl Verb {
+    /// Whether the exit code belongs to a child process, so that pouch's own failures need a code of their own.
+    pub(crate) fn wraps_a_child(&self) -> bool {
+        matches!(self, Self::Receive(receive) if receive.wraps_a_child())
+    }
+}
+
+/// Runs one.
+pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
+    match verb {
+        Verb::Join(verb) => verb.run(context),
+        Verb::Invite(verb) => verb.run(context),
+        Verb::Card(verb) => verb.run(context),
+        Verb::Contact(verb) => verb.run(context),
+        Verb::Send(verb) => verb.run(context),
+        Verb::Outbox(verb) => verb.run(context),
+        Verb::Inbox(verb) => verb.run(context),
+        Verb::Receive(verb) => verb.run(context),
+        Verb::Encrypt(verb) => verb.run(context),
+        Verb::Decrypt(verb) => verb.run(context),
+        Verb::Log(verb) => verb.run(context),
+        #[cfg(feature = "relay")]
+        Verb::Demo(verb) => verb.run(context),
+        #[cfg(feature = "relay")]
+        Verb::Relay(verb) => verb.run(context),
+    }
+}

@@ -1,0 +1,181 @@
+use clap::{Args, Subcommand};
+use pouch_client::outbox::{self, Progress, Sent};
+use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
+use pouch_statement::Outcome;
+use serde_json::json;
+
+use crate::run::{Context, Outcome as Done, printing};
+use crate::show::{iso, local, short, size};
+
+/// Show what I sent, and the receipts
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Outbox {
+    /// One bundle, with its receipts fetched and verified; all if not given
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Revoke(Revoke),
+}
+
+/// Withdraw a bundle: the relay deletes it; what was fetched before cannot be called back
+#[derive(Args)]
+struct Revoke {
+    /// Which
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl Outbox {
+    pub(crate) fn run(self, context: &Context) -> Done {
+        match (self.verb, self.id) {
+            (Some(Verb::Revoke(verb)), _) => revoke(&verb.id, context),
+            (None, Some(id)) => one(&id, context),
+            (None, None) => all(context),
+        }
+    }
+}
+
+fn all(context: &Context) -> Done {
+    let party = context.party()?;
+    let list = outbox::list(&party)?;
+    if list.is_empty() {
+        context.show.remark("nothing was sent yet");
+    }
+    for sent in &list {
+        object(context, sent, None)?;
+        context.show.essence(sent.bundle).map_err(printing)?;
+        let to: Vec<_> = sent.recipients.iter().map(|r| r.name.to_string()).collect();
+        context
+            .show
+            .line(format_args!(
+                "{}  to {:<16} {:>10}  {}  {}",
+                short(sent.bundle),
+                to.join(", "),
+                size(sent.size),
+                local(sent.created),
+                state(sent),
+            ))
+            .map_err(printing)?;
+    }
+    Ok(())
+}
+
+/// What I know without asking the relay.
+fn state(sent: &Sent) -> String {
+    let verdicts: Vec<_> = sent.recipients.iter().filter_map(|r| sent.verdict(r)).collect();
+    if let Some(verdict) = verdicts.first() {
+        return match verdict.outcome {
+            Outcome::Verified => format!("received {}", local(verdict.created)),
+            Outcome::Failed => "FAILED at the recipient's".into(),
+        };
+    }
+    match sent.progress {
+        Progress::Sending => "interrupted, or still being sent".into(),
+        Progress::Sent => format!("sent, until {}", local(sent.expires)),
+        Progress::Carried => "written to a file".into(),
+        Progress::Revoked => "revoked".into(),
+    }
+}
+
+fn one(id: &str, context: &Context) -> Done {
+    let party = context.party()?;
+    let mut sent = outbox::find(&party, id)?;
+    let status = if sent.progress == Progress::Carried {
+        None
+    } else {
+        let fetched = context.run(async {
+            let api = context.relay(&party).await?;
+            Ok(outbox::refresh(&party, &api, &mut sent, || context.unlock(&party)).await?)
+        })?;
+        Some(fetched)
+    };
+    object(context, &sent, status.as_ref())?;
+    context.show.essence(sent.bundle).map_err(printing)?;
+    let on_relay = status.as_ref().map_or("not on the relay", |s| match s.state {
+        BundleState::Pending => "not finished",
+        BundleState::Committed => "waiting on the relay",
+        BundleState::Expired => "expired",
+        BundleState::Burnt => "burnt",
+        BundleState::Revoked => "revoked",
+    });
+    context
+        .show
+        .line(format_args!(
+            "{}\n  {} in {} entries, {on_relay}, until {}",
+            sent.bundle,
+            size(sent.size),
+            sent.entries,
+            local(sent.expires)
+        ))
+        .map_err(printing)?;
+    for recipient in &sent.recipients {
+        let delivery = status.as_ref().and_then(|s| s.deliveries.iter().find(|d| d.mailbox == recipient.mailbox));
+        let text = match (sent.verdict(recipient), delivery.map(|d| d.state)) {
+            (Some(v), _) if v.outcome == Outcome::Verified => {
+                format!("received and verified, {}; receipt verified", local(v.created))
+            }
+            (Some(v), _) => format!("FAILED at the stage {:?}, {}; receipt verified", v.stage, local(v.created)),
+            (None, Some(DeliveryState::Released)) => "fetched the envelope; no receipt yet".into(),
+            (None, _) => "has not fetched it".to_owned(),
+        };
+        context.show.line(format_args!("  {:<16} {text}", recipient.name)).map_err(printing)?;
+    }
+    Ok(())
+}
+
+fn object(context: &Context, sent: &Sent, status: Option<&BundleStatus>) -> Done {
+    let recipients: Vec<_> = sent
+        .recipients
+        .iter()
+        .map(|r| {
+            let verdict = sent.verdict(r);
+            let delivery = status.and_then(|s| s.deliveries.iter().find(|d| d.mailbox == r.mailbox));
+            json!({
+                "name": r.name,
+                "fingerprint": r.fingerprint,
+                "manifest_sha256": r.manifest_sha256,
+                "delivery": delivery.map(|d| d.state),
+                "outcome": verdict.as_ref().map(|v| v.outcome),
+                "stage": verdict.as_ref().and_then(|v| v.stage),
+                "receipt_time": verdict.as_ref().map(|v| iso(v.created)),
+                "receipt": r.receipt,
+            })
+        })
+        .collect();
+    context
+        .show
+        .object(&json!({
+            "type": "bundle",
+            "bundle": sent.bundle,
+            "kind": sent.kind,
+            "progress": sent.progress,
+            "relay": status.map(|s| s.state),
+            "created": iso(sent.created),
+            "expires": iso(sent.expires),
+            "size": sent.size,
+            "entries": sent.entries,
+            "recipients": recipients,
+        }))
+        .map_err(printing)
+}
+
+fn revoke(id: &str, context: &Context) -> Done {
+    let party = context.party()?;
+    let mut sent = outbox::find(&party, id)?;
+    let had = context.run(async {
+        let api = context.relay(&party).await?;
+        Ok(outbox::revoke(&party, &api, &mut sent).await?)
+    })?;
+    object(context, &sent, None)?;
+    context.show.line(format_args!("{} is revoked", short(sent.bundle))).map_err(printing)?;
+    for name in had {
+        context.show.warn(format_args!("{name} had fetched the envelope before; what they have cannot be called back"));
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use clap::Args;
+use pouch_client::identity::Identity;
+use pouch_client::receive::{self, Order, Placed, Ready, ReceiptState, Source, Target};
+use pouch_client::{Party, Watch as _};
+use pouch_core::bundle::EntryKind;
+use pouch_statement::Name;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::progress::Bar;
+use crate::run::{Context, Failure, Outcome, printing};
+use crate::show::{count, iso, many, parse_span, short, size};
+
+/// How many names are shown before the rest is only counted.
+const NAMES_SHOWN: usize = 10;
+
+/// Fetch, verify and unpack a bundle
+///
+/// Without ID, what waits if it is only one. Everything lands in a fresh folder, named by the id unless -o says
+/// otherwise, and only once all of it is verified; nothing is ever overwritten. The sender gets a signed receipt.
+#[derive(Args)]
+pub(crate) struct Receive {
+    /// A bundle's id or the beginning of it, or a .pouch file
+    #[arg(value_name = "ID|FILE")]
+    what: Option<String>,
+    /// Into this folder, which must not exist
+    #[arg(short, long, value_name = "DIR", conflicts_with_all = ["stdout", "env", "list"])]
+    out: Option<PathBuf>,
+    /// Write the one file in the bundle to standard output
+    #[arg(long, conflicts_with_all = ["env", "list"])]
+    stdout: bool,
+    /// Show what is in it and fetch nothing more
+    #[arg(long, conflicts_with = "env")]
+    list: bool,
+    /// Wait for the next bundle
+    #[arg(long, conflicts_with = "what")]
+    next: bool,
+    /// With --next: only from this contact
+    #[arg(long, value_name = "NAME", requires = "next")]
+    from: Option<Name>,
+    /// With --next: wait at most so long
+    #[arg(long, value_name = "TIME", value_parser = parse_span, requires = "next")]
+    timeout: Option<u64>,
+    /// Put the one file in the bundle into this variable of CMD and run CMD
+    #[arg(long, value_name = "NAME", requires = "command", value_parser = variable)]
+    env: Option<String>,
+    /// What to run with --env
+    #[arg(last = true, value_name = "CMD", requires = "env")]
+    command: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    let letters = text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    if !letters || text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err("a variable's name has letters, digits and _, and begins with no digit".into());
+    }
+    let taken = ["PATH", "IFS", "ENV", "BASH_ENV", "SHELLOPTS"].contains(&text)
+        || text.starts_with("LD_")
+        || text.starts_with("DYLD_")
+        || text.starts_with("POUCH_");
+    if taken { Err("this variable steers the program itself; choose another name".into()) } else { Ok(text.to_owned()) }
+}
+
+impl Receive {
+    pub(crate) fn wraps_a_child(&self) -> bool {
+        self.env.is_some()
+    }
+
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        let party = context.party()?;
+        let secret = context.run(self.receive(context, &party))?;
+        match (secret, &self.env) {
+            (Some(secret), Some(variable)) => Err(self.become_child(variable, &secret)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A path has a slash or a dot in it; an id has neither.
+    fn file(&self) -> Option<PathBuf> {
+        self.what.as_deref().filter(|w| w.contains(['/', '.'])).map(PathBuf::from)
+    }
+
+    async fn receive(&self, context: &Context, party: &Party) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+        if let Some(path) = self.file() {
+            let source = Source::file(&path)?;
+            let identity = context.unlock(party)?;
+            return self.take(context, party, &identity, source).await;
+        }
+        let api = context.relay(party).await?;
+        let id = if self.next {
+            if let Some(name) = &self.from {
+                party.contacts()?.named(name)?;
+            }
+            receive::next(party, &api, self.from.as_ref(), self.timeout.map(Duration::from_secs)).await?
+        } else {
+            receive::find(party, &api, self.what.as_deref()).await?
+        };
+        let identity = context.unlock(party)?;
+        self.take(context, party, &identity, Source::Relay(&api, id)).await
+    }
+
+    async fn take(
+        &self,
+        context: &Context,
+        party: &Party,
+        identity: &Identity,
+        mut source: Source<'_>,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+        let ready = receive::open(party, identity, &mut source).await?;
+        self.introduce(context, &ready)?;
+        if self.list {
+            return self.show_list(context, &ready).map(|()| None);
+        }
+        let bundle = ready.opening.manifest().body().bundle;
+        let from = ready.from.name.clone();
+        let (files, bytes) = ready.opening.files();
+        let target = if self.stdout {
+            Target::Writer(Box::new(std::io::stdout()))
+        } else if self.env.is_some() {
+            Target::Memory
+        } else {
+            Target::Folder(self.out.clone().unwrap_or_else(|| PathBuf::from(short(bundle))))
+        };
+        let bar = Bar::new(context.show);
+        let taken = receive::take(party, identity, source, ready, target, bar.clone()).await;
+        bar.done();
+        let (placed, receipt) = taken?;
+        let folder = match &placed {
+            Placed::Folder(path) => Some(path.clone()),
+            _ => None,
+        };
+        self.report(context, &json!({
+            "type": "received",
+            "bundle": bundle,
+            "from": from,
+            "files": files,
+            "size": bytes,
+            "folder": folder,
+            "receipt": match receipt {
+                ReceiptState::Sent => "sent",
+                ReceiptState::Kept => "kept",
+                ReceiptState::Carried => "none",
+            },
+        }), &folder)?;
+        let receipt = match receipt {
+            ReceiptState::Sent => "; receipt sent",
+            ReceiptState::Kept => "; the receipt goes with the next command that reaches the relay",
+            ReceiptState::Carried => "",
+        };
+        let place = folder.map(|f| format!(", in {}", f.display())).unwrap_or_default();
+        let text = format!("{} from {from}, {}, verified{place}{receipt}", many(files, "file"), size(bytes));
+        if self.stdout || self.env.is_some() {
+            context.show.remark(text);
+        } else {
+            context.show.line(text).map_err(printing)?;
+        }
+        Ok(match placed {
+            Placed::Memory(secret) => Some(secret),
+            _ => None,
+        })
+    }
+
+    /// The JSON line, unless standard output carries the content or belongs to the child.
+    fn report(&self, context: &Context, object: &serde_json::Value, folder: &Option<PathBuf>) -> Outcome {
+        if self.stdout || self.env.is_some() {
+            return Ok(());
+        }
+        context.show.object(object).map_err(printing)?;
+        match folder {
+            Some(folder) => context.show.essence(folder.display()).map_err(printing),
+            None => Ok(()),
+        }
+    }
+
+    /// Who it is from and what is in it, before any of it is fetched.
+    fn introduce(&self, context: &Context, ready: &Ready) -> Outcome {
+        let manifest = ready.opening.manifest().body();
+        let from = &ready.from.name;
+        match ready.order {
+            Order::Next => {}
+            Order::Gap { missing } => context.show.warn(format_args!(
+                "{} from {from} before this one {} not come: withheld, expired, or still on the way",
+                many(missing, "bundle"),
+                if missing == 1 { "has" } else { "have" },
+            )),
+            Order::Earlier => context.show.warn(format_args!("{from} sent this before one that you already have")),
+            Order::Fork => {
+                context.show.warn(format_args!("{from} signed another bundle in the place of the last one that you have"));
+            }
+        }
+        if ready.from.verified == pouch_client::contacts::Verified::No {
+            context.show.warn(format_args!("the card of {from} was never verified; run `pouch contact verify {from}`"));
+        }
+        if self.list {
+            return Ok(());
+        }
+        let (files, bytes) = ready.opening.files();
+        context.show.remark(format_args!("from {from}: {}, {}", many(files, "file"), size(bytes)));
+        if let Some(note) = &manifest.note {
+            context.show.remark(format_args!("note: {note}"));
+        }
+        let entries = ready.opening.entries();
+        for entry in entries.iter().take(NAMES_SHOWN) {
+            context.show.remark(format_args!("  {:>10}  {}", size(entry.size()), entry.path));
+        }
+        if entries.len() > NAMES_SHOWN {
+            context.show.remark(format_args!("  and {} more", count((entries.len() - NAMES_SHOWN) as u64)));
+        }
+        Ok(())
+    }
+
+    fn show_list(&self, context: &Context, ready: &Ready) -> Outcome {
+        let manifest = ready.opening.manifest().body();
+        context
+            .show
+            .object(&json!({
+                "type": "bundle",
+                "bundle": manifest.bundle,
+                "from": ready.from.name,
+                "kind": manifest.kind,
+                "created": iso(manifest.created),
+                "expires": iso(manifest.expires),
+                "note": manifest.note,
+            }))
+            .map_err(printing)?;
+        for entry in ready.opening.entries() {
+            let kind = if entry.kind == EntryKind::Folder { "folder" } else { "file" };
+            let object = json!({ "type": "entry", "path": entry.path.as_str(), "kind": kind, "size": entry.size() });
+            context.show.object(&object).map_err(printing)?;
+            context.show.essence(&entry.path).map_err(printing)?;
+            context.show.line(format_args!("{:>10}  {}", size(entry.size()), entry.path)).map_err(printing)?;
+        }
+        Ok(())
+    }
+
+    /// Becomes the child, with the secret in its environment and nowhere else. Comes back only if that fails.
+    fn become_child(&self, variable: &str, secret: &[u8]) -> Failure {
+        use std::os::unix::ffi::OsStrExt as _;
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Failure::usage("no command given", "pouch receive ID --env NAME -- CMD");
+        };
+        if secret.contains(&0) {
+            return Failure::other("the secret holds a NUL byte, which no variable can; use --stdout");
+        }
+        let value = std::ffi::OsStr::from_bytes(secret);
+        let error = Command::new(program).args(arguments).env(variable, value).exec();
+        Failure::other(format_args!("cannot run {program}: {error}"))
+    }
+}

@@ -1,0 +1,188 @@
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use pouch_protocol::AccountRole;
+use pouch_relay::{Config, InitOptions, Relay as Server, init, new_owner_link};
+use serde_json::json;
+
+use crate::exit;
+use crate::run::{Context, Failure, Outcome, printing, signal};
+use crate::show::{iso, local, short, size};
+
+/// Run a relay, and see who uses it
+#[derive(Args)]
+pub(crate) struct Relay {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Init(Init),
+    Serve(Serve),
+    Accounts(Accounts),
+}
+
+/// Make a relay: folder, keys, ledger, config, and the owner's one-time link
+#[derive(Args)]
+struct Init {
+    /// The name or address under which everybody will reach it
+    #[arg(long, value_name = "HOST")]
+    host: String,
+    /// The port under which everybody will reach it
+    #[arg(long, value_name = "PORT", default_value_t = 443)]
+    port: u16,
+    /// The address to listen on; all of the machine's at --port if not given
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The certificate's chain, if not self-signed
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's private key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Where it keeps everything
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A new owner's link for a relay that has no owner yet
+    #[arg(long, conflicts_with_all = ["port", "listen", "certificate", "key"])]
+    again: bool,
+}
+
+/// Serve until told to stop
+#[derive(Args)]
+struct Serve {
+    /// Where it keeps everything
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// List the accounts of the relay that I own
+#[derive(Args)]
+struct Accounts {}
+
+impl Relay {
+    pub(crate) fn run(self, context: &Context) -> Outcome {
+        match self.verb {
+            Verb::Init(verb) => verb.run(context),
+            Verb::Serve(verb) => verb.run(context),
+            Verb::Accounts(_) => accounts(context),
+        }
+    }
+}
+
+fn folder(data: Option<PathBuf>, context: &Context) -> Result<PathBuf, Failure> {
+    match data {
+        Some(data) => Ok(data),
+        None => Ok(context.home()?.state("relay")),
+    }
+}
+
+fn state(error: impl std::fmt::Display) -> Failure {
+    Failure::Told { code: exit::STATE, text: error.to_string(), hint: None }
+}
+
+fn load(data: &std::path::Path) -> Result<Config, Failure> {
+    Config::load(&data.join("relay.toml")).map_err(|e| Failure::Told {
+        code: exit::STATE,
+        text: e.to_string(),
+        hint: Some("`pouch relay init --host HOST` makes a relay; --data says where it is".into()),
+    })
+}
+
+impl Init {
+    fn run(self, context: &Context) -> Outcome {
+        let data = folder(self.data.clone(), context)?;
+        let link = if self.again {
+            let config = load(&data)?;
+            context.run(async { new_owner_link(&config).await.map_err(state) })?
+        } else {
+            let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+            let origin = format!("https://{host}:{}", self.port)
+                .parse()
+                .map_err(|e: pouch_statement::OriginError| Failure::usage(e.to_string(), "--host takes a name or address"))?;
+            let listen = self.listen.unwrap_or((IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.port).into());
+            let certificate = self.certificate.zip(self.key);
+            let options = InitOptions { data: data.clone(), origin, listen, certificate };
+            context.run(async { init(options).await.map_err(state) })?.link
+        };
+        let text = link.expose_text();
+        context
+            .show
+            .object(&json!({ "type": "relay", "data": data, "relay": link.relay, "pins": link.pins, "link": *text }))
+            .map_err(printing)?;
+        context
+            .show
+            .line(format_args!("relay made in {}; owner link (once, 24 h):\n\n{}\n", data.display(), *text))
+            .map_err(printing)?;
+        context.show.remark("next: `pouch relay serve` here, `pouch join` at the owner's");
+        context.show.essence(&*text).map_err(printing)
+    }
+}
+
+impl Serve {
+    fn run(self, context: &Context) -> Outcome {
+        let data = folder(self.data, context)?;
+        let config = load(&data)?;
+        let filter = tracing_subscriber::EnvFilter::builder()
+            .with_default_directive(tracing::Level::INFO.into())
+            .with_env_var("POUCH_LOG")
+            .from_env_lossy();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+        let started = if context.show.json { log.json().try_init() } else { log.try_init() };
+        started.map_err(Failure::other)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::other)?;
+        runtime.block_on(async {
+            let server = Server::open(config).await.map_err(state)?;
+            let listener = server.bind().await.map_err(Failure::other)?;
+            let origin = server.config().origin.clone();
+            context.show.object(&json!({ "type": "ready", "relay": origin })).map_err(printing)?;
+            context.show.line(format_args!("relay ready: {origin}")).map_err(printing)?;
+            std::io::stdout().flush().map_err(printing)?;
+            server.serve(listener, signal()).await.map_err(Failure::other)
+        })
+    }
+}
+
+fn accounts(context: &Context) -> Outcome {
+    let party = context.party()?;
+    let accounts = context.run(async {
+        let api = context.relay(&party).await?;
+        Ok(api.accounts().await?)
+    })?;
+    for account in accounts {
+        context
+            .show
+            .object(&json!({
+                "type": "account",
+                "mailbox": account.mailbox,
+                "name": account.name,
+                "role": account.role,
+                "created": iso(account.created),
+                "used": account.used,
+                "quota": account.quota,
+                "bundles": account.bundles,
+            }))
+            .map_err(printing)?;
+        context.show.essence(account.mailbox).map_err(printing)?;
+        let role = match account.role {
+            AccountRole::Owner => "owner",
+            AccountRole::Member => "member",
+        };
+        context
+            .show
+            .line(format_args!(
+                "{}  {:<16} {role:<7} since {}  {} of {} in {} bundles",
+                short(account.mailbox),
+                account.name,
+                local(account.created),
+                size(account.used),
+                size(account.quota),
+                account.bundles,
+            ))
+            .map_err(printing)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use pouch_client::clock::now;
+use pouch_client::outbox::{self, Sent};
+use pouch_client::send::{self, Request};
+use pouch_core::bundle::{Content, EntryPath, ItemKind, Kind, MAX_IN_MEMORY, Scan, ScanOptions, SealError};
+use pouch_statement::{Name, Note, Outcome};
+use serde_json::json;
+
+use crate::progress::Bar;
+use crate::prompt::secret_bytes;
+use crate::run::{Context, Failure, Outcome as Done, printing};
+use crate::show::{iso, local, many, parse_span, short, size};
+
+/// How many names are shown before the rest is only counted.
+const NAMES_SHOWN: usize = 10;
+
+/// Seal files for somebody and deliver them
+///
+/// PATH can be files and folders, or - for standard input as one stream. The content of one folder stands at the top of
+/// the bundle; otherwise each path stands under its own name.
+#[derive(Args)]
+pub(crate) struct Send {
+    /// Files, folders, or - for standard input
+    #[arg(value_name = "PATH", required_unless_present = "secret", conflicts_with = "secret")]
+    paths: Vec<PathBuf>,
+    /// To whom
+    #[arg(long, value_name = "NAME")]
+    to: Name,
+    /// Send a credential of this name; its value is prompted for, or read from standard input
+    #[arg(long, value_name = "NAME")]
+    secret: Option<EntryPath>,
+    /// How long it may be fetched
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_span)]
+    until: u64,
+    /// A remark for the recipient, sealed and signed with it
+    #[arg(long, value_name = "TEXT")]
+    note: Option<Note>,
+    /// What it is
+    #[arg(long, value_name = "KIND", value_enum)]
+    kind: Option<KindArg>,
+    /// Delete it on the relay once it is received, or a day after it was first fetched
+    #[arg(long)]
+    burn: bool,
+    /// Do not return before this has come
+    #[arg(long, value_name = "WHAT", value_enum)]
+    wait: Option<WaitArg>,
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_span, requires = "wait")]
+    timeout: u64,
+    /// Write a .pouch file instead, to be carried by anyone
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "burn"])]
+    out: Option<PathBuf>,
+    /// List what would be sent, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// What standard input is called at the recipient's
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    name: EntryPath,
+    /// Follow symbolic links and send what they lead to
+    #[arg(long)]
+    dereference: bool,
+    /// Leave out links, pipes, sockets and devices instead of refusing them
+    #[arg(long)]
+    skip_special: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum KindArg {
+    /// Data to work with
+    Dataset,
+    /// A password, token or key
+    Credential,
+    /// The result of somebody's work
+    Deliverable,
+    /// What happened and what was found
+    Incident,
+}
+
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Dataset => Self::Dataset,
+            KindArg::Credential => Self::Credential,
+            KindArg::Deliverable => Self::Deliverable,
+            KindArg::Incident => Self::Incident,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WaitArg {
+    /// The recipient's signed receipt
+    Receipt,
+}
+
+impl Send {
+    pub(crate) fn run(self, context: &Context) -> Done {
+        let party = context.party()?;
+        // Who is not there, or not verified, should not cost a passphrase or a prompt for a secret.
+        party.contacts()?.named(&self.to).map(|_| ()).or_else(|e| {
+            if pouch_client::invite::any_pending(&party)? { Ok(()) } else { Err(Failure::from(e)) }
+        })?;
+        if self.dry_run {
+            return self.dry_run(context);
+        }
+        let scan = self.scan(context)?;
+        let identity = context.unlock(&party)?;
+        let content = self.content(scan)?;
+        let kind = match (self.kind, &self.secret) {
+            (Some(kind), _) => kind.into(),
+            (None, Some(_)) => Kind::Credential,
+            (None, None) => Kind::Dataset,
+        };
+        let request = Request {
+            content,
+            to: self.to.clone(),
+            kind,
+            note: self.note.clone(),
+            expires: now().plus(self.until),
+            burn: self.burn,
+        };
+        let bar = Bar::new(context.show);
+        if let Some(out) = &self.out {
+            let sent = context.run(async {
+                tokio::task::block_in_place(|| Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref())?))
+            })?;
+            return self.report(context, &sent);
+        }
+        context.run(async {
+            let api = context.relay(&party).await?;
+            let mut sent = send::send(&party, &api, &identity, request, bar).await?;
+            self.report(context, &sent)?;
+            if self.wait == Some(WaitArg::Receipt) {
+                let identity = std::cell::RefCell::new(Some(identity));
+                let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(&party), Ok);
+                outbox::wait_receipt(&party, &api, &mut sent, unlock, Duration::from_secs(self.timeout)).await?;
+                self.report_receipt(context, &sent)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn from_stdin(&self) -> bool {
+        matches!(self.paths.as_slice(), [one] if one.as_os_str() == "-")
+    }
+
+    fn scan(&self, context: &Context) -> Result<Option<Scan>, Failure> {
+        if self.secret.is_some() || self.from_stdin() {
+            return Ok(None);
+        }
+        let options = ScanOptions { dereference: self.dereference, skip_special: self.skip_special };
+        let scan = Scan::new(&self.paths, options).map_err(SealError::from)?;
+        let skipped = scan.skipped().len();
+        if skipped > 0 {
+            context.show.warn(format_args!("{} left out: links, pipes, sockets or devices", many(skipped as u64, "path")));
+        }
+        let hazards = scan.hazards();
+        for hazard in hazards.iter().take(NAMES_SHOWN) {
+            context.show.warn(hazard);
+        }
+        if hazards.len() > NAMES_SHOWN {
+            context.show.warn(format_args!("and {} more like these", hazards.len() - NAMES_SHOWN));
+        }
+        Ok(Some(scan))
+    }
+
+    fn content(&self, scan: Option<Scan>) -> Result<Content, Failure> {
+        let mtime = i64::try_from(now().unix()).unwrap_or(0);
+        match (scan, &self.secret) {
+            (Some(scan), _) => Ok(Content::Tree(scan)),
+            (None, Some(name)) => {
+                let value = secret_bytes(&format!("value of {name}: "), MAX_IN_MEMORY as usize).map_err(Failure::other)?;
+                if value.is_empty() {
+                    return Err(Failure::usage("the secret is empty", "type it at the prompt, or pipe it in"));
+                }
+                Ok(Content::Stream { name: name.clone(), mtime, reader: Box::new(Secret { value, at: 0 }) })
+            }
+            (None, None) => Ok(Content::Stream { name: self.name.clone(), mtime, reader: Box::new(io::stdin()) }),
+        }
+    }
+
+    fn dry_run(&self, context: &Context) -> Done {
+        let Some(scan) = self.scan(context)? else {
+            return context.show.line("one stream from standard input").map_err(printing);
+        };
+        for item in scan.items() {
+            let (bytes, kind) = match item.kind {
+                ItemKind::Folder => (0, "folder"),
+                ItemKind::File { size, .. } => (size, "file"),
+            };
+            let path = item.path.as_str();
+            context.show.object(&json!({ "type": "entry", "path": path, "kind": kind, "size": bytes })).map_err(printing)?;
+            context.show.line(format_args!("{:>10}  {}", size(bytes), item.path)).map_err(printing)?;
+        }
+        let count = scan.items().len() as u64;
+        context.show.remark(format_args!("{} in {} would be sent to {}", size(scan.bytes()), many(count, "item"), self.to));
+        Ok(())
+    }
+
+    fn report(&self, context: &Context, sent: &Sent) -> Done {
+        context
+            .show
+            .object(&json!({
+                "type": "sent",
+                "bundle": sent.bundle,
+                "to": self.to,
+                "size": sent.size,
+                "entries": sent.entries,
+                "expires": iso(sent.expires),
+                "file": self.out,
+            }))
+            .map_err(printing)?;
+        context.show.essence(sent.bundle).map_err(printing)?;
+        let command = match &self.out {
+            Some(file) => format!("pouch receive {}", file.file_name().unwrap_or_default().to_string_lossy()),
+            None => format!("pouch receive {}", short(sent.bundle)),
+        };
+        context
+            .show
+            .line(format_args!(
+                "sealed {}, {}, until {}; {} runs: {command}",
+                size(sent.size),
+                many(sent.entries, "entry").replace("entrys", "entries"),
+                local(sent.expires),
+                self.to,
+            ))
+            .map_err(printing)
+    }
+
+    fn report_receipt(&self, context: &Context, sent: &Sent) -> Done {
+        for recipient in &sent.recipients {
+            let Some(verdict) = sent.verdict(recipient) else { continue };
+            context
+                .show
+                .object(&json!({
+                    "type": "receipt",
+                    "bundle": sent.bundle,
+                    "from": recipient.name,
+                    "outcome": verdict.outcome,
+                    "stage": verdict.stage,
+                    "time": iso(verdict.created),
+                }))
+                .map_err(printing)?;
+            match verdict.outcome {
+                Outcome::Verified => context
+                    .show
+                    .line(format_args!("{} has received and verified it, {}", recipient.name, local(verdict.created)))
+                    .map_err(printing)?,
+                Outcome::Failed => {
+                    return Err(Failure::Told {
+                        code: 4,
+                        text: format!("{} could not verify bundle {}: it failed at a {:?}", recipient.name, short(sent.bundle), verdict.stage),
+                        hint: Some("send it again; if that fails too, the relay's disk is not to be trusted".into()),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A secret that is read once and wiped when the reading is over.
+struct Secret {
+    value: zeroize::Zeroizing<Vec<u8>>,
+    at: usize,
+}
+
+impl io::Read for Secret {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let rest = self.value.get(self.at..).unwrap_or_default();
+        let count = rest.len().min(into.len());
+        if let (Some(to), Some(from)) = (into.get_mut(..count), rest.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.at += count;
+        Ok(count)
+    }
+}
+

@@ -1,0 +1,234 @@
+//! Runs a verb: one place where errors get their hint and exit code, and signals stop things cleanly.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pouch_client::api::RelayApi;
+use pouch_client::invite::{self, Answered};
+use pouch_client::{Class, Error, Home, Party};
+use pouch_statement::Escaped;
+
+use crate::args::{Cli, Global};
+use crate::prompt::Asker;
+use crate::show::{Show, complain};
+use crate::{commands, exit};
+
+/// How long an interrupted transfer may take to clean up after itself.
+const CLEANUP: Duration = Duration::from_secs(10);
+
+/// What ends a verb early.
+pub(crate) enum Failure {
+    /// Told with its class's code and a hint.
+    Client(Error),
+    /// Told as it is, with this code and hint.
+    Told {
+        /// Exit code.
+        code: u8,
+        /// What happened.
+        text: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// Nothing more to tell: the code of a child process, or a verdict that was printed.
+    Code(u8),
+}
+
+impl Failure {
+    /// Called wrongly, in a way that the parser cannot see.
+    pub(crate) fn usage(text: impl Into<String>, hint: &str) -> Self {
+        Self::Told { code: exit::USAGE, text: text.into(), hint: Some(hint.to_owned()) }
+    }
+
+    /// Anything else.
+    pub(crate) fn other(text: impl fmt::Display) -> Self {
+        Self::Told { code: exit::OTHER, text: text.to_string(), hint: None }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Client(error.into())
+    }
+}
+
+/// The result of a verb.
+pub(crate) type Outcome = Result<(), Failure>;
+
+/// Output that cannot be written: a closed pipe ends the command, not zero.
+pub(crate) fn printing(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe { Failure::Code(exit::OTHER) } else { Failure::other(error) }
+}
+
+/// What every verb gets.
+pub(crate) struct Context {
+    /// The global flags.
+    pub(crate) global: Global,
+    /// How to print.
+    pub(crate) show: Show,
+}
+
+impl Context {
+    /// Where the state is.
+    pub(crate) fn home(&self) -> Result<Home, Failure> {
+        Ok(Home::open(self.global.home.as_deref())?)
+    }
+
+    /// The party of this home.
+    pub(crate) fn party(&self) -> Result<Party, Failure> {
+        Ok(Party::open(&self.home()?)?)
+    }
+
+    /// Who asks for passphrases.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker(&self.global)
+    }
+
+    /// Opens the identity, asking for the passphrase if it has one.
+    pub(crate) fn unlock(&self, party: &Party) -> pouch_client::Result<pouch_client::identity::Identity> {
+        party.unlock(|| self.asker().passphrase())
+    }
+
+    /// The relay, after whoever answered my invitations was pinned and told of.
+    pub(crate) async fn relay(&self, party: &Party) -> Result<RelayApi, Failure> {
+        let api = party.api()?;
+        for answered in invite::collect(party, &api).await? {
+            match answered {
+                Answered::Pinned(contact) => {
+                    self.show.remark(format_args!("{} joined and is pinned: {}", contact.name, contact.fingerprint().words()));
+                }
+                Answered::Expired(name) => self.show.warn(format_args!("the invitation for {name} was not used in time")),
+                Answered::Refused { name, error } => {
+                    self.show.warn(format_args!("somebody answered the invitation for {name}, but {error}; nobody was pinned"));
+                }
+            }
+        }
+        pouch_client::receive::send_pending_receipts(party, &api).await?;
+        Ok(api)
+    }
+
+    /// Runs `work` on an async runtime until it is done or a signal comes. What it began is dropped then, and cleans up.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(Failure::other)?;
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = work => result,
+                () = signal() => {
+                    // A second signal does not wait for the cleaning up.
+                    std::thread::spawn(abort_on_signal);
+                    Err(Error::Interrupted.into())
+                }
+            }
+        });
+        runtime.shutdown_timeout(CLEANUP);
+        result
+    }
+}
+
+fn abort_on_signal() {
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        runtime.block_on(signal());
+        std::process::exit(exit::INTERRUPTED.into());
+    }
+}
+
+/// Done when SIGINT, SIGTERM or SIGHUP comes.
+pub(crate) async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut int), Ok(mut term), Ok(mut hup)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+        _ = hup.recv() => {}
+    }
+}
+
+/// Runs the parsed command line.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let show = Show { json: cli.global.json, quiet: cli.global.quiet };
+    let context = Context { global: cli.global, show };
+    let wrapper = cli.verb.wraps_a_child();
+    match commands::run(cli.verb, &context) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(Failure::Code(code)) => ExitCode::from(code),
+        Err(Failure::Told { code, text, hint }) => {
+            complain(&text, hint.as_deref());
+            object(show, code, &text);
+            ExitCode::from(if wrapper && code != exit::USAGE { exit::WRAPPER } else { code })
+        }
+        Err(Failure::Client(error)) => {
+            let code = exit::code(error.class());
+            let text = tell(&error);
+            complain(&text, hint(&error).as_deref());
+            object(show, code, &text);
+            ExitCode::from(if wrapper && error.class() != Class::Interrupted { exit::WRAPPER } else { code })
+        }
+    }
+}
+
+fn object(show: Show, code: u8, text: &str) {
+    let _ = show.object(&serde_json::json!({ "type": "error", "code": code, "message": text }));
+}
+
+/// The error's text; what the relay said is somebody else's words and is shown escaped.
+fn tell(error: &Error) -> String {
+    use pouch_client::api::ApiError;
+    match error {
+        Error::Api(ApiError::Refused { detail: Some(detail), .. }) => {
+            let detail: String = detail.chars().take(300).collect();
+            format!("{error} ({})", Escaped(&detail))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What to do about an error.
+fn hint(error: &Error) -> Option<String> {
+    use pouch_client::api::ApiError;
+    use pouch_client::contacts::ContactError;
+    use pouch_client::identity::IdentityError;
+    use pouch_protocol::ProblemKind as P;
+    let text = match error {
+        Error::NotJoined => "run `pouch join` and paste the link that you were given",
+        Error::AlreadyJoined => "use another --home for a second identity",
+        Error::CardSubstituted | Error::Contact(ContactError::KeyChanged { .. }) => {
+            "trust nobody's word for the new key but theirs: compare the twelve words with them on another channel"
+        }
+        Error::Unverified(name) => return Some(format!("compare the words with them, then run `pouch contact verify {name}`")),
+        Error::Contact(ContactError::Unknown(_)) => "`pouch contact list` shows whom you know, `pouch invite NAME` invites somebody",
+        Error::Contact(ContactError::NameTaken(_)) => "choose another name, or `pouch contact remove` the old one first",
+        Error::UnknownSender => "add the sender's card with `pouch contact add`, verify it, and receive again",
+        Error::Identity(IdentityError::NoPassphrase(_)) => {
+            "give --passphrase-file, --passphrase-command or --passphrase-fd, or run it on a terminal"
+        }
+        Error::Ambiguous { found, .. } => {
+            return Some(format!("say more of it: {}", found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+        }
+        Error::NothingWaiting => "`pouch inbox` shows what waits; `pouch receive --next` waits for it",
+        Error::NoReceipt(_) => "the bundle is delivered; `pouch outbox ID` shows the receipt when it comes",
+        Error::BadReceipt(..) => "the journal keeps the evidence; ask the recipient on another channel",
+        Error::Api(ApiError::Refused { kind, .. }) => match kind {
+            P::LinkSpent => "ask for a new link; if you did not use this one, say so: somebody else may have",
+            P::Quota => "`pouch outbox` shows what takes the space, `pouch outbox revoke ID` gives it back",
+            P::NotFound => "`pouch inbox` and `pouch outbox` show what is there",
+            P::Gone => "ask the sender to send it again",
+            P::Rate | P::Unavailable => "try again in a while",
+            _ => return None,
+        },
+        Error::Transport(_) | Error::Api(ApiError::Transport(_)) if error.class() == Class::Unreachable => {
+            "check the network and try again"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}

@@ -1,0 +1,170 @@
+//! What is printed: for people, for scripts (`--json`), or only the essential (`-q`). Sizes and times for eyes.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use jiff::tz::TimeZone;
+use pouch_statement::Timestamp;
+use serde::Serialize;
+
+/// How this run prints.
+#[derive(Clone, Copy)]
+pub(crate) struct Show {
+    /// One JSON object a line on stdout.
+    pub(crate) json: bool,
+    /// Only what a script needs.
+    pub(crate) quiet: bool,
+}
+
+impl Show {
+    /// Whether a person reads along: no JSON, not quiet.
+    pub(crate) fn chatty(self) -> bool {
+        !self.json && !self.quiet
+    }
+
+    /// A line on stdout for people; nothing for scripts.
+    pub(crate) fn line(self, text: impl Display) -> io::Result<()> {
+        if self.chatty() { writeln!(io::stdout().lock(), "{text}") } else { Ok(()) }
+    }
+
+    /// The one thing that `-q` prints; also printed on its own where there is nothing else to say.
+    pub(crate) fn essence(self, text: impl Display) -> io::Result<()> {
+        if self.quiet && !self.json { writeln!(io::stdout().lock(), "{text}") } else { Ok(()) }
+    }
+
+    /// One JSON object as a line on stdout, with `--json`.
+    pub(crate) fn object(self, object: &impl Serialize) -> io::Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(object)?;
+        line.push(b'\n');
+        io::stdout().lock().write_all(&line)
+    }
+
+    /// A remark on stderr, for people only.
+    pub(crate) fn remark(self, text: impl Display) {
+        if self.chatty() {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// A warning on stderr, also when quiet.
+    pub(crate) fn warn(self, text: impl Display) {
+        let _ = writeln!(io::stderr().lock(), "pouch: warning: {text}");
+    }
+}
+
+/// An error and what to do about it, on stderr.
+pub(crate) fn complain(error: impl Display, hint: Option<&str>) {
+    let mut err = io::stderr().lock();
+    let _ = writeln!(err, "pouch: error: {error}");
+    if let Some(hint) = hint {
+        let _ = writeln!(err, "pouch: hint: {hint}");
+    }
+}
+
+/// Whether stderr is a terminal that bars and prompts may use.
+pub(crate) fn on_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Bytes in units of 1,024, with one decimal: `1.2 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = "KiB";
+    for next in UNITS.iter().skip(1) {
+        if value < 1023.95 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// A count with thousands apart: `20,412`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 file`, `20,412 files`.
+pub(crate) fn many(number: u64, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", count(number)) }
+}
+
+/// A time in the local zone, for people.
+pub(crate) fn local(time: Timestamp) -> String {
+    match jiff::Timestamp::from_second(i64::try_from(time.unix()).unwrap_or(i64::MAX)) {
+        Ok(stamp) => stamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+        Err(_) => time.unix().to_string(),
+    }
+}
+
+/// A time in UTC by RFC 3339, for JSON.
+pub(crate) fn iso(time: Timestamp) -> String {
+    match jiff::Timestamp::from_second(i64::try_from(time.unix()).unwrap_or(i64::MAX)) {
+        Ok(stamp) => stamp.to_string(),
+        Err(_) => time.unix().to_string(),
+    }
+}
+
+/// A span of time, roughly: `3 d`, `71 h`, `5 min`.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..259_200 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Reads `90s`, `15m`, `8h`, `7d`, `2w`.
+pub(crate) fn parse_span(text: &str) -> Result<u64, String> {
+    let wrong = || "a time like 15m, 8h, 7d or 2w".to_owned();
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(factor).filter(|s| *s > 0).ok_or_else(wrong)
+}
+
+/// The part of an id that people type: the first six characters.
+pub(crate) fn short(id: impl Display) -> String {
+    id.to_string().chars().take(6).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_counts_and_spans() {
+        let sizes = [0, 1023, 1024, 1536, (1 << 20) - 1, 1 << 30, u64::MAX].map(size);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 GiB", "16.0 EiB"]);
+        assert_eq!([0, 999, 1000, 20_412, 1_234_567].map(count), ["0", "999", "1,000", "20,412", "1,234,567"]);
+        assert_eq!((parse_span("7d"), parse_span("90s")), (Ok(604_800), Ok(90)));
+        for bad in ["", "d", "7", "-1d", "0h", "7y", "99999999999999999999w", "é"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
+        }
+        assert_eq!([5, 130, 7200, 259_200].map(span), ["5 s", "2 min", "2 h", "3 d"]);
+    }
+}

@@ -1,0 +1,323 @@
+//! The address book: other people's cards as pinned, with how and when they were verified.
+
+use pouch_statement::{
+    Card, CardError, Detached, Fingerprint, MailboxId, Name, Sha256Digest, SignedCard, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::home::{self, Home, HomeError, Lock};
+
+const FILE: &str = "contacts.json";
+
+/// What can go wrong with contacts.
+#[derive(Debug, thiserror::Error)]
+pub enum ContactError {
+    /// Nobody of that name.
+    #[error("no contact named {0}")]
+    Unknown(Name),
+    /// The name is taken by somebody else.
+    #[error("{0} is the name of another contact; choose a name that is free")]
+    NameTaken(Name),
+    /// Already there under another name.
+    #[error("this card is pinned already, as {0}")]
+    Pinned(Name),
+    /// Another key under a name that is pinned.
+    #[error("the card for {name} has another key than the one that is pinned ({pinned})")]
+    KeyChanged {
+        /// The contact.
+        name: Name,
+        /// The pinned fingerprint's words.
+        pinned: String,
+    },
+    /// Two cards of one identity with one serial number, or an older one.
+    #[error("the card for {name} is older than the pinned one, or another one under the same serial number")]
+    Stale {
+        /// The contact.
+        name: Name,
+    },
+    /// The card itself is bad.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// My own card.
+    #[error("this is your own card")]
+    Myself,
+    /// State on disk.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+/// How a contact's fingerprint came to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verified {
+    /// Both cards were exchanged under the secret of a one-time link.
+    Link,
+    /// The twelve words were compared.
+    Words,
+    /// Not yet.
+    No,
+}
+
+/// The last bundle in one direction: what the next one's manifest follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Last {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Digest of its manifest.
+    pub manifest: Sha256Digest,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    name: Name,
+    card: Detached,
+    verified: Verified,
+    verified_at: Option<Timestamp>,
+    added: Timestamp,
+    sent: Option<Last>,
+    received: Option<Last>,
+}
+
+/// One contact.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// My name for them.
+    pub name: Name,
+    /// Their card, its own signature checked on each load.
+    pub card: SignedCard,
+    /// How they were verified.
+    pub verified: Verified,
+    /// When.
+    pub verified_at: Option<Timestamp>,
+    /// When they were added.
+    pub added: Timestamp,
+    /// The last bundle that I sent them.
+    pub sent: Option<Last>,
+    /// The last bundle that I received from them.
+    pub received: Option<Last>,
+}
+
+impl Contact {
+    /// A contact not met before.
+    #[must_use]
+    pub fn new(name: Name, card: SignedCard, verified: Verified, now: Timestamp) -> Self {
+        let verified_at = (verified != Verified::No).then_some(now);
+        Self { name, card, verified, verified_at, added: now, sent: None, received: None }
+    }
+
+    /// Their fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.card.fingerprint()
+    }
+
+    /// What their card says.
+    #[must_use]
+    pub fn card(&self) -> &Card {
+        self.card.card()
+    }
+}
+
+/// The address book, loaded whole; changes go through [`AddressBook::change`] under the state's lock.
+#[derive(Clone, Debug, Default)]
+pub struct AddressBook {
+    contacts: Vec<Contact>,
+}
+
+impl AddressBook {
+    /// Loads the book. Every card's signature is checked again.
+    ///
+    /// # Errors
+    /// A book that is damaged.
+    pub fn load(home: &Home) -> Result<Self, ContactError> {
+        let rows: Vec<Row> = home::read_json(&home.config(FILE))?.unwrap_or_default();
+        let contacts = rows.into_iter().map(Contact::try_from).collect::<Result<_, CardError>>()?;
+        Ok(Self { contacts })
+    }
+
+    /// Loads, changes and stores the book while holding the lock, so that two processes lose nothing of each other's.
+    ///
+    /// # Errors
+    /// What the change refuses, or the file system.
+    pub fn change<R>(
+        home: &Home,
+        change: impl FnOnce(&mut Self) -> Result<R, ContactError>,
+    ) -> Result<R, ContactError> {
+        let lock = home.lock()?;
+        Self::change_locked(&lock, home, change)
+    }
+
+    /// [`AddressBook::change`] for a caller that holds the lock for more than this.
+    pub(crate) fn change_locked<R>(
+        _lock: &Lock,
+        home: &Home,
+        change: impl FnOnce(&mut Self) -> Result<R, ContactError>,
+    ) -> Result<R, ContactError> {
+        let mut book = Self::load(home)?;
+        let result = change(&mut book)?;
+        let rows: Vec<Row> = book.contacts.iter().map(Row::from).collect();
+        home::write_json(&home.config(FILE), &rows)?;
+        Ok(result)
+    }
+
+    /// All contacts, by name.
+    #[must_use]
+    pub fn all(&self) -> &[Contact] {
+        &self.contacts
+    }
+
+    /// The contact of this name.
+    ///
+    /// # Errors
+    /// [`ContactError::Unknown`].
+    pub fn named(&self, name: &Name) -> Result<&Contact, ContactError> {
+        self.contacts.iter().find(|c| c.name == *name).ok_or_else(|| ContactError::Unknown(name.clone()))
+    }
+
+    /// The contact with this fingerprint.
+    #[must_use]
+    pub fn by_fingerprint(&self, fingerprint: &Fingerprint) -> Option<&Contact> {
+        self.contacts.iter().find(|c| c.fingerprint() == *fingerprint)
+    }
+
+    /// The contact with this mailbox: for showing names beside the relay's word, never for trust.
+    #[must_use]
+    pub fn by_mailbox(&self, mailbox: &MailboxId) -> Option<&Contact> {
+        self.contacts.iter().find(|c| c.card().mailbox == *mailbox)
+    }
+
+    /// For a change: the contact of this name.
+    ///
+    /// # Errors
+    /// [`ContactError::Unknown`].
+    pub fn named_mut(&mut self, name: &Name) -> Result<&mut Contact, ContactError> {
+        self.contacts.iter_mut().find(|c| c.name == *name).ok_or_else(|| ContactError::Unknown(name.clone()))
+    }
+
+    /// Adds a contact, or takes a renewed card with the same keys and a higher serial for one that is there.
+    ///
+    /// # Errors
+    /// Another key under a pinned name is a hard stop; so are a stale card and a name that is taken.
+    pub fn add(&mut self, new: Contact) -> Result<(), ContactError> {
+        if let Some(old) = self.contacts.iter_mut().find(|c| c.fingerprint() == new.fingerprint()) {
+            if old.name != new.name {
+                return Err(ContactError::Pinned(old.name.clone()));
+            }
+            return old.renew(new);
+        }
+        if let Some(old) = self.contacts.iter().find(|c| c.name == new.name) {
+            return Err(ContactError::KeyChanged {
+                name: new.name,
+                pinned: old.fingerprint().words(),
+            });
+        }
+        let at = self.contacts.partition_point(|c| c.name < new.name);
+        self.contacts.insert(at, new);
+        Ok(())
+    }
+
+    /// Removes a contact.
+    ///
+    /// # Errors
+    /// [`ContactError::Unknown`].
+    pub fn remove(&mut self, name: &Name) -> Result<Contact, ContactError> {
+        match self.contacts.iter().position(|c| c.name == *name) {
+            Some(at) => Ok(self.contacts.remove(at)),
+            None => Err(ContactError::Unknown(name.clone())),
+        }
+    }
+}
+
+impl Contact {
+    fn renew(&mut self, new: Self) -> Result<(), ContactError> {
+        let same = new.card.statement().digest() == self.card.statement().digest();
+        if !same {
+            if new.card().serial <= self.card().serial {
+                return Err(ContactError::Stale { name: new.name });
+            }
+            self.card = new.card;
+        }
+        if new.verified != Verified::No && self.verified == Verified::No {
+            self.verified = new.verified;
+            self.verified_at = new.verified_at;
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<Row> for Contact {
+    type Error = CardError;
+    fn try_from(row: Row) -> Result<Self, CardError> {
+        Ok(Self {
+            name: row.name,
+            card: SignedCard::verify(&row.card)?,
+            verified: row.verified,
+            verified_at: row.verified_at,
+            added: row.added,
+            sent: row.sent,
+            received: row.received,
+        })
+    }
+}
+
+impl From<&Contact> for Row {
+    fn from(contact: &Contact) -> Self {
+        Self {
+            name: contact.name.clone(),
+            card: contact.card.detached(),
+            verified: contact.verified,
+            verified_at: contact.verified_at,
+            added: contact.added,
+            sent: contact.sent,
+            received: contact.received,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use pouch_statement::SigningKey;
+
+    fn contact(name: &str, seed: u8, serial: u64) -> Contact {
+        let key = SigningKey::from_seed(&[seed; 32]);
+        let card = Card {
+            name: name.parse().unwrap(),
+            age_recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".parse().unwrap(),
+            signing_key: key.public(),
+            relay: "https://relay.example".parse().unwrap(),
+            relay_pins: vec![],
+            mailbox: MailboxId::from_bytes([seed; 16]),
+            serial,
+            created: Timestamp::EPOCH,
+            expires: Timestamp::EPOCH.plus(1),
+        };
+        let card = SignedCard::sign(card, &key).unwrap();
+        Contact::new(name.parse().unwrap(), card, Verified::Link, Timestamp::EPOCH)
+    }
+
+    // attacks.md 35: another key under a pinned name is a hard stop; nothing changes.
+    #[test]
+    fn attack_35_a_changed_card_is_a_hard_stop() {
+        let mut book = AddressBook::default();
+        book.add(contact("bo", 1, 1)).unwrap();
+        assert!(matches!(book.add(contact("bo", 2, 2)), Err(ContactError::KeyChanged { .. })));
+        assert!(matches!(book.add(contact("bob", 1, 1)), Err(ContactError::Pinned(_))));
+        assert_eq!(book.named(&"bo".parse().unwrap()).unwrap().fingerprint(), contact("bo", 1, 1).fingerprint());
+    }
+
+    // attacks.md 37: an old card, or a second one under the same serial, replaces nothing.
+    #[test]
+    fn attack_37_a_stale_card_is_refused() {
+        let mut book = AddressBook::default();
+        book.add(contact("bo", 1, 5)).unwrap();
+        book.add(contact("bo", 1, 5)).unwrap();
+        assert!(matches!(book.add(contact("bo", 1, 4)), Err(ContactError::Stale { .. })));
+        book.add(contact("bo", 1, 6)).unwrap();
+        assert_eq!(book.all().len(), 1);
+        assert_eq!(book.all().first().unwrap().card().serial, 6);
+    }
+}

@@ -1,0 +1,291 @@
+//! What can go wrong, gathered: each module has its own errors, and here each gets the class that decides the exit code.
+
+use pouch_core::age;
+use pouch_core::bundle;
+use pouch_protocol::{LinkError, ProblemKind};
+use pouch_statement::{BundleId, CardError, Name, RandomError, RelayOrigin, StatementError};
+
+use crate::api::ApiError;
+use crate::contacts::ContactError;
+use crate::home::HomeError;
+use crate::identity::IdentityError;
+use crate::journal::JournalError;
+use crate::transport::TransportError;
+
+/// The result of the client's operations.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What an error means for whoever called; the command line turns it into an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Anything else.
+    Other,
+    /// Called wrongly.
+    Usage,
+    /// Not there, or nothing waiting.
+    NotFound,
+    /// A signature, digest, card or log that is not right.
+    Evidence,
+    /// A gate or the relay refused.
+    Refused,
+    /// Expired, burnt or revoked.
+    Expired,
+    /// Relay or network unreachable; trying again may help.
+    Unreachable,
+    /// Quota or disk full.
+    Full,
+    /// Local state damaged or locked.
+    State,
+    /// Stopped by the user.
+    Interrupted,
+}
+
+/// Why an operation of the client failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody has joined here.
+    #[error("nobody has joined a relay here yet")]
+    NotJoined,
+    /// Somebody has.
+    #[error("this home has joined a relay already")]
+    AlreadyJoined,
+    /// The relay gave a card that the other side of the link did not make.
+    #[error("the card that the relay gave is not from the other side of the link: it was substituted, or the link was used by somebody else")]
+    CardSubstituted,
+    /// A card for another relay.
+    #[error("the card names another relay, {0}")]
+    OtherRelay(RelayOrigin),
+    /// Sending to somebody whose words were never compared.
+    #[error("the card of {0} was never verified")]
+    Unverified(Name),
+    /// Nothing to receive.
+    #[error("nothing is waiting")]
+    NothingWaiting,
+    /// No such bundle among mine.
+    #[error("no bundle {0} here")]
+    NoBundle(String),
+    /// A prefix of several.
+    #[error("{prefix} is the beginning of {} bundles", found.len())]
+    Ambiguous {
+        /// What was typed.
+        prefix: String,
+        /// What it could mean.
+        found: Vec<BundleId>,
+    },
+    /// The envelope's signer is nobody in the address book.
+    #[error("the bundle is by somebody who is not in your address book")]
+    UnknownSender,
+    /// A revision lower than, or another manifest with the same revision as, one that was seen.
+    #[error("bundle {0} was received before with another manifest")]
+    Replayed(BundleId),
+    /// Waited in vain.
+    #[error("no receipt within {0} s")]
+    NoReceipt(u64),
+    /// Interrupted by the user.
+    #[error("interrupted")]
+    Interrupted,
+    /// A receipt of a recipient that does not fit the bundle.
+    #[error("the receipt for bundle {0} is not right: {1}")]
+    BadReceipt(BundleId, String),
+    /// A thread of ours ended early; a defect.
+    #[error("internal: a worker ended early")]
+    Worker,
+    /// Local state.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Contacts.
+    #[error(transparent)]
+    Contact(#[from] ContactError),
+    /// Journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Transport.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Relay.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Card.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// Statement.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// An envelope that could not be made.
+    #[error(transparent)]
+    Envelope(bundle::EnvelopeError),
+    /// A manifest that contradicts itself.
+    #[error(transparent)]
+    Manifest(#[from] bundle::ManifestError),
+    /// A `.pouch` file.
+    #[error(transparent)]
+    BundleFile(#[from] bundle::FileError),
+    /// Sealing.
+    #[error(transparent)]
+    Seal(#[from] bundle::SealError),
+    /// Opening.
+    #[error(transparent)]
+    Open(#[from] bundle::OpenError),
+    /// age.
+    #[error(transparent)]
+    Age(#[from] age::Error),
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// Reading or writing a file that the user named.
+    #[error("{0}")]
+    File(String, #[source] std::io::Error),
+}
+
+impl Error {
+    /// What the error means for whoever called.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NotJoined | Self::AlreadyJoined | Self::Ambiguous { .. } | Self::Link(_) => Class::Usage,
+            Self::CardSubstituted
+            | Self::OtherRelay(_)
+            | Self::BadReceipt(..)
+            | Self::Statement(_)
+            | Self::Replayed(_) => Class::Evidence,
+            Self::Unverified(_) | Self::UnknownSender => Class::Refused,
+            Self::NothingWaiting | Self::NoBundle(_) | Self::NoReceipt(_) => Class::NotFound,
+            Self::Interrupted => Class::Interrupted,
+            Self::Home(error) => home_class(error),
+            Self::Identity(IdentityError::Home(error)) => home_class(error),
+            Self::Identity(IdentityError::Missing | IdentityError::Exists | IdentityError::NoPassphrase(_)) => Class::Usage,
+            Self::Identity(IdentityError::Locked) => Class::Refused,
+            Self::Identity(IdentityError::Damaged) => Class::State,
+            Self::Contact(error) => contact_class(error),
+            Self::Journal(error) => journal_class(error),
+            Self::Transport(error) | Self::Api(ApiError::Transport(error)) => transport_class(error),
+            Self::Api(ApiError::Refused { kind, .. }) => problem_class(*kind),
+            Self::Api(ApiError::Clock { .. }) => Class::Refused,
+            Self::Api(ApiError::Protocol { .. }) => Class::Evidence,
+            Self::Card(error) => card_class(error),
+            Self::Open(error) => open_class(error),
+            Self::Envelope(_) => Class::Evidence,
+            Self::Manifest(_) => Class::Other,
+            Self::BundleFile(error) => bundle_file_class(error),
+            Self::Seal(error) => seal_class(error),
+            Self::File(_, error) => io_class(error),
+            Self::Worker | Self::Age(_) | Self::Random(_) | Self::Identity(_) | Self::Api(_) => Class::Other,
+        }
+    }
+}
+
+fn io_class(error: &std::io::Error) -> Class {
+    use std::io::ErrorKind as K;
+    match error.kind() {
+        K::StorageFull | K::QuotaExceeded => Class::Full,
+        K::NotFound => Class::NotFound,
+        K::AlreadyExists => Class::Refused,
+        _ => Class::Other,
+    }
+}
+
+fn home_class(error: &HomeError) -> Class {
+    match error {
+        HomeError::Io { source, .. } if io_class(source) == Class::Full => Class::Full,
+        HomeError::NoHome => Class::Usage,
+        _ => Class::State,
+    }
+}
+
+fn journal_class(error: &JournalError) -> Class {
+    match error {
+        JournalError::Broken(_) => Class::Evidence,
+        JournalError::Io(error) if io_class(error) == Class::Full => Class::Full,
+        JournalError::Home(error) => home_class(error),
+        _ => Class::State,
+    }
+}
+
+fn contact_class(error: &ContactError) -> Class {
+    match error {
+        ContactError::Unknown(_) => Class::NotFound,
+        ContactError::NameTaken(_) | ContactError::Pinned(_) | ContactError::Myself => Class::Usage,
+        ContactError::KeyChanged { .. } | ContactError::Stale { .. } => Class::Evidence,
+        ContactError::Card(error) => card_class(error),
+        ContactError::Home(error) => home_class(error),
+    }
+}
+
+fn card_class(error: &CardError) -> Class {
+    match error {
+        CardError::Expired => Class::Expired,
+        CardError::NotYetValid(_) => Class::Refused,
+        _ => Class::Evidence,
+    }
+}
+
+fn transport_class(error: &TransportError) -> Class {
+    match error {
+        TransportError::Unreachable { .. } => Class::Unreachable,
+        TransportError::Certificate(_) | TransportError::TooLong(_) => Class::Evidence,
+        TransportError::Setup(_) => Class::Other,
+    }
+}
+
+fn problem_class(kind: ProblemKind) -> Class {
+    use ProblemKind as P;
+    match kind {
+        P::NotFound => Class::NotFound,
+        P::Gone | P::LinkSpent => Class::Expired,
+        P::Quota => Class::Full,
+        P::Rate | P::Unavailable | P::Internal => Class::Unreachable,
+        P::Digest => Class::Evidence,
+        P::BadRequest | P::Method => Class::Other,
+        P::Signature | P::Clock | P::Replay | P::Forbidden | P::Conflict | P::TooLarge => Class::Refused,
+    }
+}
+
+fn open_class(error: &bundle::OpenError) -> Class {
+    use bundle::{EnvelopeError, OpenError, SinkError, StageError};
+    match error {
+        OpenError::Envelope(EnvelopeError::Expired { .. }) => Class::Expired,
+        OpenError::Envelope(EnvelopeError::NotYetValid { .. }) => Class::Refused,
+        OpenError::Sink(SinkError::Stage(StageError::Exists { .. })) => Class::Refused,
+        OpenError::Sink(SinkError::NotOneFile { .. } | SinkError::TooLarge { .. }) => Class::Usage,
+        OpenError::Sink(SinkError::Write(error)) => io_class(error),
+        OpenError::Sink(SinkError::Stage(error)) => stage_class(error),
+        OpenError::Stopped => Class::Other,
+        _ => Class::Evidence,
+    }
+}
+
+fn stage_class(error: &bundle::StageError) -> Class {
+    use std::error::Error as _;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io_class(io);
+        }
+        cause = error.source();
+    }
+    Class::Other
+}
+
+fn bundle_file_class(error: &bundle::FileError) -> Class {
+    use bundle::{FileError, StageError};
+    match error {
+        FileError::Io(error) => io_class(error),
+        FileError::Place(StageError::Exists { .. }) => Class::Refused,
+        FileError::Place(error) => stage_class(error),
+        _ => Class::Evidence,
+    }
+}
+
+fn seal_class(error: &bundle::SealError) -> Class {
+    use bundle::{SealError, SourceError};
+    match error {
+        SealError::Source(SourceError::Io { error, .. }) | SealError::Stream(error) => io_class(error),
+        _ => Class::Other,
+    }
+}

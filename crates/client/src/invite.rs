@@ -1,0 +1,161 @@
+//! Inviting somebody: a one-time link now, their verified card with a later command.
+
+use data_encoding::HEXLOWER;
+use pouch_protocol::limits::INVITE_LIFETIME;
+use pouch_protocol::{CardMac, Inviter, Link, LinkRole, LinkSecret, MacedCard, NewLink, ProblemKind};
+use pouch_statement::{LinkId, Name, Timestamp};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::api::RelayApi;
+use crate::clock::now;
+use crate::contacts::{Contact, ContactError, Verified};
+use crate::error::{Error, Result};
+use crate::home;
+use crate::join::check_card;
+use crate::journal::{Action, Ended, Event};
+use crate::party::Party;
+
+const FILE: &str = "invites.json";
+
+/// An invitation that nobody has answered yet. Of the link's secret only the card key is kept: it verifies the
+/// joiner's card and cannot redeem the link.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+struct Pending {
+    #[zeroize(skip)]
+    link: LinkId,
+    #[zeroize(skip)]
+    name: Name,
+    card_key: String,
+    #[zeroize(skip)]
+    expires: Timestamp,
+}
+
+/// What became of an invitation.
+#[derive(Debug)]
+pub enum Answered {
+    /// Somebody redeemed it and is pinned now.
+    Pinned(Box<Contact>),
+    /// What the relay gave as the joiner's card did not verify; nothing was pinned and the link is withdrawn.
+    Refused {
+        /// Who was invited.
+        name: Name,
+        /// Why.
+        error: Box<Error>,
+    },
+    /// Nobody came in time.
+    Expired(Name),
+}
+
+/// Makes a link for `name` and tells the relay of it. The link is a secret; the caller shows it once.
+///
+/// # Errors
+/// The name is taken, or the relay refuses.
+pub async fn invite(party: &Party, api: &RelayApi, name: &Name) -> Result<(Link, Timestamp)> {
+    if party.contacts()?.named(name).is_ok() {
+        return Err(ContactError::NameTaken(name.clone()).into());
+    }
+    let secret = LinkSecret::random()?;
+    let link = Link {
+        relay: party.relay().clone(),
+        pins: party.relay_pins().to_vec(),
+        inviter: Inviter::Member(party.fingerprint()),
+        secret,
+    };
+    let id = LinkId::random()?;
+    let expires = now().plus(INVITE_LIFETIME);
+    let card = party.card().detached();
+    let card_key = link.secret.card_key();
+    let mac = CardMac::of(&card_key, LinkRole::Inviter, &card);
+    let pending = Pending { link: id, name: name.clone(), card_key: HEXLOWER.encode(card_key.as_ref()), expires };
+    change(party, |list| list.push(pending))?;
+    let new = NewLink {
+        link: id,
+        admit_sha256: link.secret.admit_sha256(),
+        expires,
+        inviter: MacedCard { card, mac },
+    };
+    if let Err(error) = api.new_link(&new).await {
+        change(party, |list| list.retain(|p| p.link != id))?;
+        return Err(error.into());
+    }
+    let mut event = Event::new(Action::Invited, Ended::Done);
+    event.peer = Some(name.clone());
+    party.journal().append(&event)?;
+    Ok((link, expires))
+}
+
+fn change(party: &Party, change: impl FnOnce(&mut Vec<Pending>)) -> Result<()> {
+    let _lock = party.home.lock()?;
+    let path = party.home.state(FILE);
+    let mut list: Vec<Pending> = home::read_json(&path)?.unwrap_or_default();
+    change(&mut list);
+    Ok(home::write_json(&path, &list)?)
+}
+
+fn load(party: &Party) -> Result<Vec<Pending>> {
+    Ok(home::read_json(&party.home.state(FILE))?.unwrap_or_default())
+}
+
+/// Whether anybody was invited and has not been pinned yet.
+///
+/// # Errors
+/// A damaged file.
+pub fn any_pending(party: &Party) -> Result<bool> {
+    Ok(!load(party)?.is_empty())
+}
+
+/// Asks the relay who redeemed my links, verifies their cards and pins them. Called at the start of every command
+/// that reaches the relay; costs nothing when nobody was invited.
+///
+/// # Errors
+/// The relay cannot be reached. A card that does not verify is not an error of this call but an [`Answered::Refused`].
+pub async fn collect(party: &Party, api: &RelayApi) -> Result<Vec<Answered>> {
+    let pending = load(party)?;
+    if pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    let links = api.links().await?.links;
+    let mut answered = Vec::new();
+    for invitation in &pending {
+        let joiner = links.iter().find(|l| l.link == invitation.link).and_then(|l| l.joiner.as_ref());
+        let outcome = match joiner {
+            None if invitation.expires <= now() => Answered::Expired(invitation.name.clone()),
+            None => continue,
+            Some(joiner) => match admit(party, invitation, joiner) {
+                Ok(contact) => Answered::Pinned(Box::new(contact)),
+                Err(error) => Answered::Refused { name: invitation.name.clone(), error: Box::new(error) },
+            },
+        };
+        change(party, |list| list.retain(|p| p.link != invitation.link))?;
+        match api.delete_link(invitation.link).await {
+            Ok(()) => {}
+            Err(e) if e.refused() == Some(ProblemKind::NotFound) => {}
+            Err(e) => return Err(e.into()),
+        }
+        answered.push(outcome);
+    }
+    Ok(answered)
+}
+
+fn admit(party: &Party, invitation: &Pending, joiner: &MacedCard) -> Result<Contact> {
+    let key = Zeroizing::new(HEXLOWER.decode(invitation.card_key.as_bytes()).unwrap_or_default());
+    let key: Zeroizing<[u8; 32]> =
+        Zeroizing::new(key.as_slice().try_into().map_err(|_| Error::CardSubstituted)?);
+    let checked = check_card(&key, party.relay(), joiner, LinkRole::Joiner);
+    match checked {
+        Ok(card) => {
+            let contact = Contact::new(invitation.name.clone(), card, Verified::Link, now());
+            party.pin(contact.clone())?;
+            Ok(contact)
+        }
+        Err(error) => {
+            let mut event = Event::new(Action::ContactPinned, Ended::Failed);
+            event.peer = Some(invitation.name.clone());
+            event.detail = Some(error.to_string());
+            party.journal().append(&event)?;
+            Err(error)
+        }
+    }
+}

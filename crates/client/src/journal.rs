@@ -1,0 +1,495 @@
+//! My own append-only record of every transfer and every attempt (docs/format.md, "Journal").
+//!
+//! Appending and verifying need no passphrase, reading does. A record is durable before the command that
+//! it tells of reports success.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pouch_core::age;
+use pouch_log::{Comparison, Domain, Frontier, Hash, Remembered, compare, event_leaf, leaf_hash};
+use pouch_statement::{BundleId, Fingerprint, JournalId, Name, Sha256Digest, Stage, Timestamp};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::home::{self, Home, HomeError};
+
+const FOLDER: &str = "journal";
+const RECORDS: &str = "journal/records";
+const HEAD: &str = "journal/head";
+/// The longest line of a record: an event is at most a few kilobytes.
+const MAX_LINE: usize = 64 << 10;
+
+/// What can go wrong with the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It does not hold what its head says.
+    #[error("the journal was tampered with: {0}; run `pouch log verify`")]
+    Broken(String),
+    /// The file system failed.
+    #[error("cannot write the journal: {0}")]
+    Io(#[from] io::Error),
+    /// State around it.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] pouch_statement::RandomError),
+    /// Sealing or opening a record failed.
+    #[error("a journal record cannot be sealed or opened: {0}")]
+    Age(#[from] age::Error),
+    /// An event that cannot be written down; a defect.
+    #[error("a journal event cannot be encoded: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// What was done or tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Became somebody on a relay.
+    Joined,
+    /// Made a link for somebody.
+    Invited,
+    /// Pinned a contact.
+    ContactPinned,
+    /// Compared a contact's words.
+    ContactVerified,
+    /// Removed a contact.
+    ContactRemoved,
+    /// Sent a bundle.
+    Sent,
+    /// Received a bundle.
+    Received,
+    /// Sent a receipt.
+    ReceiptSent,
+    /// Got and verified a receipt.
+    ReceiptReceived,
+    /// Withdrew a bundle.
+    Revoked,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// Done.
+    Done,
+    /// Refused or failed; `detail` says why.
+    Failed,
+}
+
+/// One record's content. Absent members are not written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// When.
+    pub time: Timestamp,
+    /// What.
+    pub action: Action,
+    /// How it ended.
+    pub outcome: Ended,
+    /// My name for the other side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Name>,
+    /// The other side's fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// The bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleId>,
+    /// Digest of the statement that this is about: manifest, receipt or card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_sha256: Option<Sha256Digest>,
+    /// Digest of the sealed index: names the ciphertext, so it says nothing about a short secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_index_sha256: Option<Sha256Digest>,
+    /// Bytes of content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// Where verification failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// Anything else worth knowing: the error, the place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl Event {
+    /// An event of now with nothing but the action and its end.
+    #[must_use]
+    pub fn new(action: Action, outcome: Ended) -> Self {
+        Self {
+            time: crate::clock::now(),
+            action,
+            outcome,
+            peer: None,
+            fingerprint: None,
+            bundle: None,
+            statement_sha256: None,
+            sealed_index_sha256: None,
+            size: None,
+            entries: None,
+            stage: None,
+            detail: None,
+        }
+    }
+
+    /// With the other side.
+    #[must_use]
+    pub fn with_peer(mut self, name: &Name, fingerprint: Fingerprint) -> Self {
+        self.peer = Some(name.clone());
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    seq: u64,
+    commitment: Sha256Digest,
+    sealed: String,
+}
+
+impl Record {
+    fn leaf(&self, sealed: &[u8]) -> Hash {
+        let sealed = Sha256Digest::of(sealed);
+        let mut data = [0u8; 64];
+        let (commitment, digest) = data.split_at_mut(32);
+        commitment.copy_from_slice(self.commitment.as_bytes());
+        digest.copy_from_slice(sealed.as_bytes());
+        leaf_hash(&data)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    journal: JournalId,
+    /// Length of the records file, in bytes, that the tree covers.
+    length: u64,
+    frontier: String,
+}
+
+/// What `log verify` found.
+#[derive(Debug)]
+pub struct Report {
+    /// The journal's id.
+    pub journal: JournalId,
+    /// Records that the head covers.
+    pub size: u64,
+    /// The tree's root over them.
+    pub root: Hash,
+    /// How the records compare with the head.
+    pub comparison: Comparison,
+    /// Lines that are no records, counted.
+    pub unreadable: u64,
+}
+
+impl Report {
+    /// Whether the journal is what it was when the last command ended.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.unreadable == 0 && self.comparison.is_sound()
+    }
+
+    /// The finding in words.
+    #[must_use]
+    pub fn finding(&self) -> String {
+        let unreadable = match self.unreadable {
+            0 => String::new(),
+            some => format!("; {some} lines are no records"),
+        };
+        let finding = match &self.comparison {
+            Comparison::Intact => format!("{} records, intact", self.size),
+            Comparison::Extended { by } => {
+                format!("{} records, intact; {by} more were written when a command was cut off", self.size)
+            }
+            Comparison::Truncated { have, want, .. } => format!("truncated: {have} of {want} records are left"),
+            Comparison::Altered { want, spans, .. } => {
+                let places: Vec<_> = spans.iter().map(|s| format!("{} to {}", s.start, s.end.saturating_sub(1))).collect();
+                let places = if places.is_empty() { "somewhere".to_owned() } else { places.join(", ") };
+                format!("altered: of {want} records those numbered {places} are not what they were")
+            }
+            Comparison::Rewritten { want, .. } => format!("rewritten: none of the {want} records is what it was"),
+        };
+        finding + &unreadable
+    }
+}
+
+/// The journal of one party.
+pub struct Journal {
+    home: Home,
+    to: age::Recipient,
+}
+
+impl Journal {
+    /// The journal in `home`, whose records are sealed to `to`, the owner's own recipient.
+    #[must_use]
+    pub fn new(home: Home, to: age::Recipient) -> Self {
+        Self { home, to }
+    }
+
+    fn records(&self) -> PathBuf {
+        self.home.state(RECORDS)
+    }
+
+    fn head(&self) -> Result<Option<(Head, Frontier)>, JournalError> {
+        let path = self.home.state(HEAD);
+        let Some(head) = home::read_json::<Head>(&path)? else { return Ok(None) };
+        let frontier = Frontier::decode(&head.frontier)
+            .map_err(|e| HomeError::Damaged { path, reason: e.to_string() })?;
+        Ok(Some((head, frontier)))
+    }
+
+    /// Appends a record; it is on stable storage when this returns.
+    ///
+    /// # Errors
+    /// A journal that was tampered with is not continued.
+    pub fn append(&self, event: &Event) -> Result<(), JournalError> {
+        let _lock = self.home.lock()?;
+        home::private_folder(&self.home.state(FOLDER))?;
+        let (mut head, mut frontier) = match self.head()? {
+            Some(found) => found,
+            None => (Head { journal: JournalId::random()?, length: 0, frontier: String::new() }, Frontier::new()),
+        };
+        let path = self.records();
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)?;
+        head.length = recover(&mut file, head.length, &mut frontier)?;
+
+        let event = Zeroizing::new(serde_json::to_vec(event)?);
+        let salt = pouch_statement::random::<32>()?;
+        let commitment = Sha256Digest::from_bytes(event_leaf(Domain::JOURNAL_V1, &salt, &event));
+        let mut plain = Zeroizing::new(salt.to_vec());
+        plain.extend_from_slice(&event);
+        let sealed = age::seal_to_vec(&self.to, &plain)?;
+        let record = Record { seq: frontier.size(), commitment, sealed: STANDARD.encode(&sealed) };
+        let mut line = serde_json::to_vec(&record)?;
+        line.push(b'\n');
+        file.seek(SeekFrom::Start(head.length))?;
+        file.write_all(&line)?;
+        file.sync_all()?;
+        if head.length == 0 {
+            File::open(self.home.state(FOLDER))?.sync_all()?;
+        }
+        frontier.append(record.leaf(&sealed));
+        head.length += line.len() as u64;
+        head.frontier = frontier.encode();
+        home::write_json(&self.home.state(HEAD), &head)?;
+        Ok(())
+    }
+
+    /// Checks the records against the head, without any key. `None` if there is no journal yet.
+    ///
+    /// # Errors
+    /// The file system, or a head that is not readable.
+    pub fn verify(&self) -> Result<Option<Report>, JournalError> {
+        let _lock = self.home.lock()?;
+        let Some((head, frontier)) = self.head()? else {
+            return match std::fs::metadata(self.records()) {
+                Ok(found) if found.len() > 0 => Err(JournalError::Broken("its head is missing".into())),
+                _ => Ok(None),
+            };
+        };
+        let mut leaves = Vec::new();
+        let mut unreadable = 0;
+        self.each(|record, sealed| match (record, sealed) {
+            (Some(record), Some(sealed)) if record.seq == leaves.len() as u64 => {
+                leaves.push(record.leaf(&sealed));
+                Ok(())
+            }
+            _ => {
+                // A leaf that fits nothing keeps the ones behind it in their places.
+                leaves.push(leaf_hash(b"unreadable"));
+                unreadable += 1;
+                Ok(())
+            }
+        })?;
+        let size = frontier.size();
+        let root = frontier.root();
+        let comparison = compare(&leaves, &Remembered::from(frontier));
+        Ok(Some(Report { journal: head.journal, size, root, comparison, unreadable }))
+    }
+
+    /// Opens all records with the owner's identity, oldest first.
+    ///
+    /// # Errors
+    /// A record that does not open or is not what its commitment says.
+    pub fn events(&self, identity: &age::Identity) -> Result<Vec<Event>, JournalError> {
+        let mut events = Vec::new();
+        self.each(|record, sealed| {
+            let broken = || JournalError::Broken(format!("record {} is not readable", events.len()));
+            let (record, sealed) = (record.ok_or_else(broken)?, sealed.ok_or_else(broken)?);
+            let mut plain = Zeroizing::new(Vec::new());
+            age::open_part(identity, &sealed, &mut plain).map_err(|_| broken())?;
+            let (salt, event) = plain.split_first_chunk::<32>().ok_or_else(broken)?;
+            if event_leaf(Domain::JOURNAL_V1, salt, event) != *record.commitment.as_bytes() {
+                return Err(broken());
+            }
+            let event = serde_json::from_slice(event).map_err(|_| broken())?;
+            events.push(event);
+            Ok(())
+        })?;
+        Ok(events)
+    }
+
+    fn each(
+        &self,
+        mut take: impl FnMut(Option<Record>, Option<Vec<u8>>) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let file = match File::open(self.records()) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        for line in BufReader::new(file).split(b'\n') {
+            let (record, sealed) = read_line(&line?);
+            take(record, sealed)?;
+        }
+        Ok(())
+    }
+}
+
+fn read_line(line: &[u8]) -> (Option<Record>, Option<Vec<u8>>) {
+    let record: Option<Record> =
+        if line.len() <= MAX_LINE { serde_json::from_slice(line).ok() } else { None };
+    // One spelling: what is stored must be exactly what would be written.
+    let record = record.filter(|r| serde_json::to_vec(r).is_ok_and(|again| again == line));
+    let sealed = record.as_ref().and_then(|r| STANDARD.decode(&r.sealed).ok());
+    (record, sealed)
+}
+
+/// Brings file and head together after a crash between the two: whole lines behind the head are taken in, half a
+/// line (never reported as done) is cut off. A file shorter than the head is damage. Gives the length to go on from.
+fn recover(file: &mut File, length: u64, frontier: &mut Frontier) -> Result<u64, JournalError> {
+    let found = file.seek(SeekFrom::End(0))?;
+    if found < length {
+        return Err(JournalError::Broken(format!("{} bytes are missing at its end", length - found)));
+    }
+    if found == length {
+        return Ok(length);
+    }
+    file.seek(SeekFrom::Start(length))?;
+    let mut end = length;
+    let mut reader = BufReader::new(&mut *file);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        let (Some(record), Some(sealed)) = read_line(text) else {
+            return Err(JournalError::Broken("something foreign was appended".into()));
+        };
+        if record.seq != frontier.size() {
+            return Err(JournalError::Broken(format!("record {} is out of place", record.seq)));
+        }
+        frontier.append(record.leaf(&sealed));
+        end += line.len() as u64;
+        line.clear();
+    }
+    drop(reader);
+    file.set_len(end)?;
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use std::fs;
+
+    fn journal(records: usize) -> (tempfile::TempDir, Journal, age::Identity) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        home.create().unwrap();
+        let identity = age::Identity::generate();
+        let journal = Journal::new(home, identity.recipient());
+        for i in 0..records {
+            let event = Event { detail: Some(format!("event {i}")), ..Event::new(Action::Sent, Ended::Done) };
+            journal.append(&event).unwrap();
+        }
+        (folder, journal, identity)
+    }
+
+    fn lines(journal: &Journal) -> Vec<String> {
+        fs::read_to_string(journal.records()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    fn store(journal: &Journal, lines: &[String]) {
+        let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        fs::write(journal.records(), text).unwrap();
+    }
+
+    #[test]
+    fn appended_verified_and_read() {
+        let (_folder, journal, identity) = journal(5);
+        let report = journal.verify().unwrap().unwrap();
+        assert!(report.is_sound());
+        assert_eq!(report.size, 5);
+        let events = journal.events(&identity).unwrap();
+        let details: Vec<_> = events.iter().map(|e| e.detail.clone().unwrap()).collect();
+        assert_eq!(details, (0..5).map(|i| format!("event {i}")).collect::<Vec<_>>());
+        assert!(!fs::read_to_string(journal.records()).unwrap().contains("event"), "sealed at rest");
+        assert!(journal.events(&age::Identity::generate()).is_err());
+    }
+
+    // attacks.md 58: edits, deletions and reordering are detected; a cut tail and a rewritten whole are told apart.
+    #[test]
+    fn attack_58_a_journal_that_was_touched_is_not_sound() {
+        let (_folder, journal, _) = journal(6);
+        let good = lines(&journal);
+        let check = |lines: &[String]| {
+            store(&journal, lines);
+            let report = journal.verify().unwrap().unwrap();
+            assert!(!report.is_sound());
+            report
+        };
+        let mut edited = good.clone();
+        if let Some(line) = edited.get_mut(2) {
+            let flipped = if line.contains("\"commitment\":\"a") { "b" } else { "a" };
+            let at = line.find("\"commitment\":\"").unwrap() + 14;
+            line.replace_range(at..=at, flipped);
+        }
+        let report = check(&edited);
+        assert!(matches!(report.comparison, Comparison::Altered { .. }), "{:?}", report.comparison);
+        let mut deleted = good.clone();
+        deleted.remove(2);
+        check(&deleted);
+        let mut swapped = good.clone();
+        swapped.swap(1, 2);
+        check(&swapped);
+        let (cut, _) = good.split_at(4);
+        assert!(matches!(check(cut).comparison, Comparison::Truncated { .. }));
+        assert!(matches!(journal.append(&Event::new(Action::Sent, Ended::Done)), Err(JournalError::Broken(_))));
+        store(&journal, &good);
+        assert!(journal.verify().unwrap().unwrap().is_sound());
+    }
+
+    #[test]
+    fn a_crash_between_record_and_head_is_mended() {
+        let (_folder, journal, identity) = journal(3);
+        let head = fs::read(journal.home.state(HEAD)).unwrap();
+        journal.append(&Event::new(Action::Sent, Ended::Done)).unwrap();
+        fs::write(journal.home.state(HEAD), head).unwrap();
+        let mut torn = fs::read(journal.records()).unwrap();
+        torn.extend_from_slice(b"{\"seq\":4,\"comm");
+        fs::write(journal.records(), torn).unwrap();
+        journal.append(&Event::new(Action::Sent, Ended::Done)).unwrap();
+        assert!(journal.verify().unwrap().unwrap().is_sound());
+        assert_eq!(journal.events(&identity).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn a_missing_head_is_noticed() {
+        let (_folder, journal, _) = journal(2);
+        fs::remove_file(journal.home.state(HEAD)).unwrap();
+        assert!(matches!(journal.verify(), Err(JournalError::Broken(_))));
+    }
+}

@@ -1,0 +1,360 @@
+//! What I sent: my own state of each bundle, receipts as they come in, and withdrawing.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pouch_core::age;
+use pouch_core::bundle::{self, Kind};
+use pouch_protocol::{BundleState, BundleStatus, DeliveryState, ProblemKind, ReceiptMessage};
+use pouch_statement::{
+    BundleId, Detached, Fingerprint, MailboxId, Name, Note, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
+    Timestamp, matches_prefix,
+};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::api::RelayApi;
+use crate::error::{Error, Result};
+use crate::home;
+use crate::identity::Identity;
+use crate::journal::{Action, Ended, Event};
+use crate::party::Party;
+
+const FOLDER: &str = "outbox";
+/// The longest pause between two looks for a receipt.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+
+/// Where a bundle of mine stands, as I know it without asking the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Progress {
+    /// Begun and not finished: interrupted, or still running.
+    Sending,
+    /// Committed on the relay.
+    Sent,
+    /// Written to a file.
+    Carried,
+    /// Withdrawn.
+    Revoked,
+}
+
+/// One recipient of a bundle of mine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipient {
+    /// My name for them at the time.
+    pub name: Name,
+    /// Their fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The key that their receipt must be signed with.
+    pub signing_key: PublicKey,
+    /// Their mailbox.
+    pub mailbox: MailboxId,
+    /// Digest of their manifest.
+    pub manifest_sha256: Option<Sha256Digest>,
+    /// Their receipt, verified before it was stored.
+    pub receipt: Option<Detached>,
+}
+
+/// A bundle of mine. What it holds and what opens it is sealed to my own identity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sent {
+    /// The bundle.
+    pub bundle: BundleId,
+    /// What it is for.
+    pub kind: Kind,
+    /// Where it stands.
+    pub progress: Progress,
+    /// When it was begun.
+    pub created: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Bytes of content.
+    pub size: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Its recipients.
+    pub recipients: Vec<Recipient>,
+    /// [`Private`], sealed to my own recipient; base64. Absent until everything is sealed.
+    private: Option<String>,
+}
+
+/// What only I may read about a bundle of mine.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub struct Private {
+    /// The bundle key: adds recipients and re-seals without touching a part.
+    bundle_key: String,
+    /// The note as it stands in the manifest.
+    note: Option<String>,
+}
+
+/// What a recipient said, verified.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where it failed.
+    pub stage: Option<Stage>,
+    /// When the recipient signed.
+    pub created: Timestamp,
+}
+
+impl Sent {
+    /// A bundle that is about to be sent.
+    pub(crate) fn begin(bundle: BundleId, kind: Kind, expires: Timestamp, recipients: Vec<Recipient>) -> Self {
+        Self {
+            bundle,
+            kind,
+            progress: Progress::Sending,
+            created: crate::clock::now(),
+            expires,
+            size: 0,
+            entries: 0,
+            recipients,
+            private: None,
+        }
+    }
+
+    pub(crate) fn store(&self, party: &Party) -> Result<()> {
+        let folder = party.home.state(FOLDER);
+        home::private_folder(&folder)?;
+        Ok(home::write_json(&folder.join(format!("{}.json", self.bundle)), self)?)
+    }
+
+    /// Removes the state of a send that came to nothing; the journal keeps the attempt.
+    pub(crate) fn forget(&self, party: &Party) -> Result<()> {
+        let path = party.home.state(FOLDER).join(format!("{}.json", self.bundle));
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::File(format!("cannot remove {}", path.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn keep_private(&mut self, party: &Party, key: &age::Identity, note: Option<&Note>) -> Result<()> {
+        let private = Private {
+            bundle_key: key.expose_secret_string().to_string(),
+            note: note.map(|n| n.as_str().to_owned()),
+        };
+        let text = Zeroizing::new(serde_json::to_vec(&private).map_err(crate::api::ApiError::Encode)?);
+        self.private = Some(STANDARD.encode(age::seal_to_vec(party.recipient(), &text)?));
+        Ok(())
+    }
+
+    /// The recipient's verdict, as stored.
+    #[must_use]
+    pub fn verdict(&self, recipient: &Recipient) -> Option<Verdict> {
+        let receipt = recipient.receipt.as_ref()?;
+        let signed = Signed::<Receipt>::verify(
+            receipt.statement.as_bytes(),
+            &receipt.signature,
+            &recipient.signing_key,
+        );
+        let receipt = signed.ok()?;
+        let Receipt { outcome, stage, created, .. } = *receipt.body();
+        Some(Verdict { outcome, stage, created })
+    }
+}
+
+/// All my bundles, newest first.
+///
+/// # Errors
+/// A damaged state.
+pub fn list(party: &Party) -> Result<Vec<Sent>> {
+    let folder = party.home.state(FOLDER);
+    let mut sent = Vec::new();
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(sent),
+        Err(e) => return Err(Error::File(format!("cannot list {}", folder.display()), e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|e| Error::File(format!("cannot list {}", folder.display()), e))?.path();
+        if path.extension().is_some_and(|e| e == "json")
+            && let Some(one) = home::read_json::<Sent>(&path)?
+        {
+            sent.push(one);
+        }
+    }
+    sent.sort_by(|a, b| b.created.cmp(&a.created).then(a.bundle.cmp(&b.bundle)));
+    Ok(sent)
+}
+
+/// The one bundle whose id begins with what was typed.
+///
+/// # Errors
+/// None, or several.
+pub fn find(party: &Party, typed: &str) -> Result<Sent> {
+    let mut found: Vec<Sent> =
+        list(party)?.into_iter().filter(|s| matches_prefix(&s.bundle.to_string(), typed)).collect();
+    match (found.pop(), found.len()) {
+        (Some(one), 0) => Ok(one),
+        (None, _) => Err(Error::NoBundle(typed.to_owned())),
+        (Some(last), _) => {
+            found.push(last);
+            Err(Error::Ambiguous { prefix: typed.to_owned(), found: found.iter().map(|s| s.bundle).collect() })
+        }
+    }
+}
+
+/// Where a bundle stands on the relay, with receipts fetched, verified, stored and journaled. `unlock` is called only
+/// if a receipt came that was not opened yet.
+///
+/// # Errors
+/// The relay cannot be reached, or a receipt is not right: that is evidence and nothing is stored of it.
+pub async fn refresh(
+    party: &Party,
+    api: &RelayApi,
+    sent: &mut Sent,
+    unlock: impl FnOnce() -> Result<Identity>,
+) -> Result<BundleStatus> {
+    let status = api.bundle(sent.bundle).await?;
+    let news: Vec<(MailboxId, ReceiptMessage)> = status
+        .deliveries
+        .iter()
+        .filter_map(|d| d.receipt.clone().map(|r| (d.mailbox, r)))
+        .filter(|(mailbox, message)| is_news(sent, mailbox, message))
+        .collect();
+    if !news.is_empty() {
+        let identity = unlock()?;
+        for (mailbox, message) in news {
+            take_receipt(party, sent, mailbox, &message, &identity)?;
+        }
+    }
+    if status.state == BundleState::Revoked && sent.progress != Progress::Revoked {
+        sent.progress = Progress::Revoked;
+        sent.store(party)?;
+    }
+    Ok(status)
+}
+
+/// A receipt is news if there was none, or if a failure may have been followed by success.
+fn is_news(sent: &Sent, mailbox: &MailboxId, message: &ReceiptMessage) -> bool {
+    sent.recipients.iter().any(|r| {
+        r.mailbox == *mailbox && sent.verdict(r).is_none_or(|v| v.outcome != message.outcome)
+    })
+}
+
+fn take_receipt(
+    party: &Party,
+    sent: &mut Sent,
+    mailbox: MailboxId,
+    message: &ReceiptMessage,
+    identity: &Identity,
+) -> Result<()> {
+    let bundle = sent.bundle;
+    let Some(recipient) = sent.recipients.iter_mut().find(|r| r.mailbox == mailbox) else { return Ok(()) };
+    let event =
+        Event { bundle: Some(bundle), ..Event::new(Action::ReceiptReceived, Ended::Done) }
+            .with_peer(&recipient.name, recipient.fingerprint);
+    match open_receipt(bundle, recipient, message, party, identity) {
+        Ok(receipt) => {
+            recipient.receipt = Some(receipt.detached());
+            let event = Event {
+                statement_sha256: Some(receipt.digest()),
+                stage: receipt.body().stage,
+                ..event
+            };
+            party.journal().append(&event)?;
+            sent.store(party)
+        }
+        Err(reason) => {
+            let event = Event { outcome: Ended::Failed, detail: Some(reason.clone()), ..event };
+            party.journal().append(&event)?;
+            Err(Error::BadReceipt(bundle, reason))
+        }
+    }
+}
+
+fn open_receipt(
+    bundle: BundleId,
+    recipient: &Recipient,
+    message: &ReceiptMessage,
+    party: &Party,
+    identity: &Identity,
+) -> std::result::Result<Signed<Receipt>, String> {
+    let sealed = STANDARD.decode(&message.sealed).map_err(|_| "not base64".to_owned())?;
+    let (detached, commitment) = bundle::open_receipt(&sealed, &identity.age).map_err(|e| e.to_string())?;
+    if commitment != message.commitment {
+        return Err("it is not what was committed to".into());
+    }
+    let key = recipient.signing_key;
+    let receipt = Signed::<Receipt>::verify(detached.statement.as_bytes(), &detached.signature, &key)
+        .map_err(|e| e.to_string())?;
+    let body = receipt.body();
+    let fits = body.bundle == bundle
+        && Some(body.manifest_sha256) == recipient.manifest_sha256
+        && body.sender == party.fingerprint()
+        && body.recipient == recipient.fingerprint
+        && body.outcome == message.outcome
+        && (body.outcome == Outcome::Failed) == body.stage.is_some();
+    if fits { Ok(receipt) } else { Err("it is about another bundle, manifest, sender or outcome".into()) }
+}
+
+/// Waits until every recipient's receipt is there and verified, at most `limit`.
+///
+/// # Errors
+/// [`Error::NoReceipt`] at the end of the time.
+pub async fn wait_receipt(
+    party: &Party,
+    api: &RelayApi,
+    sent: &mut Sent,
+    mut unlock: impl FnMut() -> Result<Identity>,
+    limit: Duration,
+) -> Result<()> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(200);
+    loop {
+        refresh(party, api, sent, &mut unlock).await?;
+        if sent.recipients.iter().all(|r| r.receipt.is_some()) {
+            return Ok(());
+        }
+        if begun.elapsed() + pause > limit {
+            return Err(Error::NoReceipt(limit.as_secs()));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(MAX_PAUSE);
+    }
+}
+
+/// Withdraws a bundle: the relay deletes what it has. Gives the recipients who had the envelope before; from them it cannot
+/// be called back.
+///
+/// # Errors
+/// The relay cannot be reached, or does not know the bundle.
+pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Vec<Name>> {
+    let event = |outcome| Event { bundle: Some(sent.bundle), ..Event::new(Action::Revoked, outcome) };
+    let before = api.bundle(sent.bundle).await;
+    let released: Vec<Name> = match &before {
+        Ok(status) => status
+            .deliveries
+            .iter()
+            .filter(|d| d.state != DeliveryState::Waiting)
+            .filter_map(|d| sent.recipients.iter().find(|r| r.mailbox == d.mailbox).map(|r| r.name.clone()))
+            .collect(),
+        // An upload that never began leaves nothing to withdraw.
+        Err(e) if e.refused() == Some(ProblemKind::NotFound) && sent.progress == Progress::Sending => Vec::new(),
+        Err(_) => Vec::new(),
+    };
+    let result = match before {
+        Err(e) if e.refused() == Some(ProblemKind::NotFound) && sent.progress == Progress::Sending => Ok(()),
+        Err(e) => Err(e),
+        Ok(_) => api.delete_bundle(sent.bundle).await,
+    };
+    match result {
+        Ok(()) => {
+            party.journal().append(&event(Ended::Done))?;
+            sent.progress = Progress::Revoked;
+            sent.store(party)?;
+            Ok(released)
+        }
+        Err(error) => {
+            party.journal().append(&Event { detail: Some(error.to_string()), ..event(Ended::Failed) })?;
+            Err(error.into())
+        }
+    }
+}

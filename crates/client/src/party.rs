@@ -1,0 +1,187 @@
+//! One party: an identity with an account on a relay, its address book and its journal.
+
+use std::sync::Arc;
+
+use pouch_core::age;
+use pouch_protocol::AccountRole;
+use pouch_statement::{Detached, Fingerprint, RelayOrigin, Sha256Digest, SignedCard};
+use serde::{Deserialize, Serialize};
+
+use crate::api::RelayApi;
+use crate::contacts::{AddressBook, Contact, ContactError};
+use crate::error::{Error, Result};
+use crate::home::{self, Home, HomeError};
+use crate::identity::{self, Identity};
+use crate::journal::{Ended, Event, Journal};
+use crate::transport::{Https, Transport};
+
+const ACCOUNT: &str = "account.json";
+const CARD: &str = "card";
+
+/// The account as it is stored; its file is what makes a home joined.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredAccount {
+    pub(crate) relay: RelayOrigin,
+    pub(crate) pins: Vec<Sha256Digest>,
+    pub(crate) role: AccountRole,
+}
+
+/// A party that has joined a relay.
+pub struct Party {
+    /// Where its state is.
+    pub home: Home,
+    card: SignedCard,
+    account: StoredAccount,
+    recipient: age::Recipient,
+    transport: Option<Arc<dyn Transport>>,
+}
+
+impl Party {
+    /// Opens the party of a home.
+    ///
+    /// # Errors
+    /// Nobody has joined here, or the state is damaged.
+    pub fn open(home: &Home) -> Result<Self> {
+        let account = home::read_json(&home.config(ACCOUNT))?.ok_or(Error::NotJoined)?;
+        let card = load_card(home)?.ok_or(Error::NotJoined)?;
+        Self::assemble(home, account, card)
+    }
+
+    fn assemble(home: &Home, account: StoredAccount, card: SignedCard) -> Result<Self> {
+        let recipient = card.card().age_recipient.as_str().parse().map_err(|_| damaged(home, "its recipient"))?;
+        Ok(Self { home: home.clone(), card, account, recipient, transport: None })
+    }
+
+    /// Makes a home joined: the last step of joining.
+    pub(crate) fn found(home: &Home, account: StoredAccount) -> Result<Self> {
+        let card = load_card(home)?.ok_or(Error::NotJoined)?;
+        home::write_json(&home.config(ACCOUNT), &account)?;
+        Self::assemble(home, account, card)
+    }
+
+    /// Sends requests through `transport` instead of HTTPS to the relay: for a network that a test controls.
+    #[must_use]
+    pub fn with_transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// My card.
+    #[must_use]
+    pub fn card(&self) -> &SignedCard {
+        &self.card
+    }
+
+    /// My fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.card.fingerprint()
+    }
+
+    /// What my account may do.
+    #[must_use]
+    pub fn role(&self) -> AccountRole {
+        self.account.role
+    }
+
+    /// The relay that my account is on.
+    #[must_use]
+    pub fn relay(&self) -> &RelayOrigin {
+        &self.account.relay
+    }
+
+    /// Pins of the relay's key; empty if its certificate is publicly trusted.
+    #[must_use]
+    pub fn relay_pins(&self) -> &[Sha256Digest] {
+        &self.account.pins
+    }
+
+    /// My own age recipient.
+    #[must_use]
+    pub fn recipient(&self) -> &age::Recipient {
+        &self.recipient
+    }
+
+    /// The relay, as this device.
+    ///
+    /// # Errors
+    /// No device key, or TLS that cannot be set up.
+    pub fn api(&self) -> Result<RelayApi> {
+        let device = identity::device(&self.home)?;
+        let transport = match &self.transport {
+            Some(transport) => transport.clone(),
+            None => Arc::new(Https::new(self.account.relay.clone(), &self.account.pins)?),
+        };
+        Ok(RelayApi::new(transport, &self.account.relay, device))
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        Journal::new(self.home.clone(), self.recipient.clone())
+    }
+
+    /// The address book as it is now.
+    ///
+    /// # Errors
+    /// A damaged book.
+    pub fn contacts(&self) -> Result<AddressBook> {
+        Ok(AddressBook::load(&self.home)?)
+    }
+
+    /// Adds a contact and journals it, the refusal too.
+    ///
+    /// # Errors
+    /// As [`AddressBook::add`]; my own card is refused as well.
+    pub fn pin(&self, contact: Contact) -> Result<()> {
+        let event = Event { statement_sha256: Some(contact.card.statement().digest()), ..contact_event(&contact) };
+        let result = if contact.fingerprint() == self.fingerprint() {
+            Err(ContactError::Myself)
+        } else {
+            AddressBook::change(&self.home, |book| book.add(contact))
+        };
+        let event = match &result {
+            Ok(()) => event,
+            Err(e) => Event { outcome: Ended::Failed, detail: Some(e.to_string()), ..event },
+        };
+        self.journal().append(&event)?;
+        Ok(result?)
+    }
+
+    /// Opens the identity and checks that it is the card's.
+    ///
+    /// # Errors
+    /// As [`Identity::unlock`], or an identity file of somebody else.
+    pub fn unlock(
+        &self,
+        ask: impl FnOnce() -> std::result::Result<age::Passphrase, identity::IdentityError>,
+    ) -> Result<Identity> {
+        let identity = Identity::unlock(&self.home, ask)?;
+        let mine = Fingerprint::of(&identity.age.recipient().to_string(), &identity.signing.public());
+        if mine == self.fingerprint() { Ok(identity) } else { Err(damaged(&self.home, "identity and card do not belong together")) }
+    }
+}
+
+fn contact_event(contact: &Contact) -> Event {
+    Event::new(crate::journal::Action::ContactPinned, Ended::Done).with_peer(&contact.name, contact.fingerprint())
+}
+
+fn damaged(home: &Home, reason: &str) -> Error {
+    Error::Home(HomeError::Damaged { path: home.config(CARD), reason: reason.to_owned() })
+}
+
+fn load_card(home: &Home) -> Result<Option<SignedCard>> {
+    let Some(bytes) = home::read(&home.config(CARD))? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| damaged(home, "not text"))?;
+    let detached = Detached::from_text(&text).map_err(|e| damaged(home, &e.to_string()))?;
+    Ok(Some(SignedCard::verify(&detached).map_err(|e| damaged(home, &e.to_string()))?))
+}
+
+pub(crate) fn store_card(home: &Home, card: &SignedCard) -> std::result::Result<(), HomeError> {
+    home::write_private(&home.config(CARD), card.detached().to_text().as_bytes())
+}
+
+pub(crate) fn is_joined(home: &Home) -> bool {
+    home.config(ACCOUNT).exists()
+}

@@ -1,0 +1,365 @@
+//! Sending: read, seal and upload at once, then sign one manifest for each recipient and deliver.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use pouch_core::bundle::{
+    Content, Kind, Manifest, PouchWriter, SealError, SealedBundle, SealedPart, Sealer, Terms, seal_envelope,
+};
+use pouch_protocol::{Commit, NewBundle, PartField, ProblemKind, parts_digest};
+use pouch_statement::{BundleId, MailboxId, Name, Note, Sha256Digest, Signed, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::api::{ApiError, RelayApi};
+use crate::clock::now;
+use crate::contacts::{AddressBook, Contact, Last, Verified};
+use crate::error::{Error, Result};
+use crate::home::Lock;
+use crate::identity::Identity;
+use crate::journal::{Action, Ended, Event};
+use crate::outbox::{Progress, Recipient, Sent};
+use crate::party::Party;
+use crate::transport::TransportError;
+use crate::watch::Watch;
+
+/// Uploads at once. With the part being sealed and the one that waits this bounds memory to five parts.
+const UPLOADS: usize = 3;
+/// How often a request without side effects is tried.
+const TRIES: u32 = 4;
+
+/// What to send, and how.
+pub struct Request {
+    /// The content.
+    pub content: Content,
+    /// To whom: my name for them.
+    pub to: Name,
+    /// What it is for.
+    pub kind: Kind,
+    /// A remark, sealed and signed with the manifest.
+    pub note: Option<Note>,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Delete it on the relay after receipt.
+    pub burn: bool,
+}
+
+/// A contact that may be sent to, and the keys that sending needs.
+struct Addressee {
+    contact: Contact,
+    age: pouch_core::age::Recipient,
+}
+
+fn addressee(party: &Party, name: &Name) -> Result<Addressee> {
+    let contact = party.contacts()?.named(name)?.clone();
+    if contact.verified == Verified::No {
+        return Err(Error::Unverified(name.clone()));
+    }
+    contact.card.check_valid_at(now())?;
+    let age = contact.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
+    Ok(Addressee { contact, age })
+}
+
+impl Addressee {
+    fn recipient(&self) -> Recipient {
+        Recipient {
+            name: self.contact.name.clone(),
+            fingerprint: self.contact.fingerprint(),
+            signing_key: self.contact.card().signing_key,
+            mailbox: self.contact.card().mailbox,
+            manifest_sha256: None,
+            receipt: None,
+        }
+    }
+}
+
+/// Sends through the relay. When this returns, the recipient's mailbox has it and the journal says so.
+///
+/// # Errors
+/// Also journaled. What was uploaded for nothing is deleted, or collected by the relay.
+pub async fn send(
+    party: &Party,
+    api: &RelayApi,
+    identity: &Identity,
+    request: Request,
+    watch: Arc<dyn Watch>,
+) -> Result<Sent> {
+    let to = addressee(party, &request.to)?;
+    if to.contact.card().relay != *party.relay() {
+        return Err(Error::OtherRelay(to.contact.card().relay.clone()));
+    }
+    let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
+    sent.store(party)?;
+    let result = upload(party, api, identity, request, &to, &mut sent, watch.as_ref()).await;
+    watch.done();
+    finish(party, &to, &mut sent, &result)?;
+    if let Err(error) = result {
+        // Best effort: the relay forgets what was never committed in any case.
+        let _ = api.delete_bundle(sent.bundle).await;
+        sent.forget(party)?;
+        return Err(error);
+    }
+    Ok(sent)
+}
+
+/// Journals the attempt, then stores the state: a record comes before any word of success.
+fn finish(party: &Party, to: &Addressee, sent: &mut Sent, result: &Result<Delivered>) -> Result<()> {
+    let mut event = Event::new(Action::Sent, Ended::Done).with_peer(&to.contact.name, to.contact.fingerprint());
+    event.bundle = Some(sent.bundle);
+    match result {
+        Ok(delivered) => {
+            event.statement_sha256 = Some(delivered.manifest);
+            event.sealed_index_sha256 = Some(delivered.sealed_index);
+            event.size = Some(sent.size);
+            event.entries = Some(sent.entries);
+        }
+        Err(error) => {
+            event.outcome = Ended::Failed;
+            event.detail = Some(error.to_string());
+        }
+    }
+    party.journal().append(&event)?;
+    if result.is_ok() { sent.store(party) } else { Ok(()) }
+}
+
+/// The digests that the journal keeps of a delivery.
+struct Delivered {
+    manifest: Sha256Digest,
+    sealed_index: Sha256Digest,
+}
+
+async fn upload(
+    party: &Party,
+    api: &RelayApi,
+    identity: &Identity,
+    request: Request,
+    to: &Addressee,
+    sent: &mut Sent,
+    watch: &dyn Watch,
+) -> Result<Delivered> {
+    let bundle = sent.bundle;
+    let Request { content, kind, note, expires, burn, .. } = request;
+    let new = NewBundle { bundle, expires, burn };
+    api.new_bundle(&new).await?;
+    let (sealed, parts) = upload_parts(api, bundle, content, watch).await?;
+    sent.size = sealed.index.entries().iter().map(pouch_core::bundle::Entry::size).sum();
+    sent.entries = sealed.index.entries().len() as u64;
+    sent.keep_private(party, &sealed.key, note.as_ref())?;
+
+    let index = Bytes::from(sealed.sealed_index);
+    again(|| api.put_index(bundle, index.clone())).await?;
+    // From the sequence number to the commit nobody else may send to this contact from here.
+    let lock = party.home.lock()?;
+    let terms = |sequence, previous| Terms {
+        bundle,
+        kind,
+        sender: party.fingerprint(),
+        recipient: to.contact.fingerprint(),
+        sequence,
+        previous,
+        revision: 1,
+        created: now(),
+        expires,
+        note,
+    };
+    let manifest = next_manifest(party, &to.contact.name, terms, &sealed.summary, identity)?;
+    let envelope = Bytes::from(seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?);
+    let mailbox = to.contact.card().mailbox;
+    again(|| api.put_envelope(bundle, mailbox, envelope.clone())).await?;
+    let commit = Commit {
+        parts: sealed.summary.layout.parts(),
+        parts_sha256: parts,
+        index_sha256: sealed.summary.sealed_index_sha256,
+        recipients: vec![mailbox],
+    };
+    commit_once(api, bundle, &commit, mailbox).await?;
+    record_sent(party, &lock, &to.contact.name, &manifest)?;
+    drop(lock);
+    let delivered = Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 };
+    sent.progress = Progress::Sent;
+    if let Some(recipient) = sent.recipients.first_mut() {
+        recipient.manifest_sha256 = Some(delivered.manifest);
+    }
+    Ok(delivered)
+}
+
+/// Commits. If the answer is lost, the state of the bundle tells whether it took effect.
+async fn commit_once(api: &RelayApi, bundle: BundleId, commit: &Commit, mailbox: MailboxId) -> Result<()> {
+    match api.commit(bundle, commit).await {
+        Err(ApiError::Transport(TransportError::Unreachable { relay, reason })) => {
+            let status = again(|| api.bundle(bundle)).await?;
+            let delivered = status.committed.is_some() && status.deliveries.iter().any(|d| d.mailbox == mailbox);
+            if delivered { Ok(()) } else { Err(TransportError::Unreachable { relay, reason }.into()) }
+        }
+        other => Ok(other?),
+    }
+}
+
+fn next_manifest(
+    party: &Party,
+    to: &Name,
+    terms: impl FnOnce(u64, Option<Sha256Digest>) -> Terms,
+    summary: &pouch_core::bundle::Summary,
+    identity: &Identity,
+) -> Result<Signed<Manifest>> {
+    let book = AddressBook::load(&party.home)?;
+    let last = book.named(to)?.sent;
+    let terms = terms(last.map_or(1, |l| l.sequence + 1), last.map(|l| l.manifest));
+    Ok(Manifest::new(terms, summary).sign(&identity.signing)?)
+}
+
+fn record_sent(party: &Party, lock: &Lock, to: &Name, manifest: &Signed<Manifest>) -> Result<()> {
+    let last = Last { sequence: manifest.body().sequence, manifest: manifest.digest() };
+    Ok(AddressBook::change_locked(lock, &party.home, |book| {
+        book.named_mut(to)?.sent = Some(last);
+        Ok(())
+    })?)
+}
+
+type SealWorker = JoinHandle<std::result::Result<SealedBundle, SealError>>;
+
+/// Reads and seals on a thread of its own; sealed parts come out of the channel, and the bundle behind the last one.
+fn seal_in_background(content: Content) -> (mpsc::Receiver<SealedPart>, SealWorker) {
+    let (parts, queue) = mpsc::channel(1);
+    let worker = tokio::task::spawn_blocking(move || {
+        let mut sealer = Sealer::new(content)?;
+        let mut part = SealedPart::default();
+        while sealer.next_part(&mut part)? {
+            if parts.blocking_send(std::mem::take(&mut part)).is_err() {
+                return Err(SealError::Unfinished);
+            }
+        }
+        sealer.finish()
+    });
+    (queue, worker)
+}
+
+async fn upload_parts(
+    api: &RelayApi,
+    bundle: BundleId,
+    content: Content,
+    watch: &dyn Watch,
+) -> Result<(SealedBundle, Sha256Digest)> {
+    let total = match &content {
+        Content::Tree(scan) => Some(scan.layout().padded_size()),
+        Content::Stream { .. } => None,
+    };
+    watch.stage("sending", total);
+    let (mut queue, worker) = seal_in_background(content);
+    let mut uploads = FuturesUnordered::new();
+    let mut digests = Vec::new();
+    loop {
+        tokio::select! {
+            part = queue.recv(), if uploads.len() < UPLOADS => {
+                let Some(part) = part else { break };
+                let field = PartField { number: part.number, length: part.sealed.len() as u64, blake3: part.blake3 };
+                digests.push((field.length, field.blake3));
+                let sealed = Bytes::from(part.sealed);
+                let plain = part.plain_size;
+                uploads.push(async move {
+                    again(|| api.put_part(bundle, field, sealed.clone())).await.map(|()| plain)
+                });
+            }
+            Some(done) = uploads.next(), if !uploads.is_empty() => watch.advance(done?),
+        }
+    }
+    while let Some(done) = uploads.next().await {
+        watch.advance(done?);
+    }
+    let sealed = worker.await.map_err(|_| Error::Worker)??;
+    let digest = parts_digest(digests.iter().map(|(length, blake3)| (*length, blake3)));
+    Ok((sealed, digest))
+}
+
+/// Tries a request that may safely come twice again after the network or the relay failed for the moment.
+pub(crate) async fn again<T, F>(mut request: impl FnMut() -> F) -> std::result::Result<T, ApiError>
+where
+    F: Future<Output = std::result::Result<T, ApiError>>,
+{
+    let mut pause = Duration::from_millis(200);
+    for _ in 1..TRIES {
+        match request().await {
+            Err(ApiError::Transport(TransportError::Unreachable { .. })) => {}
+            Err(ApiError::Refused { kind: ProblemKind::Unavailable | ProblemKind::Rate, .. }) => {}
+            other => return other,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 3;
+    }
+    request().await
+}
+
+/// Seals into a `.pouch` file instead: the same bundle, carried by anyone. The file appears whole or not at all.
+///
+/// # Errors
+/// Also journaled. An existing file is not replaced.
+pub fn send_to_file(
+    party: &Party,
+    identity: &Identity,
+    request: Request,
+    out: &Path,
+    watch: &dyn Watch,
+) -> Result<Sent> {
+    let to = addressee(party, &request.to)?;
+    let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
+    let result = write_file(party, identity, request, &to, &mut sent, out, watch);
+    watch.done();
+    finish(party, &to, &mut sent, &result)?;
+    result.map(|_| sent)
+}
+
+fn write_file(
+    party: &Party,
+    identity: &Identity,
+    request: Request,
+    to: &Addressee,
+    sent: &mut Sent,
+    out: &Path,
+    watch: &dyn Watch,
+) -> Result<Delivered> {
+    let Request { content, kind, note, expires, .. } = request;
+    let bundle = sent.bundle;
+    let total = match &content {
+        Content::Tree(scan) => Some(scan.layout().padded_size()),
+        Content::Stream { .. } => None,
+    };
+    watch.stage("sealing", total);
+    let mut writer = PouchWriter::create(out, bundle)?;
+    let mut sealer = Sealer::new(content)?;
+    let mut part = SealedPart::default();
+    while sealer.next_part(&mut part)? {
+        writer.add_part(part.number, &part.sealed)?;
+        watch.advance(part.plain_size);
+    }
+    let sealed = sealer.finish()?;
+    sent.size = sealed.index.entries().iter().map(pouch_core::bundle::Entry::size).sum();
+    sent.entries = sealed.index.entries().len() as u64;
+    sent.keep_private(party, &sealed.key, note.as_ref())?;
+    let lock = party.home.lock()?;
+    let terms = |sequence, previous| Terms {
+        bundle,
+        kind,
+        sender: party.fingerprint(),
+        recipient: to.contact.fingerprint(),
+        sequence,
+        previous,
+        revision: 1,
+        created: now(),
+        expires,
+        note,
+    };
+    let manifest = next_manifest(party, &to.contact.name, terms, &sealed.summary, identity)?;
+    let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;
+    writer.finish(&sealed.sealed_index, &envelope)?;
+    record_sent(party, &lock, &to.contact.name, &manifest)?;
+    drop(lock);
+    sent.progress = Progress::Carried;
+    if let Some(recipient) = sent.recipients.first_mut() {
+        recipient.manifest_sha256 = Some(manifest.digest());
+    }
+    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 })
+}

@@ -1,0 +1,242 @@
+//! The one boundary to the network: a request goes in, a bounded answer comes out.
+//!
+//! Everything above speaks through [`Transport`], so that a test can put a faulty network in its place.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pouch_statement::{RelayOrigin, Sha256Digest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an answer may make no progress.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why no answer could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The certificate is not the relay's.
+    #[error("the relay's certificate was refused: {0}")]
+    Certificate(String),
+    /// Not reachable, or the connection broke.
+    #[error("cannot reach the relay at {relay}: {reason}")]
+    Unreachable {
+        /// The relay.
+        relay: RelayOrigin,
+        /// What failed, from the outside in.
+        reason: String,
+    },
+    /// The answer is longer than anything this request can have as an answer.
+    #[error("the relay's answer is longer than {0} bytes and was not read")]
+    TooLong(usize),
+    /// The client could not be set up.
+    #[error("cannot set up TLS: {0}")]
+    Setup(String),
+}
+
+/// A request, signed already.
+#[derive(Clone, Debug)]
+pub struct HttpRequest {
+    /// `GET`, `PUT`, `POST` or `DELETE`.
+    pub method: &'static str,
+    /// Path and query.
+    pub target: String,
+    /// Header fields.
+    pub fields: Vec<(&'static str, String)>,
+    /// The body, if there is one.
+    pub body: Option<Bytes>,
+    /// The longest answer that will be read, in bytes.
+    pub max_answer: usize,
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The value of `Content-Type`, if it is text.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A future that a transport returns.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<HttpAnswer, TransportError>> + Send + 'a>>;
+
+/// Carries requests to one relay.
+pub trait Transport: Send + Sync {
+    /// Sends `request` and reads the whole answer, at most `max_answer` bytes of it. No redirects, no retries.
+    fn call(&self, request: HttpRequest) -> Answer<'_>;
+}
+
+/// HTTPS to a real relay: TLS 1.3, HTTP/1.1, the system's proxy settings.
+pub struct Https {
+    relay: RelayOrigin,
+    client: reqwest::Client,
+}
+
+impl Https {
+    /// For the relay at `relay`. With pins its certificate must carry one of those keys and no authority counts;
+    /// without, the system's authorities decide.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(relay: RelayOrigin, pins: &[Sha256Digest]) -> Result<Self, TransportError> {
+        let setup = |e: &dyn std::fmt::Display| TransportError::Setup(e.to_string());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier: Arc<dyn ServerCertVerifier> = if pins.is_empty() {
+            Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(|e| setup(&e))?)
+        } else {
+            Arc::new(PinVerifier { pins: pins.to_vec(), provider: provider.clone() })
+        };
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| setup(&e))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .user_agent(concat!("pouch/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| setup(&e))?;
+        Ok(Self { relay, client })
+    }
+
+    async fn exchange(&self, request: HttpRequest) -> Result<HttpAnswer, TransportError> {
+        let method = match request.method {
+            "GET" => reqwest::Method::GET,
+            "PUT" => reqwest::Method::PUT,
+            "POST" => reqwest::Method::POST,
+            _ => reqwest::Method::DELETE,
+        };
+        let mut builder = self.client.request(method, format!("{}{}", self.relay, request.target));
+        for (name, value) in request.fields {
+            builder = builder.header(name, value);
+        }
+        if let Some(body) = request.body {
+            builder = builder.body(body);
+        }
+        let mut answer = builder.send().await.map_err(|e| self.unreachable(&e))?;
+        let status = answer.status().as_u16();
+        let content_type =
+            answer.headers().get("content-type").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let announced = answer.content_length().unwrap_or(0);
+        if announced > request.max_answer as u64 {
+            return Err(TransportError::TooLong(request.max_answer));
+        }
+        let mut body = Vec::with_capacity(announced as usize);
+        while let Some(chunk) = answer.chunk().await.map_err(|e| self.unreachable(&e))? {
+            if body.len() + chunk.len() > request.max_answer {
+                return Err(TransportError::TooLong(request.max_answer));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(HttpAnswer { status, content_type, body: body.into() })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> TransportError {
+        let mut reasons = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(rustls::Error::InvalidCertificate(why)) = find_tls(cause) {
+                return TransportError::Certificate(certificate_reason(why));
+            }
+            let text = cause.to_string();
+            if reasons.last() != Some(&text) {
+                reasons.push(text);
+            }
+            source = cause.source();
+        }
+        if reasons.is_empty() {
+            reasons.push(if error.is_timeout() { "no answer in time".into() } else { "connection failed".to_owned() });
+        }
+        TransportError::Unreachable { relay: self.relay.clone(), reason: reasons.join(": ") }
+    }
+}
+
+fn find_tls<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    cause.downcast_ref::<rustls::Error>().or_else(|| {
+        cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()).and_then(|e| e.downcast_ref())
+    })
+}
+
+fn certificate_reason(why: &CertificateError) -> String {
+    match why {
+        CertificateError::ApplicationVerificationFailure => {
+            "its key is not the one that your link and card name; somebody may stand between, or the relay was set up anew"
+                .into()
+        }
+        other => format!("{other:?}").chars().take(200).collect(),
+    }
+}
+
+impl Transport for Https {
+    fn call(&self, request: HttpRequest) -> Answer<'_> {
+        Box::pin(self.exchange(request))
+    }
+}
+
+/// Accepts exactly the certificates whose SubjectPublicKeyInfo has one of the pinned SHA-256 digests.
+#[derive(Debug)]
+struct PinVerifier {
+    pins: Vec<Sha256Digest>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let parsed = webpki::EndEntityCert::try_from(end_entity)
+            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let pin = Sha256Digest::of(parsed.subject_public_key_info().as_ref());
+        if self.pins.contains(&pin) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("only tls 1.3 is spoken".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,107 @@
+#![allow(clippy::unwrap_used)]
+
+use super::super::Identity;
+use super::*;
+
+fn file_key() -> FileKey {
+    FileKey::new(Box::new([3; 16]))
+}
+
+fn stanza(body: usize) -> Stanza {
+    Stanza {
+        tag: "test".into(),
+        args: vec!["a".into(), "~!".into()],
+        body: vec![0xff; body],
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Header> {
+    Header::read(&mut &*bytes)
+}
+
+#[test]
+fn the_header_of_one_recipient_has_a_constant_length() {
+    for _ in 0..20 {
+        let wrapped = Identity::generate().recipient().wrap(&file_key()).unwrap();
+        assert_eq!(
+            encode(&[wrapped], &file_key()).unwrap().len(),
+            X25519_HEADER_LEN
+        );
+    }
+}
+
+#[test]
+fn bodies_of_any_length_roundtrip() {
+    let stanzas: Vec<_> = (0..200).map(stanza).collect();
+    let bytes = encode(&stanzas, &file_key()).unwrap();
+    let header = read(&bytes).unwrap();
+    assert_eq!(header.stanzas, stanzas);
+    header.verify(&file_key()).unwrap();
+    let other = FileKey::new(Box::new([4; 16]));
+    assert!(matches!(header.verify(&other), Err(Error::HmacFailure)));
+}
+
+#[test]
+fn reads_not_a_byte_more() {
+    let mut bytes = encode(&[stanza(64)], &file_key()).unwrap();
+    bytes.extend_from_slice(b"payload");
+    let mut input = bytes.as_slice();
+    Header::read(&mut input).unwrap();
+    assert_eq!(input, b"payload");
+}
+
+// attacks.md 17, 28
+#[test]
+fn every_cut_is_refused() {
+    let bytes = encode(&[stanza(10), stanza(48)], &file_key()).unwrap();
+    for len in 0..bytes.len() {
+        let cut = bytes.get(..len).unwrap();
+        assert!(matches!(read(cut), Err(Error::HeaderFailure(_))), "{len}");
+    }
+}
+
+// attacks.md 20, 22
+#[test]
+fn malformed_headers_are_refused() {
+    let mac = "A".repeat(43);
+    let refused = |stanza: &str, expected: HeaderError| {
+        let text = format!("age-encryption.org/v1\n{stanza}--- {mac}\n");
+        assert!(
+            matches!(read(text.as_bytes()), Err(Error::HeaderFailure(found)) if found == expected),
+            "{stanza:?}"
+        );
+    };
+    refused("", HeaderError::Malformed { line: 2 });
+    refused("-> \n\n", HeaderError::Malformed { line: 2 });
+    refused("->a\n\n", HeaderError::Malformed { line: 2 });
+    refused("-> a  b\n\n", HeaderError::Malformed { line: 2 });
+    refused("-> a \u{e9}\n\n", HeaderError::Malformed { line: 2 });
+    refused("-> a\r\n\n", HeaderError::Malformed { line: 2 });
+    refused("-> a\nAA==\n", HeaderError::Malformed { line: 3 });
+    refused("-> a\nAB\n", HeaderError::Malformed { line: 3 }); // trailing bits
+    refused("-> a\nA\n", HeaderError::Malformed { line: 3 });
+    refused("-> a\nAA\nAA\n", HeaderError::Malformed { line: 4 });
+    refused(
+        &format!("-> a\n{}\n", "A".repeat(65)),
+        HeaderError::Malformed { line: 3 },
+    );
+    refused("-> scrypt a 1\n\n-> b\n\n", HeaderError::PassphraseNotAlone);
+    refused(
+        "-> scrypt a 1\n\n-> scrypt a 1\n\n",
+        HeaderError::PassphraseNotAlone,
+    );
+    for first in [
+        "age-encryption.org/v2\n",
+        "age-encryption.org/v1 \n",
+        "age-encryption.org/v1\r\n",
+    ] {
+        assert!(matches!(
+            read(first.as_bytes()),
+            Err(Error::HeaderFailure(HeaderError::UnknownVersion))
+        ));
+    }
+    assert!(matches!(
+        read(b"%PDF-1.7\n"),
+        Err(Error::HeaderFailure(HeaderError::NotAge))
+    ));
+}

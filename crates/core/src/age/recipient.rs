@@ -1,0 +1,187 @@
+//! The file key: made, wrapped for those who may open a file, and unwrapped by one of them.
+
+use std::io::{self, BufRead};
+use std::slice;
+
+use age_core::format::FileKey;
+
+use super::error::{Error, Result};
+use super::header::{self, Header, HeaderError, MAX_STANZAS};
+use super::keys::{Identity, Recipient};
+use super::passphrase::{self, Passphrase};
+use super::stream::{PAYLOAD_NONCE_LEN, PayloadKey};
+
+/// For whom a file is sealed.
+///
+/// A passphrase is never mixed with recipients (C2SP age, "The scrypt recipient type").
+#[derive(Clone, Copy)]
+pub enum Sealer<'a> {
+    /// Each of these alone can open the file; at least one, at most [`MAX_STANZAS`].
+    Recipients(&'a [Recipient]),
+    /// Whoever knows the passphrase can open the file.
+    Passphrase(&'a Passphrase),
+}
+
+/// What opens a file.
+#[derive(Clone, Copy)]
+pub enum Opener<'a> {
+    /// The first of these that fits opens the file.
+    Identities(&'a [Identity]),
+    /// A passphrase that a person knows.
+    Passphrase(&'a Passphrase),
+}
+
+impl<'a> From<&'a Recipient> for Sealer<'a> {
+    fn from(recipient: &'a Recipient) -> Self {
+        Self::Recipients(slice::from_ref(recipient))
+    }
+}
+
+impl<'a> From<&'a [Recipient]> for Sealer<'a> {
+    fn from(recipients: &'a [Recipient]) -> Self {
+        Self::Recipients(recipients)
+    }
+}
+
+impl<'a> From<&'a Passphrase> for Sealer<'a> {
+    fn from(passphrase: &'a Passphrase) -> Self {
+        Self::Passphrase(passphrase)
+    }
+}
+
+impl<'a> From<&'a Identity> for Opener<'a> {
+    fn from(identity: &'a Identity) -> Self {
+        Self::Identities(slice::from_ref(identity))
+    }
+}
+
+impl<'a> From<&'a [Identity]> for Opener<'a> {
+    fn from(identities: &'a [Identity]) -> Self {
+        Self::Identities(identities)
+    }
+}
+
+impl<'a> From<&'a Passphrase> for Opener<'a> {
+    fn from(passphrase: &'a Passphrase) -> Self {
+        Self::Passphrase(passphrase)
+    }
+}
+
+/// Draws a fresh file key and nonce: gives the bytes in front of the first chunk, and the payload key.
+pub(super) fn start(to: &Sealer<'_>) -> Result<(Vec<u8>, PayloadKey)> {
+    let file_key =
+        FileKey::try_init_with_mut(|key| getrandom::fill(key)).map_err(|_| Error::Random)?;
+    let mut nonce = [0; PAYLOAD_NONCE_LEN];
+    getrandom::fill(&mut nonce).map_err(|_| Error::Random)?;
+    let mut bytes = header::encode(&to.wrap(&file_key)?, &file_key)?;
+    bytes.extend_from_slice(&nonce);
+    Ok((bytes, PayloadKey::derive(&file_key, &nonce)?))
+}
+
+/// Reads a file up to its first chunk, and gives the payload key.
+pub(super) fn open_header(with: &Opener<'_>, input: &mut impl BufRead) -> Result<PayloadKey> {
+    let header = Header::read(input)?;
+    let file_key = with.unwrap(&header)?;
+    header.verify(&file_key)?;
+    let mut nonce = [0; PAYLOAD_NONCE_LEN];
+    input
+        .read_exact(&mut nonce)
+        .map_err(|error| match error.kind() {
+            // An armor error is of another kind, and comes out of the conversion as itself.
+            io::ErrorKind::UnexpectedEof if Error::of(&error).is_none() => {
+                HeaderError::NoNonce.into()
+            }
+            _ => Error::from(error),
+        })?;
+    PayloadKey::derive(&file_key, &nonce)
+}
+
+impl Sealer<'_> {
+    fn wrap(&self, file_key: &FileKey) -> Result<Vec<age_core::format::Stanza>> {
+        match self {
+            Self::Passphrase(passphrase) => Ok(vec![passphrase.wrap(file_key)?]),
+            Self::Recipients([]) => Err(Error::NoKeys),
+            Self::Recipients(recipients) if recipients.len() > MAX_STANZAS => {
+                Err(Error::TooManyRecipients {
+                    count: recipients.len(),
+                    limit: MAX_STANZAS,
+                })
+            }
+            Self::Recipients(recipients) => recipients
+                .iter()
+                .map(|recipient| recipient.wrap(file_key))
+                .collect(),
+        }
+    }
+}
+
+impl Opener<'_> {
+    fn unwrap(&self, header: &Header) -> Result<FileKey> {
+        // `Header::read` made sure that such a stanza stands alone.
+        let scrypt = header
+            .stanzas
+            .iter()
+            .find(|stanza| stanza.tag == passphrase::STANZA_TAG);
+        match (self, scrypt) {
+            (Self::Passphrase(passphrase), Some(stanza)) => passphrase.unwrap(stanza),
+            (Self::Passphrase(_), None) => Err(Error::IdentityNeeded),
+            (Self::Identities(_), Some(_)) => Err(Error::PassphraseNeeded),
+            (Self::Identities(identities), None) => identities
+                .iter()
+                .find_map(|identity| identity.unwrap(&header.stanzas).transpose())
+                .unwrap_or(Err(Error::NoMatch)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{decrypt, encrypt};
+    use super::*;
+    use std::io::Write;
+
+    fn seal<'a>(to: impl Into<Sealer<'a>>) -> Result<Vec<u8>> {
+        let mut writer = encrypt(to, Vec::new())?;
+        writer.write_all(b"content").unwrap();
+        Ok(writer.finish().unwrap())
+    }
+
+    #[test]
+    fn any_of_several_opens() {
+        let identities: Vec<_> = (0..3).map(|_| Identity::generate()).collect();
+        let recipients: Vec<_> = identities.iter().map(Identity::recipient).collect();
+        let file = seal(recipients.as_slice()).unwrap();
+        for identity in &identities {
+            assert!(decrypt(identity, file.as_slice()).is_ok());
+        }
+        assert!(decrypt(identities.as_slice(), file.as_slice()).is_ok());
+        let stranger = Identity::generate();
+        assert!(matches!(
+            decrypt(&stranger, file.as_slice()),
+            Err(Error::NoMatch)
+        ));
+        let none: &[Identity] = &[];
+        assert!(matches!(
+            decrypt(none, file.as_slice()),
+            Err(Error::NoMatch)
+        ));
+    }
+
+    #[test]
+    fn no_recipient_and_too_many_are_refused_and_the_most_opens() {
+        let identity = Identity::generate();
+        let mut recipients = vec![identity.recipient(); MAX_STANZAS + 1];
+        assert!(matches!(
+            seal(recipients.as_slice()),
+            Err(Error::TooManyRecipients {
+                count: 1025,
+                limit: 1024
+            })
+        ));
+        recipients.pop();
+        assert!(decrypt(&identity, seal(recipients.as_slice()).unwrap().as_slice()).is_ok());
+        let none: &[Recipient] = &[];
+        assert!(matches!(seal(none), Err(Error::NoKeys)));
+    }
+}

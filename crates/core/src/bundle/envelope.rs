@@ -1,0 +1,292 @@
+//! Envelopes and sealed receipts: the small objects that carry a signed statement to one person.
+
+use pouch_statement::{
+    BundleId, Detached, Fingerprint, MAX_STATEMENT, PublicKey, RandomError, Receipt, Sha256Digest, Signed, Statement,
+    StatementError, Timestamp,
+};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::manifest::{Manifest, ManifestError};
+use super::objects::{self, ObjectError};
+use crate::age::{self, Identity, KeyError, Recipient, open_part, seal_part, sealed_len};
+
+/// The most bytes of a sealed envelope or sealed receipt.
+pub const MAX_ENVELOPE: u64 = 256 << 10;
+/// How far a manifest's date may lie in the future before the clocks are called wrong, in seconds.
+pub const CLOCK_TOLERANCE: u64 = 300;
+
+const ENVELOPE_OBJECTS: [&str; 3] = ["manifest", "manifest.sig", "bundle.key"];
+const RECEIPT_OBJECTS: [&str; 3] = ["receipt", "receipt.sig", "salt"];
+const COMMITMENT_DOMAIN: &[u8] = b"pouch.receipt.commitment.v1\n";
+
+/// Why an envelope or a sealed receipt was refused. Nothing in it was believed then.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Over [`MAX_ENVELOPE`].
+    #[error("{size} bytes are too long for an envelope or a sealed receipt")]
+    TooLong {
+        /// Bytes found.
+        size: u64,
+    },
+    /// It does not open with this key, or was damaged.
+    #[error("it does not open: {0}")]
+    Age(#[from] age::Error),
+    /// Sealed to more than one recipient.
+    #[error("it is sealed to more than one recipient")]
+    Recipients,
+    /// What is in it is not laid out as it must be.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// Text that is no UTF-8.
+    #[error("a statement or signature in it is not UTF-8")]
+    NotUtf8,
+    /// The bundle key is not one.
+    #[error("the bundle key in it is not one: {0}")]
+    Key(KeyError),
+    /// The salt has another length than 32 bytes.
+    #[error("the salt in it has not 32 bytes")]
+    Salt,
+    /// The statement is not readable, or its signature not good.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// The manifest contradicts itself.
+    #[error(transparent)]
+    Manifest(ManifestError),
+    /// The manifest names another recipient: somebody passed on what was sent to them (attacks.md 24).
+    #[error("it was made for somebody else")]
+    NotForMe,
+    /// The manifest is of another bundle than the one asked for.
+    #[error("it belongs to the bundle {found}, not to the one asked for")]
+    OtherBundle {
+        /// The bundle that it names.
+        found: BundleId,
+    },
+    /// The manifest names another sender than the contact.
+    #[error("it names another sender")]
+    OtherSender,
+    /// Made in the future: the sender's clock or ours is wrong.
+    #[error("it is dated {ahead} s in the future; compare the clocks")]
+    NotYetValid {
+        /// Seconds.
+        ahead: u64,
+    },
+    /// After its end.
+    #[error("it expired {ago} s ago")]
+    Expired {
+        /// Seconds.
+        ago: u64,
+    },
+    /// The operating system gave no random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+/// Seals a signed manifest and the bundle key for one recipient.
+///
+/// # Errors
+/// Only if encryption fails.
+pub fn seal_envelope(
+    manifest: &Signed<Manifest>,
+    bundle_key: &Identity,
+    to: &Recipient,
+) -> Result<Vec<u8>, EnvelopeError> {
+    let mut key = bundle_key.expose_secret_string();
+    key.push('\n');
+    seal_objects(
+        [("manifest", manifest.bytes()), ("manifest.sig", manifest.signature().as_bytes()), ("bundle.key", key.as_bytes())],
+        to,
+    )
+}
+
+fn seal_objects(objects: [(&str, &[u8]); 3], to: &Recipient) -> Result<Vec<u8>, EnvelopeError> {
+    let size: usize = objects.iter().map(|(_, bytes)| bytes.len() + 1024).sum();
+    // Room for the padding too, so that no copy stays behind in memory that was given back.
+    let mut plain = Zeroizing::new(Vec::with_capacity(2 * size + 8192));
+    for (name, bytes) in objects {
+        objects::append(&mut plain, name, bytes);
+    }
+    objects::close_padded(&mut plain);
+    let mut sealed = Vec::new();
+    seal_part(to, &plain, &mut sealed)?;
+    Ok(sealed)
+}
+
+fn open_object(sealed: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
+    let size = sealed.len() as u64;
+    if size > MAX_ENVELOPE {
+        return Err(EnvelopeError::TooLong { size });
+    }
+    let mut plain = Zeroizing::new(Vec::new());
+    open_part(identity, sealed, &mut plain)?;
+    // The length of the header tells the number of stanzas.
+    if sealed_len(plain.len() as u64) != Some(size) {
+        return Err(EnvelopeError::Recipients);
+    }
+    Ok(plain)
+}
+
+fn text(bytes: &[u8]) -> Result<&str, EnvelopeError> {
+    std::str::from_utf8(bytes).map_err(|_| EnvelopeError::NotUtf8)
+}
+
+/// An envelope that opened with my key. What it says is anybody's claim until [`OpenedEnvelope::verify`].
+pub struct OpenedEnvelope {
+    manifest: Vec<u8>,
+    signature: String,
+    key: Identity,
+    claims: Claims,
+}
+
+/// The members that say whether a manifest is worth verifying, and against whose key. Others are ignored here:
+/// verifying reads them all.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+struct Claims {
+    bundle: BundleId,
+    sender: Fingerprint,
+    recipient: Fingerprint,
+}
+
+/// Opens an envelope.
+///
+/// # Errors
+/// Too long, not sealed to `identity` alone, damaged, or without a manifest of a known version.
+pub fn open_envelope(sealed: &[u8], identity: &Identity) -> Result<OpenedEnvelope, EnvelopeError> {
+    let plain = open_object(sealed, identity)?;
+    let [manifest, signature, key] = objects::read_padded(&plain, ENVELOPE_OBJECTS)?;
+    let key = text(key)?.strip_suffix('\n').unwrap_or_default().parse().map_err(EnvelopeError::Key)?;
+    Ok(OpenedEnvelope {
+        claims: claims(manifest)?,
+        manifest: manifest.to_vec(),
+        signature: text(signature)?.to_owned(),
+        key,
+    })
+}
+
+fn claims(manifest: &[u8]) -> Result<Claims, EnvelopeError> {
+    if manifest.len() > MAX_STATEMENT {
+        return Err(StatementError::TooLong(manifest.len()).into());
+    }
+    let head = format!("{{\"type\":\"{}\",", Manifest::TYPE);
+    if !manifest.starts_with(head.as_bytes()) {
+        return Err(StatementError::Type { wanted: Manifest::TYPE }.into());
+    }
+    let unreadable = |_| StatementError::Body { kind: Manifest::TYPE, reason: "its addresses cannot be read".into() };
+    Ok(serde_json::from_slice(manifest).map_err(unreadable)?)
+}
+
+/// What the recipient knows from elsewhere, to hold an envelope against.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// My own fingerprint.
+    pub me: &'a Fingerprint,
+    /// The fingerprint of the pinned contact.
+    pub sender: &'a Fingerprint,
+    /// The signing key of the pinned contact.
+    pub sender_key: &'a PublicKey,
+    /// The bundle that was asked for; `None` takes any.
+    pub bundle: Option<BundleId>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl OpenedEnvelope {
+    /// Who the sender claims to be: for looking up the contact, for nothing else.
+    #[must_use]
+    pub fn claimed_sender(&self) -> Fingerprint {
+        self.claims.sender
+    }
+
+    /// Which bundle it claims to be: for a message, for nothing else.
+    #[must_use]
+    pub fn claimed_bundle(&self) -> BundleId {
+        self.claims.bundle
+    }
+
+    /// The manifest as it was found, unverified: evidence.
+    #[must_use]
+    pub fn detached(&self) -> Detached {
+        let statement = String::from_utf8_lossy(&self.manifest).into_owned();
+        Detached { statement, signature: self.signature.clone() }
+    }
+
+    /// Verifies in the order of docs/format.md, "Opening": recipient, bundle, sender, signature, rules, time.
+    ///
+    /// # Errors
+    /// Each step has its own.
+    pub fn verify(self, expected: &Expected<'_>) -> Result<Verified, EnvelopeError> {
+        addressed(&self.claims, expected)?;
+        let manifest = Signed::<Manifest>::verify(&self.manifest, &self.signature, expected.sender_key)?;
+        let Manifest { bundle, sender, recipient, created, expires, .. } = *manifest.body();
+        // The claims were read leniently; what counts is what was signed.
+        addressed(&Claims { bundle, sender, recipient }, expected)?;
+        manifest.body().check().map_err(EnvelopeError::Manifest)?;
+        let ahead = created.since(expected.now);
+        if ahead > CLOCK_TOLERANCE {
+            return Err(EnvelopeError::NotYetValid { ahead });
+        }
+        if expected.now >= expires {
+            return Err(EnvelopeError::Expired { ago: expected.now.since(expires) });
+        }
+        Ok(Verified { manifest, key: self.key })
+    }
+}
+
+fn addressed(claims: &Claims, expected: &Expected<'_>) -> Result<(), EnvelopeError> {
+    if claims.recipient != *expected.me {
+        return Err(EnvelopeError::NotForMe);
+    }
+    if expected.bundle.is_some_and(|wanted| wanted != claims.bundle) {
+        return Err(EnvelopeError::OtherBundle { found: claims.bundle });
+    }
+    if claims.sender != *expected.sender { Err(EnvelopeError::OtherSender) } else { Ok(()) }
+}
+
+/// A manifest whose signature, recipient, sender and time are good. Only this can open an index.
+pub struct Verified {
+    pub(super) manifest: Signed<Manifest>,
+    pub(super) key: Identity,
+}
+
+impl Verified {
+    /// What the sender signed.
+    #[must_use]
+    pub fn manifest(&self) -> &Signed<Manifest> {
+        &self.manifest
+    }
+
+    /// The bundle key, for a recipient who keeps it sealed to resume.
+    #[must_use]
+    pub fn bundle_key(&self) -> &Identity {
+        &self.key
+    }
+}
+
+/// The commitment to a receipt: the only thing about its content that a relay learns beside the outcome.
+#[must_use]
+pub fn receipt_commitment(salt: &[u8; 32], receipt: &[u8]) -> Sha256Digest {
+    Sha256Digest::of_all(&[COMMITMENT_DOMAIN, salt, receipt])
+}
+
+/// Seals a receipt for the sender, with a fresh salt: the age file and the commitment.
+///
+/// # Errors
+/// No random bytes, or encryption fails.
+pub fn seal_receipt(receipt: &Signed<Receipt>, to: &Recipient) -> Result<(Vec<u8>, Sha256Digest), EnvelopeError> {
+    let salt = pouch_statement::random::<32>()?;
+    let [statement, signature, salt_name] = RECEIPT_OBJECTS;
+    let objects = [(statement, receipt.bytes()), (signature, receipt.signature().as_bytes()), (salt_name, &salt)];
+    Ok((seal_objects(objects, to)?, receipt_commitment(&salt, receipt.bytes())))
+}
+
+/// Opens a sealed receipt: the statement, not verified yet, and the commitment to compare with the relay's.
+///
+/// # Errors
+/// Too long, not sealed to `identity` alone, or damaged.
+pub fn open_receipt(sealed: &[u8], identity: &Identity) -> Result<(Detached, Sha256Digest), EnvelopeError> {
+    let plain = open_object(sealed, identity)?;
+    let [receipt, signature, salt] = objects::read_padded(&plain, RECEIPT_OBJECTS)?;
+    let commitment = receipt_commitment(salt.try_into().map_err(|_| EnvelopeError::Salt)?, receipt);
+    let detached = Detached { statement: text(receipt)?.to_owned(), signature: text(signature)?.to_owned() };
+    Ok((detached, commitment))
+}

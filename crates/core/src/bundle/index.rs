@@ -1,0 +1,473 @@
+//! The index: the single source of names, lengths and digests of a bundle.
+//!
+//! JSON lines in one canonical form. [`Index::decode`] refuses whatever breaks a rule, so that an [`Index`] in
+//! hand obeys all of them; sealing builds its index by the same rules.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use pouch_statement::Blake3Digest;
+use serde::{Deserialize, Serialize};
+
+use super::archive::{ARCHIVE_END, Item, ItemKind, header, item_size};
+use super::layout::{Layout, LayoutError};
+use super::path::{EntryPath, PathError};
+use crate::age::sealed_len;
+
+/// The most bytes of a plain index, before padding.
+pub const MAX_INDEX: u64 = 256 << 20;
+/// The most entries of a bundle.
+pub const MAX_ENTRIES: u64 = 2_000_000;
+
+/// Room for the longest line: each byte of a path can take six in JSON, and the other members are short.
+const MAX_LINE: usize = 6 * super::path::MAX_PATH + 512;
+const TYPE: &str = "pouch.index.v1";
+
+/// Why bytes are not an index, or entries cannot be one.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum IndexError {
+    /// Longer than [`MAX_INDEX`].
+    #[error("the index has more than {MAX_INDEX} bytes")]
+    TooLong,
+    /// More than [`MAX_ENTRIES`].
+    #[error("the index names {entries} entries, at most {MAX_ENTRIES} fit")]
+    TooManyEntries {
+        /// How many it says.
+        entries: u64,
+    },
+    /// Of another kind or version.
+    #[error("expected an index of type {TYPE}, of no other kind or version")]
+    Type,
+    /// A line that is missing, too long, not of its kind, or not in canonical form.
+    #[error("line {line} of the index cannot be read: {reason}")]
+    Line {
+        /// Number of the line, from 1.
+        line: u64,
+        /// What is wrong, in our words.
+        reason: &'static str,
+    },
+    /// A path that no bundle may carry.
+    #[error("entry {entry} of the index: {reason}")]
+    Path {
+        /// Number of the entry, from 1.
+        entry: u64,
+        /// What is wrong with it.
+        reason: PathError,
+    },
+    /// Two entries with one path, or not sorted.
+    #[error("{path:?} stands twice or out of order")]
+    Order {
+        /// The second of the two.
+        path: EntryPath,
+    },
+    /// An entry beneath a file, or whose folder is no entry.
+    #[error("{path:?} lies in no folder of the bundle")]
+    NoFolder {
+        /// The entry.
+        path: EntryPath,
+    },
+    /// A stream is one file with a name of one component.
+    #[error("the content is one stream, and the entries are not one plain file")]
+    NotAStream,
+    /// The sizes of entries, content, padding and parts do not fit each other.
+    #[error("the sizes in the index do not fit each other: {what}")]
+    Sizes {
+        /// Which ones.
+        what: &'static str,
+    },
+    /// More content than a bundle can hold.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+/// What the parts hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentKind {
+    /// An archive of profile 1.
+    Tar,
+    /// The raw bytes of one stream.
+    Stream,
+}
+
+/// One entry of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub path: EntryPath,
+    /// Last change, in seconds since 1970; negative before.
+    pub mtime: i64,
+    /// Folder or file.
+    pub kind: EntryKind,
+}
+
+/// Folder or file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File {
+        /// Its bytes.
+        size: u64,
+        /// Whether it may be run.
+        executable: bool,
+        /// Digest of its bytes.
+        blake3: Blake3Digest,
+    },
+}
+
+impl Entry {
+    /// What the archive's header tells of it.
+    #[must_use]
+    pub fn item(&self) -> Item<'_> {
+        let kind = match self.kind {
+            EntryKind::Folder => ItemKind::Folder,
+            EntryKind::File { size, executable, .. } => ItemKind::File { size, executable },
+        };
+        Item { path: &self.path, mtime: self.mtime, kind }
+    }
+
+    /// Bytes of a file, zero for a folder.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.item().kind.size()
+    }
+}
+
+/// One sealed part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartSpec {
+    /// Bytes of padded content.
+    pub size: u64,
+    /// Bytes of the age file.
+    pub sealed_size: u64,
+    /// Digest of the age file.
+    pub sealed_blake3: Blake3Digest,
+}
+
+/// The index of one bundle; all rules of docs/format.md hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    content: ContentKind,
+    layout: Layout,
+    entries: Vec<Entry>,
+    parts: Vec<PartSpec>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadLine<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    content: ContentKind,
+    content_size: u64,
+    padded_size: u64,
+    entries: u64,
+    parts: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LineKind {
+    Folder,
+    File,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntryLine<'a> {
+    #[serde(borrow)]
+    path: Cow<'a, str>,
+    kind: LineKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    executable: Option<bool>,
+    mtime: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blake3: Option<Blake3Digest>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartLine {
+    part: u32,
+    size: u64,
+    sealed_size: u64,
+    sealed_blake3: Blake3Digest,
+}
+
+impl<'a> From<&'a Entry> for EntryLine<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let path = Cow::Borrowed(entry.path.as_str());
+        let mtime = entry.mtime;
+        match entry.kind {
+            EntryKind::Folder => {
+                Self { path, kind: LineKind::Folder, size: None, executable: None, mtime, blake3: None }
+            }
+            EntryKind::File { size, executable, blake3 } => Self {
+                path,
+                kind: LineKind::File,
+                size: Some(size),
+                executable: Some(executable),
+                mtime,
+                blake3: Some(blake3),
+            },
+        }
+    }
+}
+
+impl Index {
+    /// Puts an index together.
+    ///
+    /// # Errors
+    /// Whatever a receiver would refuse.
+    pub fn new(content: ContentKind, entries: Vec<Entry>, parts: Vec<PartSpec>) -> Result<Self, IndexError> {
+        let mut rules = Rules::new(content, entries.len() as u64)?;
+        for entry in entries {
+            rules.entry(entry)?;
+        }
+        let (entries, layout) = rules.finish()?;
+        check_parts(&layout, &parts)?;
+        Ok(Self { content, layout, entries, parts })
+    }
+
+    /// The canonical bytes, not padded.
+    ///
+    /// # Errors
+    /// [`IndexError::TooLong`].
+    pub fn encode(&self) -> Result<Vec<u8>, IndexError> {
+        let mut out = Vec::new();
+        let head = HeadLine {
+            kind: TYPE.into(),
+            content: self.content,
+            content_size: self.layout.content_size(),
+            padded_size: self.layout.padded_size(),
+            entries: self.entries.len() as u64,
+            parts: self.layout.parts(),
+        };
+        write_line(&head, &mut out, 1)?;
+        let mut line = 2;
+        for entry in &self.entries {
+            write_line(&EntryLine::from(entry), &mut out, line)?;
+            line += 1;
+        }
+        for (part, spec) in (0..).zip(&self.parts) {
+            let PartSpec { size, sealed_size, sealed_blake3 } = *spec;
+            write_line(&PartLine { part, size, sealed_size, sealed_blake3 }, &mut out, line)?;
+            line += 1;
+        }
+        if out.len() as u64 > MAX_INDEX { Err(IndexError::TooLong) } else { Ok(out) }
+    }
+
+    /// Reads an index without its padding. Memory grows with the lines that are there, never with a number that a
+    /// line claims (attacks.md 11, 14).
+    ///
+    /// # Errors
+    /// Everything that is not a canonical index obeying every rule of docs/format.md.
+    pub fn decode(bytes: &[u8]) -> Result<Self, IndexError> {
+        if bytes.len() as u64 > MAX_INDEX {
+            return Err(IndexError::TooLong);
+        }
+        let mut lines = Lines { rest: bytes, line: 0, scratch: Vec::new() };
+        let head: HeadLine<'_> = lines.next()?;
+        if head.kind != TYPE {
+            return Err(IndexError::Type);
+        }
+        let mut rules = Rules::new(head.content, head.entries)?;
+        for number in 1..=head.entries {
+            let entry = entry_of(lines.next()?, number, lines.line)?;
+            rules.entry(entry)?;
+        }
+        let (entries, layout) = rules.finish()?;
+        if (layout.content_size(), layout.padded_size(), layout.parts())
+            != (head.content_size, head.padded_size, head.parts)
+        {
+            return Err(IndexError::Sizes { what: "the content and its entries" });
+        }
+        let mut parts = Vec::new();
+        for number in 0..head.parts {
+            let line: PartLine = lines.next()?;
+            if line.part != number {
+                return Err(lines.error("parts are out of order"));
+            }
+            let PartLine { size, sealed_size, sealed_blake3, .. } = line;
+            parts.push(PartSpec { size, sealed_size, sealed_blake3 });
+        }
+        if !lines.rest.is_empty() {
+            return Err(lines.error("there is more behind the last part"));
+        }
+        check_parts(&layout, &parts)?;
+        Ok(Self { content: head.content, layout, entries, parts })
+    }
+
+    /// What the parts hold.
+    #[must_use]
+    pub fn content(&self) -> ContentKind {
+        self.content
+    }
+
+    /// Lengths of content, padding and parts.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The entries, sorted by path.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The parts by number.
+    #[must_use]
+    pub fn parts(&self) -> &[PartSpec] {
+        &self.parts
+    }
+
+    /// Where in the content the bytes of a file lie; [`Layout::locate`] tells in which parts. Derives the headers of the
+    /// entries in front of it.
+    #[must_use]
+    pub fn locate(&self, path: &str) -> Option<Range<u64>> {
+        let mut scratch = Vec::new();
+        let mut start = 0u64;
+        for entry in &self.entries {
+            let size = entry.size();
+            if entry.path.as_str() == path {
+                if self.content == ContentKind::Tar {
+                    scratch.clear();
+                    header(&entry.item(), &mut scratch);
+                    start += scratch.len() as u64;
+                }
+                return Some(start..start + size);
+            }
+            start += item_size(&entry.item(), &mut scratch)?;
+        }
+        None
+    }
+
+    /// The entry with this path.
+    #[must_use]
+    pub fn entry(&self, path: &str) -> Option<&Entry> {
+        find(&self.entries, path)
+    }
+}
+
+fn find<'a>(entries: &'a [Entry], path: &str) -> Option<&'a Entry> {
+    let at = entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok()?;
+    entries.get(at)
+}
+
+/// The rules for entries, applied to each as it comes.
+struct Rules {
+    content: ContentKind,
+    entries: Vec<Entry>,
+    content_size: Option<u64>,
+    scratch: Vec<u8>,
+}
+
+impl Rules {
+    fn new(content: ContentKind, entries: u64) -> Result<Self, IndexError> {
+        if entries > MAX_ENTRIES {
+            return Err(IndexError::TooManyEntries { entries });
+        }
+        if content == ContentKind::Stream && entries != 1 {
+            return Err(IndexError::NotAStream);
+        }
+        let content_size = Some(if content == ContentKind::Tar { ARCHIVE_END } else { 0 });
+        Ok(Self { content, entries: Vec::new(), content_size, scratch: Vec::new() })
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<(), IndexError> {
+        if self.entries.last().is_some_and(|last| last.path >= entry.path) {
+            return Err(IndexError::Order { path: entry.path });
+        }
+        if let Some(parent) = entry.path.parent() {
+            let folder = find(&self.entries, parent).is_some_and(|e| e.kind == EntryKind::Folder);
+            if !folder {
+                return Err(IndexError::NoFolder { path: entry.path });
+            }
+        }
+        let size = match (self.content, entry.kind) {
+            (ContentKind::Tar, _) => item_size(&entry.item(), &mut self.scratch),
+            (ContentKind::Stream, EntryKind::File { size, executable: false, .. }) => Some(size),
+            (ContentKind::Stream, _) => return Err(IndexError::NotAStream),
+        };
+        self.content_size = self.content_size.zip(size).and_then(|(sum, size)| sum.checked_add(size));
+        if self.content_size.is_none() {
+            return Err(IndexError::Sizes { what: "the entries are larger than any content" });
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Vec<Entry>, Layout), IndexError> {
+        Ok((self.entries, Layout::of(self.content_size.unwrap_or(u64::MAX))?))
+    }
+}
+
+fn check_parts(layout: &Layout, parts: &[PartSpec]) -> Result<(), IndexError> {
+    if parts.len() as u64 != u64::from(layout.parts()) {
+        return Err(IndexError::Sizes { what: "the number of parts" });
+    }
+    for (number, spec) in (0..).zip(parts) {
+        if layout.part_size(number) != Some(spec.size) {
+            return Err(IndexError::Sizes { what: "a part and the content" });
+        }
+        // One stanza of one kind: the length of the age file follows.
+        if sealed_len(spec.size) != Some(spec.sealed_size) {
+            return Err(IndexError::Sizes { what: "a part, plain and sealed" });
+        }
+    }
+    Ok(())
+}
+
+fn entry_of(line: EntryLine<'_>, number: u64, at: u64) -> Result<Entry, IndexError> {
+    let path = line.path.parse().map_err(|reason| IndexError::Path { entry: number, reason })?;
+    let kind = match line {
+        EntryLine { kind: LineKind::Folder, size: None, executable: None, blake3: None, .. } => EntryKind::Folder,
+        EntryLine { kind: LineKind::File, size: Some(size), executable: Some(executable), blake3: Some(blake3), .. } => {
+            EntryKind::File { size, executable, blake3 }
+        }
+        _ => return Err(IndexError::Line { line: at, reason: "not the members of a file or a folder" }),
+    };
+    Ok(Entry { path, mtime: line.mtime, kind })
+}
+
+fn write_line(value: &impl Serialize, out: &mut Vec<u8>, line: u64) -> Result<(), IndexError> {
+    if out.len() as u64 > MAX_INDEX {
+        return Err(IndexError::TooLong);
+    }
+    serde_json::to_writer(&mut *out, value).map_err(|_| IndexError::Line { line, reason: "not encodable" })?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// The lines that are left.
+struct Lines<'a> {
+    rest: &'a [u8],
+    /// Number of the line read last, from 1.
+    line: u64,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    /// The next line, which must be exactly what its own meaning encodes to.
+    fn next<T: Serialize + Deserialize<'a>>(&mut self) -> Result<T, IndexError> {
+        self.line += 1;
+        let length = self.rest.iter().take(MAX_LINE).position(|b| *b == b'\n');
+        let length = length.ok_or_else(|| self.error("missing, cut short or too long"))?;
+        let (line, rest) = self.rest.split_at(length + 1);
+        self.rest = rest;
+        let value: T = serde_json::from_slice(line)
+            .map_err(|_| self.error("a member is missing, unknown, doubled or out of range"))?;
+        self.scratch.clear();
+        write_line(&value, &mut self.scratch, self.line)?;
+        if self.scratch == line { Ok(value) } else { Err(self.error("not in canonical form")) }
+    }
+
+    fn error(&self, reason: &'static str) -> IndexError {
+        IndexError::Line { line: self.line, reason }
+    }
+}

@@ -1,0 +1,299 @@
+//! Staging: a private folder beside the destination, where content waits until all of it is verified, and the one
+//! rename that publishes it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use pouch_statement::{BundleId, Escaped, RandomError};
+
+use super::index::{Entry, EntryKind, Index};
+use super::os::{self, Folder, RenameError};
+use super::path::EntryPath;
+use super::sink::{Sink, SinkError};
+
+/// Why content could not be staged or published. None of these is the sender's doing.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A destination like `.` or `/`, which cannot be made.
+    #[error("{} cannot be a new folder", shown(path))]
+    NoName {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// Something is there already, or appeared meanwhile (attacks.md 5).
+    #[error("{} exists, and nothing is ever overwritten", shown(path))]
+    Exists {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// The file system holds two names of the bundle as one (attacks.md 6).
+    #[error("{path:?} cannot be told apart from another name of the bundle on this file system")]
+    Collision {
+        /// The second of the two.
+        path: EntryPath,
+    },
+    /// The file system stored other names than it was given, or somebody else put something there.
+    #[error("the names in folder `{}` of the bundle are not stored as they were written", Escaped(folder))]
+    Names {
+        /// The folder in the bundle; empty for the top.
+        folder: String,
+    },
+    /// Somebody put something else in the place of the staging folder.
+    #[error("the folder being received was replaced by somebody else")]
+    Replaced,
+    /// The file system cannot rename without replacing, so publishing could overwrite.
+    #[error("the file system of {} cannot publish without overwriting (renameat2, RENAME_NOREPLACE)", shown(path))]
+    NoSafeRename {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// Writing an entry failed.
+    #[error("cannot write {path:?}: {error}")]
+    Entry {
+        /// The entry.
+        path: EntryPath,
+        /// What the operating system said.
+        #[source]
+        error: io::Error,
+    },
+    /// Something else failed on the disk.
+    #[error("cannot {what} {}: {error}", shown(path))]
+    Io {
+        /// What was tried, in our words.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        error: io::Error,
+    },
+    /// The operating system gave no random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    Escaped(&path.to_string_lossy()).to_string()
+}
+
+/// The folder that holds `path`, opened, and the last component.
+pub(super) fn place(path: &Path) -> Result<(Folder, OsString), StageError> {
+    let name = path.file_name().ok_or_else(|| StageError::NoName { path: path.to_owned() })?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let folder = Folder::open(parent).map_err(|error| StageError::Io {
+        what: "open the folder",
+        path: parent.to_owned(),
+        error,
+    })?;
+    if folder.has(name).map_err(|error| StageError::Io { what: "look at", path: path.to_owned(), error })? {
+        return Err(StageError::Exists { path: path.to_owned() });
+    }
+    Ok((folder, name.to_owned()))
+}
+
+/// A name that nobody guesses, hidden, for what is not published.
+pub(super) fn private_name() -> Result<String, RandomError> {
+    Ok(format!(".pouch-{}", BundleId::random()?))
+}
+
+/// Takes a bundle into a private folder beside `destination`, on the same file system.
+///
+/// Files are 0600 and folders 0700 while anything about them is unverified, whatever the umask (attacks.md 60), and the
+/// folder around them stays 0700 until it is published. Dropped before [`Staged::publish`], it clears the folder away.
+pub struct Staging {
+    destination: PathBuf,
+    parent: Folder,
+    name: OsString,
+    private: String,
+    root: Folder,
+    /// The folder written to last, so that its path is walked once for all that is in it.
+    here: Option<(String, Folder)>,
+    file: Option<File>,
+    umask: u32,
+    published: bool,
+}
+
+impl Staging {
+    /// Makes the private folder. The destination must not exist; the folder around it must.
+    ///
+    /// # Errors
+    /// [`StageError::Exists`] and whatever the disk refuses.
+    pub fn new(destination: &Path) -> Result<Self, StageError> {
+        let (parent, name) = place(destination)?;
+        let private = private_name()?;
+        let root = parent.create_folder(&private).map_err(|error| StageError::Io {
+            what: "make a private folder beside",
+            path: destination.to_owned(),
+            error,
+        })?;
+        let destination = destination.to_owned();
+        let umask = os::umask();
+        Ok(Self { destination, parent, name, private, root, here: None, file: None, umask, published: false })
+    }
+
+    /// The private folder, for tests and for telling a person where leftovers of a crash lie.
+    #[must_use]
+    pub fn private_path(&self) -> PathBuf {
+        self.destination.with_file_name(&self.private)
+    }
+
+    /// The open folder that `path` stands in.
+    fn folder_of(&mut self, path: &EntryPath) -> io::Result<&Folder> {
+        let Some(parent) = path.parent() else { return Ok(&self.root) };
+        let here = match self.here.take() {
+            Some(here) if here.0 == parent => here,
+            _ => (parent.to_owned(), self.root.descend(parent)?),
+        };
+        Ok(&self.here.insert(here).1)
+    }
+
+    fn io(&self, what: &'static str) -> impl FnOnce(io::Error) -> StageError {
+        let path = self.destination.clone();
+        move |error| StageError::Io { what, path, error }
+    }
+
+    /// Gives folders their times and permissions, deepest first, and checks that names were stored as written.
+    fn finish_folders(&mut self, index: &Index) -> Result<(), StageError> {
+        self.here = None;
+        let mut children: HashMap<&str, Vec<&[u8]>> = HashMap::new();
+        for entry in index.entries() {
+            children.entry(entry.path.parent().unwrap_or_default()).or_default().push(entry.path.name().as_bytes());
+        }
+        for entry in index.entries().iter().rev().filter(|e| e.kind == EntryKind::Folder) {
+            let at = |error| StageError::Entry { path: entry.path.clone(), error };
+            let folder = self.root.descend(entry.path.as_str()).map_err(at)?;
+            let names = folder.names().map_err(at)?;
+            if !same_names(names, children.remove(entry.path.as_str())) {
+                return Err(StageError::Names { folder: entry.path.as_str().to_owned() });
+            }
+            folder.set_mtime(entry.mtime).map_err(at)?;
+            folder.set_mode(0o777 & !self.umask).map_err(at)?;
+        }
+        let top = children.remove("");
+        let names = self.root.names().map_err(self.io("list what was received into"))?;
+        if same_names(names, top) { Ok(()) } else { Err(StageError::Names { folder: String::new() }) }
+    }
+}
+
+/// Whether a folder holds exactly the names that the bundle has there.
+fn same_names(mut found: Vec<Vec<u8>>, wanted: Option<Vec<&[u8]>>) -> bool {
+    let mut wanted = wanted.unwrap_or_default();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    found == wanted
+}
+
+impl Sink for Staging {
+    type Done = Staged;
+
+    fn begin(&mut self, _: &Index) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn folder(&mut self, entry: &Entry) -> Result<(), SinkError> {
+        let made = self.folder_of(&entry.path).and_then(|folder| folder.create_folder(entry.path.name()));
+        let folder = made.map_err(|error| entry_error(entry, error))?;
+        self.here = Some((entry.path.as_str().to_owned(), folder));
+        Ok(())
+    }
+
+    fn begin_file(&mut self, entry: &Entry) -> Result<(), SinkError> {
+        let made = self.folder_of(&entry.path).and_then(|folder| folder.create_file(entry.path.name()));
+        self.file = Some(made.map_err(|error| entry_error(entry, error))?);
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        match &mut self.file {
+            Some(file) => Ok(file.write_all(bytes).map_err(self.io("write into"))?),
+            None => Err(StageError::Replaced.into()),
+        }
+    }
+
+    fn end_file(&mut self, entry: &Entry) -> Result<(), SinkError> {
+        let executable = matches!(entry.kind, EntryKind::File { executable: true, .. });
+        let mode = if executable { 0o777 } else { 0o666 } & !self.umask;
+        if let Some(file) = self.file.take() {
+            // Now, while the handle is open; the private folder around it keeps others out until the end.
+            os::finish_file(&file, mode, entry.mtime).map_err(|error| entry_error(entry, error))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, index: &Index) -> Result<Staged, SinkError> {
+        self.finish_folders(index)?;
+        // One call for all files; a call for each would cost a disk's turn for each.
+        self.root.sync_file_system().map_err(self.io("make durable"))?;
+        Ok(Staged(self))
+    }
+}
+
+fn entry_error(entry: &Entry, error: io::Error) -> StageError {
+    let path = entry.path.clone();
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        StageError::Collision { path }
+    } else {
+        StageError::Entry { path, error }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.published {
+            return;
+        }
+        // By our own handle, so that nothing of anybody else's is ever removed. Failing, it leaves a hidden folder.
+        let cleared = self.root.clear_all().and_then(|()| self.root.seen());
+        let named = self.parent.stat(self.private.as_str(), false);
+        if let (Ok(ours), Ok(named)) = (cleared, named)
+            && ours.node == named.node
+        {
+            let _ = self.parent.remove_empty(self.private.as_str());
+        }
+    }
+}
+
+/// A bundle that is complete, verified and durable, and not yet at its destination.
+pub struct Staged(Staging);
+
+impl Staged {
+    /// Renames the private folder to the destination, which must still not exist, and makes that durable.
+    ///
+    /// # Errors
+    /// [`StageError::Exists`] when something appeared there; the private folder is cleared away then.
+    pub fn publish(mut self) -> Result<PathBuf, StageError> {
+        let staging = &mut self.0;
+        let ours = staging.root.seen().map_err(staging.io("publish"))?.node;
+        let named = staging.parent.stat(staging.private.as_str(), false).map_err(staging.io("publish"))?;
+        if named.node != ours {
+            return Err(StageError::Replaced);
+        }
+        staging.root.set_mode(0o777 & !staging.umask).map_err(staging.io("publish"))?;
+        staging.root.sync().map_err(staging.io("make durable"))?;
+        rename(&staging.parent, &staging.private, &staging.name, &staging.destination)?;
+        staging.published = true;
+        // Between the look and the rename somebody may have been quick; then it is not ours that stands there.
+        let there = staging.parent.stat(staging.name.as_os_str(), false).map_err(staging.io("publish"))?;
+        if there.node != ours {
+            return Err(StageError::Replaced);
+        }
+        staging.parent.sync().map_err(staging.io("make durable"))?;
+        Ok(staging.destination.clone())
+    }
+}
+
+/// Publishes `private` as `name` in one step that replaces nothing.
+pub(super) fn rename(parent: &Folder, private: &str, name: &OsString, shown: &Path) -> Result<(), StageError> {
+    let path = shown.to_owned();
+    parent.rename_new(private, name.as_os_str()).map_err(|error| match error {
+        RenameError::Exists => StageError::Exists { path },
+        RenameError::Unsupported => StageError::NoSafeRename { path },
+        RenameError::Io(error) => StageError::Io { what: "publish", path, error },
+    })
+}

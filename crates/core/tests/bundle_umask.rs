@@ -1,0 +1,55 @@
+//! attacks.md 60, in a process of its own: the umask belongs to the whole process.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bundle_support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use bundle_support::*;
+use pouch_core::bundle::*;
+
+fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+// attacks.md 60: under any umask staging is private; what is published has what the umask leaves.
+#[test]
+fn attack_60_staging_is_private_under_any_umask() {
+    let (world, home) = (World::new(), tempfile::tempdir().unwrap());
+    let source = home.path().join("source");
+    std::fs::create_dir_all(source.join("d/e")).unwrap();
+    // Over the border of the first part, so that a file stands half written between two parts.
+    std::fs::write(source.join("d/e/large"), vec![1; FIRST_PART_SIZE as usize + 10]).unwrap();
+    std::fs::write(source.join("d/run"), "x").unwrap();
+    make_executable(&source.join("d/run"));
+    let carried = world.seal_paths(&[source.clone()]);
+    assert_eq!(carried.parts.len(), 2);
+    for umask in [0o000, 0o022, 0o027, 0o077, 0o277, 0o777] {
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+        let into = home.path().join(format!("in{umask:o}"));
+        let staging = Staging::new(&into).unwrap();
+        let private = staging.private_path();
+        assert_eq!(mode(&private), 0o700);
+        let mut receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+        receiver.accept(0, &carried.parts[0]).unwrap();
+        for (path, wanted) in [("", 0o700), ("d", 0o700), ("d/e", 0o700), ("d/e/large", 0o600)] {
+            assert_eq!(mode(&private.join(path)), wanted, "{path} under {umask:o}");
+        }
+        receiver.accept(1, &carried.parts[1]).unwrap();
+        let staged = receiver.finish().unwrap();
+        assert_eq!(mode(&private), 0o700, "private until published");
+        staged.publish().unwrap();
+        assert_eq!(mode(&into), 0o777 & !umask);
+        if umask & 0o500 == 0 {
+            assert_eq!(mode(&into.join("d")), 0o777 & !umask);
+            assert_eq!(mode(&into.join("d/run")), 0o777 & !umask);
+            assert_eq!(mode(&into.join("d/e/large")), 0o666 & !umask);
+        }
+        // A .pouch file stays private whatever the umask.
+        let file = home.path().join(format!("{umask:o}.pouch"));
+        carried.write_pouch(&file);
+        assert_eq!(mode(&file), 0o600);
+        rustix::process::umask(before);
+    }
+}

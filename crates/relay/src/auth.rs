@@ -1,0 +1,185 @@
+//! Who asks: the request signature, checked against the ledger's devices (docs/protocol.md, "Request signatures").
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, Request as HttpRequest};
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::HeaderMap;
+use pouch_protocol::limits::MAX_MESSAGE;
+use pouch_protocol::{
+    AccountRole, Covered, PartField, ProblemKind, Request, SignatureFields, SignatureRefused, parse_content_digest,
+};
+use pouch_statement::{MailboxId, Sha256Digest, Timestamp};
+use serde::de::DeserializeOwned;
+
+use crate::access::Attempt;
+use crate::answer::Failure;
+use crate::body::Upload;
+use crate::ledger::Once;
+use crate::server::App;
+
+/// What a route's body is covered by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coverage {
+    /// It takes no body.
+    Nothing,
+    /// `Content-Digest`.
+    Digest,
+    /// `Pouch-Part`.
+    Part,
+}
+
+/// A request on its way through a handler.
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) head: Parts,
+    pub(crate) body: Upload,
+    pub(crate) attempt: Attempt,
+    /// The relay's time, the same for all of the request.
+    pub(crate) now: Timestamp,
+}
+
+/// Somebody with an account, whose signature is good.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) account: i64,
+    pub(crate) mailbox: MailboxId,
+    pub(crate) role: AccountRole,
+    /// For what is accepted once.
+    pub(crate) once: Once,
+    pub(crate) covered: Covered,
+}
+
+impl FromRequest<Arc<App>> for Call {
+    type Rejection = Failure;
+
+    async fn from_request(request: HttpRequest, app: &Arc<App>) -> Result<Self, Failure> {
+        let (mut head, _) = request.into_parts();
+        let missing = || Failure::internal("a layer is missing");
+        let body = head.extensions.remove::<Upload>().ok_or_else(missing)?;
+        let attempt = head.extensions.remove::<Attempt>().ok_or_else(missing)?;
+        Ok(Self { app: Arc::clone(app), now: app.clock.now(), head, body, attempt })
+    }
+}
+
+/// A field that stands exactly once.
+pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() { None } else { Some(value) }
+}
+
+fn unsigned(detail: &'static str) -> Failure {
+    Failure::new(ProblemKind::Signature, detail)
+}
+
+impl Call {
+    /// The announced length of the body; requests with `Transfer-Encoding` do not get here.
+    pub(crate) fn length(&self) -> Result<u64, Failure> {
+        if !self.head.headers.contains_key(CONTENT_LENGTH) {
+            return Ok(0);
+        }
+        single(&self.head.headers, CONTENT_LENGTH.as_str())
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Failure::new(ProblemKind::BadRequest, "content-length"))
+    }
+
+    fn covered(&self, coverage: Coverage) -> Result<Covered, Failure> {
+        let headers = &self.head.headers;
+        match coverage {
+            Coverage::Nothing if self.length()? == 0 => Ok(Covered::Nothing),
+            Coverage::Nothing => Err(Failure::new(ProblemKind::BadRequest, "this takes no body")),
+            Coverage::Digest => single(headers, "content-digest")
+                .and_then(|value| parse_content_digest(value).ok())
+                .map(Covered::Digest)
+                .ok_or_else(|| unsigned("a body needs the field content-digest")),
+            Coverage::Part => single(headers, PartField::NAME)
+                .and_then(|value| PartField::parse(value).ok())
+                .map(Covered::Part)
+                .ok_or_else(|| unsigned("a part needs the field pouch-part")),
+        }
+    }
+
+    /// Checks signature, clock and device. Nothing of the body was read, and no path was looked at, before this.
+    pub(crate) async fn signed(&self, coverage: Coverage) -> Result<Caller, Failure> {
+        let missing = || unsigned("the request is not signed");
+        let headers = &self.head.headers;
+        let fields = SignatureFields {
+            input: single(headers, "signature-input").ok_or_else(missing)?.to_owned(),
+            signature: single(headers, "signature").ok_or_else(missing)?.to_owned(),
+        };
+        let covered = self.covered(coverage)?;
+        let request = Request {
+            method: self.head.method.as_str(),
+            authority: &self.app.authority,
+            path: self.head.uri.path(),
+            query: self.head.uri.query(),
+            covered,
+        };
+        let signed = fields.verify(&request, self.now).map_err(|refused| match refused {
+            SignatureRefused::Clock(_) => Failure::Clock(self.now),
+            SignatureRefused::Form => unsigned("the signature's fields are not of the one form"),
+            SignatureRefused::Coverage => unsigned("the signature does not cover exactly what it must"),
+            SignatureRefused::Mismatch => unsigned("the signature does not verify"),
+        })?;
+        let device = self.app.ledger.device(&signed.key).await?;
+        let device = device.ok_or_else(|| unsigned("the key is not enrolled here"))?;
+        self.attempt.is_by(device.mailbox);
+        let once = Once { account: device.account, nonce: signed.nonce };
+        Ok(Caller { account: device.account, mailbox: device.mailbox, role: device.role, once, covered })
+    }
+
+    /// Reads a body of at most `limit` bytes that is covered by `Content-Digest`.
+    pub(crate) async fn digested(&self, caller: &Caller, limit: u64) -> Result<Bytes, Failure> {
+        if self.length()? > limit {
+            return Err(Failure::new(ProblemKind::TooLarge, ""));
+        }
+        let body = self.body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await?;
+        match caller.covered {
+            Covered::Digest(digest) if Sha256Digest::of(&body) == digest => Ok(body),
+            _ => Err(Failure::new(ProblemKind::Digest, "")),
+        }
+    }
+
+    /// Reads a message: bounded, then checked against its digest, then parsed.
+    pub(crate) async fn message<T: DeserializeOwned>(&self, caller: &Caller) -> Result<(T, Bytes), Failure> {
+        let body = self.digested(caller, MAX_MESSAGE as u64).await?;
+        Ok((parse(&body)?, body))
+    }
+
+    /// A variable component of the path, as it stands there; ids have one spelling, so nothing is decoded.
+    fn component<T: std::str::FromStr>(&self, at: usize) -> Result<T, Failure> {
+        let text = self.head.uri.path().split('/').nth(at).unwrap_or("");
+        text.parse().map_err(|_| Failure::not_found())
+    }
+
+    /// The id behind `/v1/bundles/` or `/v1/inbox/`, or `/v1/links/`.
+    pub(crate) fn id<T: std::str::FromStr>(&self) -> Result<T, Failure> {
+        self.component(3)
+    }
+
+    /// The last component of `/v1/bundles/{bundle}/…/{last}`.
+    pub(crate) fn last<T: std::str::FromStr>(&self) -> Result<T, Failure> {
+        self.component(5)
+    }
+
+    /// `?after=N`, the only query there is.
+    pub(crate) fn after(&self) -> Result<Option<u64>, Failure> {
+        let bad = || Failure::new(ProblemKind::BadRequest, "the only query is after=NUMBER");
+        let Some(query) = self.head.uri.query() else { return Ok(None) };
+        let number = query.strip_prefix("after=").ok_or_else(bad)?;
+        if number.is_empty() || !number.bytes().all(|c| c.is_ascii_digit()) {
+            return Err(bad());
+        }
+        number.parse().map(Some).map_err(|_| bad())
+    }
+}
+
+/// Parses a message; the error names a place and never repeats what was sent.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|e| {
+        Failure::new(ProblemKind::BadRequest, format!("not this route's message, at line {} column {}", e.line(), e.column()))
+    })
+}

@@ -1,0 +1,207 @@
+//! Accounts and devices: who may, and how they came to be.
+
+use pouch_protocol::limits::MAX_PAGE;
+use pouch_protocol::{Account, AccountRole, Accounts, CardMac, JoinResponse, MacedCard, ProblemKind};
+use pouch_statement::{Detached, Device, PublicKey, Sha256Digest, Signed, SignedCard, Timestamp};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::row::{bytes, mailbox, parsed, time, uint};
+use super::{Ledger, LedgerError, Result, int, refuse};
+
+/// The account behind an enrolled device key.
+#[derive(Clone, Copy)]
+pub(crate) struct DeviceAccount {
+    pub(crate) account: i64,
+    pub(crate) mailbox: pouch_statement::MailboxId,
+    pub(crate) role: AccountRole,
+}
+
+/// Somebody who holds a link; everything in it is verified but for the link.
+pub(crate) struct Joiner {
+    pub(crate) admit_sha256: Sha256Digest,
+    /// SHA-256 of the request's body: the same body again gets the same answer.
+    pub(crate) request_sha256: Sha256Digest,
+    pub(crate) card: SignedCard,
+    pub(crate) mac: Option<CardMac>,
+    pub(crate) device: Signed<Device>,
+}
+
+fn role(row: &SqliteRow) -> Result<AccountRole> {
+    match row.try_get("role")? {
+        "owner" => Ok(AccountRole::Owner),
+        "member" => Ok(AccountRole::Member),
+        _ => Err(LedgerError::Damaged("role")),
+    }
+}
+
+fn role_word(role: AccountRole) -> &'static str {
+    match role {
+        AccountRole::Owner => "owner",
+        AccountRole::Member => "member",
+    }
+}
+
+pub(super) fn mac(row: &SqliteRow, column: &'static str) -> Result<CardMac> {
+    let text: &str = row.try_get(column)?;
+    serde_json::from_value(text.into()).map_err(|_| LedgerError::Damaged(column))
+}
+
+pub(super) fn mac_text(mac: &CardMac) -> Result<String> {
+    match serde_json::to_value(mac) {
+        Ok(serde_json::Value::String(text)) => Ok(text),
+        _ => Err(LedgerError::Damaged("mac")),
+    }
+}
+
+/// The columns of an account as [`account`] reads them.
+const ACCOUNT: &str = "SELECT seq, mailbox, name, role, created, used, bundles FROM account WHERE seq = $1";
+const ACCOUNTS: &str =
+    "SELECT seq, mailbox, name, role, created, used, bundles FROM account WHERE seq > $1 ORDER BY seq LIMIT $2";
+
+fn account(row: &SqliteRow, quota: u64) -> Result<Account> {
+    Ok(Account {
+        mailbox: mailbox(row, "mailbox")?,
+        name: parsed(row, "name")?,
+        role: role(row)?,
+        created: time(row, "created")?,
+        used: uint(row, "used")?,
+        quota,
+        bundles: uint(row, "bundles")?,
+    })
+}
+
+impl Ledger {
+    /// Whose device key this is.
+    pub(crate) async fn device(&self, key: &PublicKey) -> Result<Option<DeviceAccount>> {
+        let mut conn = self.readers.acquire().await?;
+        let row = sqlx::query(
+            "SELECT a.seq, a.mailbox, a.role FROM device d JOIN account a ON a.seq = d.account WHERE d.device_key = $1",
+        )
+        .bind(key.as_bytes().as_slice())
+        .fetch_optional(&mut *conn)
+        .await?;
+        row.map(|row| {
+            Ok(DeviceAccount { account: row.try_get("seq")?, mailbox: mailbox(&row, "mailbox")?, role: role(&row)? })
+        })
+        .transpose()
+    }
+
+    pub(crate) async fn account(&self, seq: i64, quota: u64) -> Result<Account> {
+        let mut conn = self.readers.acquire().await?;
+        let row = sqlx::query(ACCOUNT).bind(seq).fetch_one(&mut *conn).await?;
+        account(&row, quota)
+    }
+
+    pub(crate) async fn accounts(&self, after: u64, quota: u64) -> Result<Accounts> {
+        let mut conn = self.readers.acquire().await?;
+        let rows = sqlx::query(ACCOUNTS)
+            .bind(int(after))
+            .bind(i64::from(MAX_PAGE))
+            .fetch_all(&mut *conn)
+            .await?;
+        let next = match rows.last() {
+            Some(last) if rows.len() == MAX_PAGE as usize => Some(uint(last, "seq")?),
+            _ => None,
+        };
+        let accounts = rows.iter().map(|row| account(row, quota)).collect::<Result<_>>()?;
+        Ok(Accounts { accounts, next })
+    }
+
+    /// Account, device and the link's redemption, at once or not at all. Of two who race for a link one wins.
+    pub(crate) async fn join(&self, joiner: &Joiner, now: Timestamp) -> Result<JoinResponse> {
+        let mut tx = self.begin().await?;
+        // The secret is looked up by its hash: how long that takes tells nothing about the secret (attacks.md 41).
+        let link = sqlx::query(
+            "SELECT seq, inviter, expires, card_statement, card_signature, card_mac, request_sha256 FROM link
+             WHERE admit_sha256 = $1",
+        )
+        .bind(joiner.admit_sha256.as_bytes().as_slice())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(link) = link else { return refuse(ProblemKind::LinkSpent, "") };
+        let inviter: Option<i64> = link.try_get("inviter")?;
+        let role = if inviter.is_none() { AccountRole::Owner } else { AccountRole::Member };
+        let answer = JoinResponse { role, inviter: inviter.map(|_| maced_card(&link)).transpose()? };
+        if let Some(before) = link.try_get::<Option<&[u8]>, _>("request_sha256")? {
+            let same = before == joiner.request_sha256.as_bytes();
+            return if same { Ok(answer) } else { refuse(ProblemKind::LinkSpent, "") };
+        }
+        if time(&link, "expires")? <= now {
+            return refuse(ProblemKind::LinkSpent, "");
+        }
+        if joiner.mac.is_some() != inviter.is_some() {
+            return refuse(ProblemKind::BadRequest, "a card's MAC belongs to an invitation, and only to one");
+        }
+        let account = enroll(&mut tx, joiner, role, now).await?;
+        sqlx::query("UPDATE link SET request_sha256 = $1, joiner = $2, joiner_mac = $3 WHERE seq = $4")
+            .bind(joiner.request_sha256.as_bytes().as_slice())
+            .bind(account)
+            .bind(joiner.mac.as_ref().map(mac_text).transpose()?)
+            .bind(link.try_get::<i64, _>("seq")?)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(answer)
+    }
+}
+
+/// The inviter's card of a link.
+pub(super) fn maced_card(row: &SqliteRow) -> Result<MacedCard> {
+    Ok(MacedCard {
+        card: Detached { statement: row.try_get("card_statement")?, signature: row.try_get("card_signature")? },
+        mac: mac(row, "card_mac")?,
+    })
+}
+
+async fn enroll(conn: &mut SqliteConnection, joiner: &Joiner, role: AccountRole, now: Timestamp) -> Result<i64> {
+    let card = joiner.card.card();
+    let fingerprint = joiner.card.fingerprint();
+    let device = joiner.device.body().device_key;
+    let taken = sqlx::query(
+        "SELECT 1 FROM account WHERE mailbox = $1 OR fingerprint = $2
+         UNION ALL SELECT 1 FROM device WHERE device_key = $3",
+    )
+    .bind(card.mailbox.as_bytes().as_slice())
+    .bind(fingerprint.as_bytes().as_slice())
+    .bind(device.as_bytes().as_slice())
+    .fetch_optional(&mut *conn)
+    .await?;
+    if taken.is_some() {
+        return refuse(ProblemKind::Conflict, "mailbox, identity or device key has an account here already");
+    }
+    let detached = joiner.card.detached();
+    let account = sqlx::query(
+        "INSERT INTO account (mailbox, fingerprint, name, role, card_statement, card_signature, created)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
+    )
+    .bind(card.mailbox.as_bytes().as_slice())
+    .bind(fingerprint.as_bytes().as_slice())
+    .bind(card.name.as_str())
+    .bind(role_word(role))
+    .bind(detached.statement)
+    .bind(detached.signature)
+    .bind(int(now.unix()))
+    .fetch_one(&mut *conn)
+    .await?;
+    let seq: i64 = account.try_get("seq")?;
+    let statement = joiner.device.detached();
+    sqlx::query("INSERT INTO device (device_key, account, statement, signature, created) VALUES ($1, $2, $3, $4, $5)")
+        .bind(device.as_bytes().as_slice())
+        .bind(seq)
+        .bind(statement.statement)
+        .bind(statement.signature)
+        .bind(int(now.unix()))
+        .execute(&mut *conn)
+        .await?;
+    Ok(seq)
+}
+
+/// The fingerprint of an account, to compare cards with.
+pub(super) async fn identity(conn: &mut SqliteConnection, account: i64) -> Result<([u8; 32], [u8; 16])> {
+    let row = sqlx::query("SELECT fingerprint, mailbox FROM account WHERE seq = $1")
+        .bind(account)
+        .fetch_one(conn)
+        .await?;
+    Ok((bytes(&row, "fingerprint")?, bytes(&row, "mailbox")?))
+}

@@ -1,0 +1,219 @@
+//! Bundles as their sender sees them: begun, looked at, revoked.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pouch_protocol::limits::{MAX_LISTING, MAX_PAGE};
+use pouch_protocol::{
+    BundleState, BundleStatus, Delivery, DeliveryState, NewBundle, Outbox, ProblemKind, ReceiptMessage,
+};
+use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::row::{BundleRow, Limits, bytes, mailbox, maybe_time, select_bundle, state_word};
+use super::{Ledger, LedgerError, Once, Result, int, refuse};
+
+/// Room that a listing takes for rows, below [`MAX_LISTING`] so that the JSON around them fits too.
+const LISTING_ROOM: usize = MAX_LISTING - MAX_LISTING / 4;
+/// What the JSON of a bundle or of a delivery takes at most, without a receipt.
+const ROW_ROOM: usize = 512;
+
+impl Ledger {
+    /// Begins a bundle. The same values again have no effect.
+    pub(crate) async fn begin_bundle(
+        &self,
+        once: Once,
+        new: &NewBundle,
+        limits: Limits,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin_once(once, now).await?;
+        let outcome = begin(&mut tx, once.account, new, limits, now).await;
+        self.settle(tx, outcome).await
+    }
+
+    pub(crate) async fn bundle(&self, account: i64, id: BundleId, now: Timestamp) -> Result<BundleStatus> {
+        let mut tx = self.read().await?;
+        let bundle = BundleRow::of_sender(&mut tx, id, account).await?;
+        status(&mut tx, &bundle, now, &mut LISTING_ROOM.clone()).await
+    }
+
+    /// One page of what this account sent, newest first.
+    pub(crate) async fn outbox(&self, account: i64, after: Option<u64>, now: Timestamp) -> Result<Outbox> {
+        let mut tx = self.read().await?;
+        let rows = sqlx::query(select_bundle!("WHERE b.sender = $1 AND b.seq < $2 ORDER BY b.seq DESC LIMIT $3"))
+            .bind(account)
+            .bind(after.map_or(i64::MAX, int))
+            .bind(i64::from(MAX_PAGE) + 1)
+            .fetch_all(&mut *tx)
+            .await?;
+        let mut room = LISTING_ROOM;
+        let mut page = Outbox { bundles: Vec::new(), next: None };
+        let mut last = None;
+        for row in &rows {
+            let bundle = BundleRow::read(row)?;
+            let full = page.bundles.len() == MAX_PAGE as usize || room < LISTING_ROOM / 8;
+            if full && last.is_some() {
+                page.next = last;
+                break;
+            }
+            page.bundles.push(status(&mut tx, &bundle, now, &mut room).await?);
+            last = u64::try_from(bundle.seq).ok();
+        }
+        Ok(page)
+    }
+
+    /// Revokes a committed bundle, forgets a pending one; `true` if blobs are to be deleted.
+    pub(crate) async fn delete_bundle(&self, once: Once, id: BundleId, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin_once(once, now).await?;
+        let outcome = async {
+            let bundle = BundleRow::of_sender(&mut tx, id, once.account).await?;
+            match bundle.state(now) {
+                BundleState::Pending => forget(&mut tx, &bundle).await,
+                BundleState::Committed => end(&mut tx, &bundle, BundleState::Revoked, now).await,
+                BundleState::Revoked => Ok(()),
+                _ => refuse(ProblemKind::Gone, ""),
+            }
+        }
+        .await;
+        self.settle(tx, outcome).await
+    }
+}
+
+async fn begin(
+    conn: &mut SqliteConnection,
+    account: i64,
+    new: &NewBundle,
+    limits: Limits,
+    now: Timestamp,
+) -> Result<()> {
+    if let Some(bundle) = BundleRow::find(conn, new.bundle).await? {
+        if bundle.sender != account || bundle.expires != new.expires || bundle.burn != new.burn {
+            return refuse(ProblemKind::Conflict, "there is another bundle of this id");
+        }
+        return match bundle.state(now) {
+            BundleState::Pending | BundleState::Committed => Ok(()),
+            _ => refuse(ProblemKind::Gone, ""),
+        };
+    }
+    if new.expires <= now || new.expires.since(now) > limits.lifetime {
+        return refuse(ProblemKind::BadRequest, "the bundle's end is in the past or beyond the relay's limit");
+    }
+    let counted = sqlx::query("UPDATE account SET bundles = bundles + 1 WHERE seq = $1 AND bundles < $2")
+        .bind(account)
+        .bind(int(limits.account_bundles))
+        .execute(&mut *conn)
+        .await?;
+    if counted.rows_affected() == 0 {
+        return refuse(ProblemKind::Quota, "too many bundles at once");
+    }
+    sqlx::query("INSERT INTO bundle (id, sender, state, created, touched, expires, burn) VALUES ($1, $2, 'pending', $3, $3, $4, $5)")
+        .bind(new.bundle.as_bytes().as_slice())
+        .bind(account)
+        .bind(int(now.unix()))
+        .bind(int(new.expires.unix()))
+        .bind(i64::from(new.burn))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A bundle with its deliveries. `room` bounds the receipts of one answer; those beyond it are left out, not cut.
+async fn status(
+    conn: &mut SqliteConnection,
+    bundle: &BundleRow,
+    now: Timestamp,
+    room: &mut usize,
+) -> Result<BundleStatus> {
+    let rows = sqlx::query(
+        "SELECT a.mailbox, d.released, d.received, d.outcome, d.commitment, d.sealed
+         FROM delivery d JOIN account a ON a.seq = d.account WHERE d.bundle = $1 ORDER BY a.mailbox",
+    )
+    .bind(bundle.seq)
+    .fetch_all(conn)
+    .await?;
+    *room = room.saturating_sub(ROW_ROOM);
+    let deliveries = rows.iter().map(|row| delivery(row, room)).collect::<Result<_>>()?;
+    Ok(BundleStatus {
+        bundle: bundle.id,
+        state: bundle.state(now),
+        created: bundle.created,
+        committed: bundle.committed,
+        expires: bundle.expires,
+        size: bundle.size,
+        burn: bundle.burn,
+        deliveries,
+    })
+}
+
+fn delivery(row: &SqliteRow, room: &mut usize) -> Result<Delivery> {
+    *room = room.saturating_sub(ROW_ROOM);
+    let (released, received) = (maybe_time(row, "released")?, maybe_time(row, "received")?);
+    let receipt = match outcome(row)? {
+        Some(outcome) => {
+            let sealed: &[u8] = row.try_get("sealed")?;
+            let commitment = Sha256Digest::from_bytes(bytes(row, "commitment")?);
+            let left = room.checked_sub(sealed.len().div_ceil(3) * 4);
+            *room = left.unwrap_or(*room);
+            left.map(|_| ReceiptMessage { outcome, commitment, sealed: STANDARD.encode(sealed) })
+        }
+        None => None,
+    };
+    Ok(Delivery { mailbox: mailbox(row, "mailbox")?, state: delivery_state(released, received), released, received, receipt })
+}
+
+pub(super) fn outcome(row: &SqliteRow) -> Result<Option<Outcome>> {
+    match row.try_get::<Option<&str>, _>("outcome")? {
+        None => Ok(None),
+        Some("verified") => Ok(Some(Outcome::Verified)),
+        Some("failed") => Ok(Some(Outcome::Failed)),
+        Some(_) => Err(LedgerError::Damaged("outcome")),
+    }
+}
+
+pub(super) fn delivery_state(released: Option<Timestamp>, received: Option<Timestamp>) -> DeliveryState {
+    match (released, received) {
+        (_, Some(_)) => DeliveryState::Received,
+        (Some(_), None) => DeliveryState::Released,
+        (None, None) => DeliveryState::Waiting,
+    }
+}
+
+/// Takes a bundle's objects away: their rows now, their files when the sweeper finds them doomed. Uploads in flight
+/// stay pending; they settle themselves when they find the bundle closed.
+async fn clear(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
+    for statement in [
+        "DELETE FROM object WHERE bundle = $1",
+        "DELETE FROM envelope WHERE bundle = $1",
+        "UPDATE blob SET state = 'doomed' WHERE bundle = $1 AND state = 'stored'",
+    ] {
+        sqlx::query(statement).bind(bundle.seq).execute(&mut *conn).await?;
+    }
+    super::row::give_space(conn, bundle.sender, bundle.size).await?;
+    sqlx::query("UPDATE account SET bundles = bundles - 1 WHERE seq = $1").bind(bundle.sender).execute(conn).await?;
+    Ok(())
+}
+
+/// Ends a bundle that is pending or committed; its state stays for the retention time.
+pub(super) async fn end(
+    conn: &mut SqliteConnection,
+    bundle: &BundleRow,
+    state: BundleState,
+    now: Timestamp,
+) -> Result<()> {
+    clear(conn, bundle).await?;
+    sqlx::query("UPDATE bundle SET state = $1, ended = $2 WHERE seq = $3")
+        .bind(state_word(state))
+        .bind(int(now.unix()))
+        .bind(bundle.seq)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Forgets a pending bundle as if it had never been begun.
+pub(super) async fn forget(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
+    clear(conn, bundle).await?;
+    sqlx::query("DELETE FROM bundle WHERE seq = $1").bind(bundle.seq).execute(conn).await?;
+    Ok(())
+}

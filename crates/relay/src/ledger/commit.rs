@@ -1,0 +1,109 @@
+//! Commit: everything is there, so the bundle lies in the mailboxes; at once or not at all.
+
+use pouch_protocol::limits::{MAX_PARTS, MAX_RECIPIENTS};
+use pouch_protocol::{BundleState, Commit, ProblemKind, parts_digest};
+use pouch_statement::{Blake3Digest, BundleId, Sha256Digest, Timestamp};
+use sqlx::{Row as _, SqliteConnection};
+
+use super::objects::INDEX;
+use super::row::{BundleRow, bytes, uint};
+use super::{Ledger, Once, Result, int, refuse};
+
+impl Ledger {
+    /// Delivers a bundle. `request_sha256` is the digest of the message: the same again has no effect.
+    pub(crate) async fn commit(
+        &self,
+        once: Once,
+        id: BundleId,
+        commit: &Commit,
+        request_sha256: Sha256Digest,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin_once(once, now).await?;
+        let outcome = deliver(&mut tx, once.account, id, commit, request_sha256, now).await;
+        self.settle(tx, outcome).await
+    }
+}
+
+async fn deliver(
+    conn: &mut SqliteConnection,
+    account: i64,
+    id: BundleId,
+    commit: &Commit,
+    request_sha256: Sha256Digest,
+    now: Timestamp,
+) -> Result<()> {
+    let bundle = BundleRow::of_sender(conn, id, account).await?;
+    if bundle.state(now) == BundleState::Committed {
+        // An answer was lost and the sender asks again.
+        let same = bundle.commit_sha256.as_deref() == Some(request_sha256.as_bytes().as_slice());
+        return if same { Ok(()) } else { refuse(ProblemKind::Conflict, "the bundle is committed") };
+    }
+    let bundle = BundleRow::open_for(conn, id, account, now).await?;
+    let content = check_objects(conn, &bundle, commit).await?;
+    let recipients = check_recipients(conn, &bundle, commit).await?;
+    for recipient in recipients {
+        sqlx::query("INSERT INTO delivery (bundle, account) VALUES ($1, $2)")
+            .bind(bundle.seq)
+            .bind(recipient)
+            .execute(&mut *conn)
+            .await?;
+    }
+    let changed = sqlx::query(
+        "UPDATE bundle SET state = 'committed', committed = $1, content = $2, parts = $3, commit_sha256 = $4
+         WHERE seq = $5 AND state = 'pending'",
+    )
+    .bind(int(now.unix()))
+    .bind(int(content))
+    .bind(i64::from(commit.parts))
+    .bind(request_sha256.as_bytes().as_slice())
+    .bind(bundle.seq)
+    .execute(conn)
+    .await?;
+    if changed.rows_affected() == 1 { Ok(()) } else { refuse(ProblemKind::Conflict, "the bundle is not pending") }
+}
+
+/// All parts 0…N−1 and the index are there and are what the sender says; the bytes of all parts.
+async fn check_objects(conn: &mut SqliteConnection, bundle: &BundleRow, commit: &Commit) -> Result<u64> {
+    let rows = sqlx::query("SELECT number, length, digest FROM object WHERE bundle = $1 ORDER BY number")
+        .bind(bundle.seq)
+        .fetch_all(conn)
+        .await?;
+    let index = rows.first().filter(|row| row.try_get::<i64, _>("number").is_ok_and(|n| n == INDEX));
+    let Some(index) = index else { return refuse(ProblemKind::Conflict, "the index is missing") };
+    if bytes::<32>(index, "digest")? != *commit.index_sha256.as_bytes() {
+        return refuse(ProblemKind::Conflict, "the index is another one");
+    }
+    let mut parts = Vec::with_capacity(rows.len());
+    for (expected, row) in rows.iter().skip(1).enumerate() {
+        if uint(row, "number")? != expected as u64 {
+            return refuse(ProblemKind::Conflict, "a part is missing");
+        }
+        parts.push((uint(row, "length")?, Blake3Digest::from_bytes(bytes(row, "digest")?)));
+    }
+    if parts.is_empty() || commit.parts > MAX_PARTS || parts.len() != commit.parts as usize {
+        return refuse(ProblemKind::Conflict, "the number of parts is another one");
+    }
+    if parts_digest(parts.iter().map(|(length, digest)| (*length, digest))) != commit.parts_sha256 {
+        return refuse(ProblemKind::Conflict, "the parts are other ones");
+    }
+    Ok(parts.iter().map(|(length, _)| length).sum())
+}
+
+/// The envelopes are for exactly the named mailboxes; their accounts.
+async fn check_recipients(conn: &mut SqliteConnection, bundle: &BundleRow, commit: &Commit) -> Result<Vec<i64>> {
+    let rows = sqlx::query(
+        "SELECT a.seq, a.mailbox FROM envelope e JOIN account a ON a.seq = e.account
+         WHERE e.bundle = $1 ORDER BY a.mailbox",
+    )
+    .bind(bundle.seq)
+    .fetch_all(conn)
+    .await?;
+    let named = commit.recipients.iter().map(|mailbox| *mailbox.as_bytes());
+    let put = rows.iter().map(|row| bytes::<16>(row, "mailbox")).collect::<Result<Vec<_>>>()?;
+    // Both ascending and, since the table's are unique, without doubles.
+    if put.is_empty() || put.len() > MAX_RECIPIENTS || !named.eq(put) {
+        return refuse(ProblemKind::Conflict, "the recipients are not those whose envelopes are here");
+    }
+    rows.iter().map(|row| Ok(row.try_get("seq")?)).collect()
+}

@@ -1,0 +1,137 @@
+//! One-time links: made, listed, withdrawn. Redeeming is `Ledger::join`.
+
+use pouch_protocol::{LinkStatus, Links, MacedCard, NewLink, ProblemKind};
+use pouch_statement::{Detached, LinkId, Sha256Digest, SignedCard, Timestamp};
+use sqlx::{Row as _, SqliteConnection};
+
+use super::accounts::{identity, mac, mac_text};
+use super::row::{bytes, time};
+use super::{Ledger, Once, Result, int, refuse};
+
+/// Links that one account may have, open and redeemed; with cards of some 4 KiB they fit into one listing.
+const MAX_LINKS: i64 = 500;
+
+impl Ledger {
+    /// Stores the owner's link in place of an earlier one; `false` if an owner joined.
+    pub(crate) async fn put_owner_link(
+        &self,
+        link: LinkId,
+        admit_sha256: &Sha256Digest,
+        now: Timestamp,
+        expires: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let owner = sqlx::query("SELECT 1 FROM account WHERE role = 'owner'").fetch_optional(&mut *tx).await?;
+        if owner.is_some() {
+            return Ok(false);
+        }
+        sqlx::query("DELETE FROM link WHERE inviter IS NULL").execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO link (id, admit_sha256, created, expires) VALUES ($1, $2, $3, $4)")
+            .bind(link.as_bytes().as_slice())
+            .bind(admit_sha256.as_bytes().as_slice())
+            .bind(int(now.unix()))
+            .bind(int(expires.unix()))
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Makes a link; the same one again has no effect.
+    pub(crate) async fn new_link(&self, once: Once, link: &NewLink, card: &SignedCard, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin_once(once, now).await?;
+        let outcome = insert(&mut tx, once.account, link, card, now).await;
+        self.settle(tx, outcome).await
+    }
+
+    /// Mine that are open, or redeemed and not yet forgotten.
+    pub(crate) async fn links(&self, account: i64, now: Timestamp) -> Result<Links> {
+        let mut conn = self.readers.acquire().await?;
+        let rows = sqlx::query(
+            "SELECT l.id, l.created, l.expires, l.joiner_mac, a.card_statement, a.card_signature
+             FROM link l LEFT JOIN account a ON a.seq = l.joiner
+             WHERE l.inviter = $1 AND (l.joiner IS NOT NULL OR l.expires > $2) ORDER BY l.seq LIMIT $3",
+        )
+        .bind(account)
+        .bind(int(now.unix()))
+        .bind(MAX_LINKS)
+        .fetch_all(&mut *conn)
+        .await?;
+        let links = rows.iter().map(|row| {
+            let statement: Option<String> = row.try_get("card_statement")?;
+            let joiner = match statement {
+                Some(statement) => Some(MacedCard {
+                    card: Detached { statement, signature: row.try_get("card_signature")? },
+                    mac: mac(row, "joiner_mac")?,
+                }),
+                None => None,
+            };
+            Ok(LinkStatus {
+                link: LinkId::from_bytes(bytes(row, "id")?),
+                created: time(row, "created")?,
+                expires: time(row, "expires")?,
+                joiner,
+            })
+        });
+        Ok(Links { links: links.collect::<Result<_>>()? })
+    }
+
+    /// Withdraws an open link, forgets a redeemed one.
+    pub(crate) async fn delete_link(&self, once: Once, link: LinkId, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin_once(once, now).await?;
+        let outcome = delete(&mut tx, once.account, link).await;
+        self.settle(tx, outcome).await
+    }
+}
+
+async fn insert(
+    conn: &mut SqliteConnection,
+    account: i64,
+    link: &NewLink,
+    card: &SignedCard,
+    now: Timestamp,
+) -> Result<()> {
+    let (fingerprint, mailbox) = identity(conn, account).await?;
+    if *card.fingerprint().as_bytes() != fingerprint || *card.card().mailbox.as_bytes() != mailbox {
+        return refuse(ProblemKind::BadRequest, "the link's card is not this account's");
+    }
+    let same = sqlx::query("SELECT inviter, admit_sha256, expires FROM link WHERE id = $1 OR admit_sha256 = $2")
+        .bind(link.link.as_bytes().as_slice())
+        .bind(link.admit_sha256.as_bytes().as_slice())
+        .fetch_optional(&mut *conn)
+        .await?;
+    if let Some(row) = same {
+        let again = row.try_get::<Option<i64>, _>("inviter")? == Some(account)
+            && bytes::<32>(&row, "admit_sha256")? == *link.admit_sha256.as_bytes()
+            && time(&row, "expires")? == link.expires;
+        return if again { Ok(()) } else { refuse(ProblemKind::Conflict, "there is another link of this name") };
+    }
+    let row = sqlx::query("SELECT COUNT(*) AS n FROM link WHERE inviter = $1").bind(account).fetch_one(&mut *conn).await?;
+    if row.try_get::<i64, _>("n")? >= MAX_LINKS {
+        return refuse(ProblemKind::Quota, "too many links; withdraw some");
+    }
+    sqlx::query(
+        "INSERT INTO link (id, inviter, admit_sha256, created, expires, card_statement, card_signature, card_mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(link.link.as_bytes().as_slice())
+    .bind(account)
+    .bind(link.admit_sha256.as_bytes().as_slice())
+    .bind(int(now.unix()))
+    .bind(int(link.expires.unix()))
+    .bind(link.inviter.card.statement.as_str())
+    .bind(link.inviter.card.signature.as_str())
+    .bind(mac_text(&link.inviter.mac)?)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn delete(conn: &mut SqliteConnection, account: i64, link: LinkId) -> Result<()> {
+    let deleted = sqlx::query("DELETE FROM link WHERE id = $1 AND inviter = $2")
+        .bind(link.as_bytes().as_slice())
+        .bind(account)
+        .execute(conn)
+        .await?;
+    if deleted.rows_affected() == 0 { refuse(ProblemKind::NotFound, "") } else { Ok(()) }
+}

@@ -1,0 +1,196 @@
+//! Rows as types: bundles with their state at a given second, and quota.
+
+use pouch_protocol::limits::BURN_LEASE;
+use pouch_protocol::{BundleState, ProblemKind};
+use pouch_statement::{BundleId, MailboxId, Timestamp};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::{LedgerError, Result, int, refuse};
+use crate::clock::at;
+
+/// What the configuration allows, as the ledger's checks need it.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) account_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) account_bundles: u64,
+    pub(crate) lifetime: u64,
+}
+
+pub(super) fn uint(row: &SqliteRow, column: &'static str) -> Result<u64> {
+    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| LedgerError::Damaged(column))
+}
+
+pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<Timestamp> {
+    Ok(at(uint(row, column)?))
+}
+
+pub(super) fn maybe_time(row: &SqliteRow, column: &'static str) -> Result<Option<Timestamp>> {
+    let value: Option<i64> = row.try_get(column)?;
+    value.map(|v| u64::try_from(v).map(at).map_err(|_| LedgerError::Damaged(column))).transpose()
+}
+
+pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<[u8; N]> {
+    let value: &[u8] = row.try_get(column)?;
+    value.try_into().map_err(|_| LedgerError::Damaged(column))
+}
+
+pub(super) fn parsed<T: std::str::FromStr>(row: &SqliteRow, column: &'static str) -> Result<T> {
+    let value: &str = row.try_get(column)?;
+    value.parse().map_err(|_| LedgerError::Damaged(column))
+}
+
+pub(super) fn mailbox(row: &SqliteRow, column: &'static str) -> Result<MailboxId> {
+    Ok(MailboxId::from_bytes(bytes(row, column)?))
+}
+
+/// One bundle.
+pub(super) struct BundleRow {
+    pub(super) seq: i64,
+    pub(super) id: BundleId,
+    pub(super) sender: i64,
+    state: BundleState,
+    pub(super) created: Timestamp,
+    pub(super) committed: Option<Timestamp>,
+    pub(super) expires: Timestamp,
+    pub(super) burn: bool,
+    first_release: Option<Timestamp>,
+    pub(super) size: u64,
+    pub(super) content: u64,
+    pub(super) parts: u64,
+    pub(super) commit_sha256: Option<Vec<u8>>,
+}
+
+/// What [`BundleRow::read`] reads; other queries put their own part before and behind.
+macro_rules! select_bundle {
+    ($tail:literal) => {
+        concat!(
+            "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
+             b.size, b.content, b.parts, b.commit_sha256 FROM bundle b ",
+            $tail
+        )
+    };
+}
+pub(super) use select_bundle;
+
+impl BundleRow {
+    pub(super) fn read(row: &SqliteRow) -> Result<Self> {
+        Ok(Self {
+            seq: row.try_get("seq")?,
+            id: BundleId::from_bytes(bytes(row, "id")?),
+            sender: row.try_get("sender")?,
+            state: match row.try_get("state")? {
+                "pending" => BundleState::Pending,
+                "committed" => BundleState::Committed,
+                "expired" => BundleState::Expired,
+                "burnt" => BundleState::Burnt,
+                "revoked" => BundleState::Revoked,
+                _ => return Err(LedgerError::Damaged("state")),
+            },
+            created: time(row, "created")?,
+            committed: maybe_time(row, "committed")?,
+            expires: time(row, "expires")?,
+            burn: uint(row, "burn")? != 0,
+            first_release: maybe_time(row, "first_release")?,
+            size: uint(row, "size")?,
+            content: uint(row, "content")?,
+            parts: uint(row, "parts")?,
+            commit_sha256: row.try_get("commit_sha256")?,
+        })
+    }
+
+    pub(super) async fn find(conn: &mut SqliteConnection, id: BundleId) -> Result<Option<Self>> {
+        sqlx::query(select_bundle!("WHERE b.id = $1"))
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(conn)
+            .await?
+            .as_ref()
+            .map(Self::read)
+            .transpose()
+    }
+
+    /// The state at `now`: what is over is over from its second on, whether it was swept or not.
+    pub(super) fn state(&self, now: Timestamp) -> BundleState {
+        let lease_over = self.burn && self.first_release.is_some_and(|first| first.plus(BURN_LEASE) <= now);
+        match self.state {
+            BundleState::Pending | BundleState::Committed if self.expires <= now => BundleState::Expired,
+            BundleState::Committed if lease_over => BundleState::Burnt,
+            state => state,
+        }
+    }
+
+    /// The state as the ledger has it.
+    pub(super) fn stored_state(&self) -> BundleState {
+        self.state
+    }
+
+    /// The bundle for its sender, who may be told that it is over.
+    pub(super) async fn of_sender(conn: &mut SqliteConnection, id: BundleId, account: i64) -> Result<Self> {
+        match Self::find(conn, id).await? {
+            Some(bundle) if bundle.sender == account => Ok(bundle),
+            _ => refuse(ProblemKind::NotFound, ""),
+        }
+    }
+
+    /// The bundle for its sender, who wants to add to it.
+    pub(super) async fn open_for(
+        conn: &mut SqliteConnection,
+        id: BundleId,
+        account: i64,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let bundle = Self::of_sender(conn, id, account).await?;
+        match bundle.state(now) {
+            BundleState::Pending => Ok(bundle),
+            BundleState::Committed => refuse(ProblemKind::Conflict, "the bundle is committed"),
+            _ => refuse(ProblemKind::Gone, ""),
+        }
+    }
+}
+
+/// The word of a state in the ledger.
+pub(super) fn state_word(state: BundleState) -> &'static str {
+    match state {
+        BundleState::Pending => "pending",
+        BundleState::Committed => "committed",
+        BundleState::Expired => "expired",
+        BundleState::Burnt => "burnt",
+        BundleState::Revoked => "revoked",
+    }
+}
+
+/// Takes room for `length` bytes from account and relay, or refuses; check and change are one statement each.
+pub(super) async fn take_space(
+    conn: &mut SqliteConnection,
+    account: i64,
+    length: u64,
+    limits: Limits,
+) -> Result<()> {
+    let own = sqlx::query("UPDATE account SET used = used + $1 WHERE seq = $2 AND used + $1 <= $3")
+        .bind(int(length))
+        .bind(account)
+        .bind(int(limits.account_bytes))
+        .execute(&mut *conn)
+        .await?;
+    if own.rows_affected() == 0 {
+        return refuse(ProblemKind::Quota, "the account's quota is used up");
+    }
+    let all = sqlx::query("UPDATE space SET used = used + $1 WHERE id = 1 AND used + $1 <= $2")
+        .bind(int(length))
+        .bind(int(limits.total_bytes))
+        .execute(&mut *conn)
+        .await?;
+    if all.rows_affected() == 0 { refuse(ProblemKind::Quota, "the relay is full") } else { Ok(()) }
+}
+
+/// Gives room back.
+pub(super) async fn give_space(conn: &mut SqliteConnection, account: i64, length: u64) -> Result<()> {
+    sqlx::query("UPDATE account SET used = used - $1 WHERE seq = $2")
+        .bind(int(length))
+        .bind(account)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("UPDATE space SET used = used - $1 WHERE id = 1").bind(int(length)).execute(&mut *conn).await?;
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Objects on their way out: ranges (RFC 9110 §14), and a body that reads from the disk as the client takes it.
+
+use std::fs::File;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{IF_RANGE, RANGE};
+use http_body::{Body, Frame, SizeHint};
+use tokio::task::JoinHandle;
+
+use crate::blob::Blobs;
+
+/// Read at once; this and the one before it, on its way to the socket, are in memory for each download.
+const CHUNK: u64 = 128 << 10;
+
+/// What of an object was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All of it.
+    Whole,
+    /// `first..=last`.
+    Range(u64, u64),
+    /// Bytes that it does not have.
+    Unsatisfiable,
+}
+
+/// Reads `Range` and `If-Range`. One range of bytes; what is malformed or of several ranges is ignored, as RFC 9110
+/// §14.2 allows.
+pub(crate) fn wanted(headers: &HeaderMap, etag: &str, length: u64) -> Wanted {
+    let Some(range) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else { return Wanted::Whole };
+    if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != etag.as_bytes()) {
+        return Wanted::Whole;
+    }
+    parse(range, length).unwrap_or(Wanted::Whole)
+}
+
+fn parse(range: &str, length: u64) -> Option<Wanted> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+        digits.then(|| text.parse::<u64>().unwrap_or(u64::MAX))
+    };
+    let (first, last) = match (first, last) {
+        ("", suffix) => (length.saturating_sub(number(suffix)?), length.saturating_sub(1)),
+        (first, "") => (number(first)?, u64::MAX),
+        (first, last) => (number(first)?, number(last)?),
+    };
+    if first >= length {
+        return Some(Wanted::Unsatisfiable);
+    }
+    (first <= last).then(|| Wanted::Range(first, last.min(length - 1)))
+}
+
+/// A piece of a blob as a response body; the next chunk is read while the client takes the present one.
+pub(crate) struct ObjectBody {
+    blobs: Blobs,
+    file: Arc<File>,
+    offset: u64,
+    /// Not yet asked of the disk.
+    unread: u64,
+    /// Not yet handed out.
+    left: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl ObjectBody {
+    pub(crate) fn new(blobs: Blobs, file: Arc<File>, offset: u64, length: u64) -> Self {
+        let mut body = Self { blobs, file, offset, unread: length, left: length, reading: None };
+        body.read_on();
+        body
+    }
+
+    fn read_on(&mut self) {
+        if self.unread == 0 {
+            return;
+        }
+        let length = self.unread.min(CHUNK);
+        let (blobs, file, offset) = (self.blobs.clone(), Arc::clone(&self.file), self.offset);
+        self.reading = Some(tokio::spawn(async move { blobs.read(file, offset, length as usize).await }));
+        self.offset += length;
+        self.unread -= length;
+    }
+}
+
+impl Body for ObjectBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Some(reading) = self.reading.as_mut() else { return Poll::Ready(None) };
+        let outcome = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other);
+        self.reading = None;
+        let bytes = match outcome {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) | Err(error) => {
+                tracing::error!(%error, "an object cannot be read");
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        self.left -= bytes.len() as u64;
+        self.read_on();
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        for (text, expected) in [
+            ("bytes=0-0", Some(Wanted::Range(0, 0))),
+            ("bytes=5-", Some(Wanted::Range(5, 9))),
+            ("bytes=5-99", Some(Wanted::Range(5, 9))),
+            ("bytes=-3", Some(Wanted::Range(7, 9))),
+            ("bytes=-99", Some(Wanted::Range(0, 9))),
+            ("bytes=10-", Some(Wanted::Unsatisfiable)),
+            ("bytes=99999999999999999999999-", Some(Wanted::Unsatisfiable)),
+            ("bytes=-0", Some(Wanted::Unsatisfiable)),
+            ("bytes=5-4", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=+1-4", None),
+            ("bytes=", None),
+            ("lines=1-2", None),
+        ] {
+            assert_eq!(parse(text, 10), expected, "{text}");
+        }
+        assert_eq!(parse("bytes=0-", 0), Some(Wanted::Unsatisfiable));
+    }
+}

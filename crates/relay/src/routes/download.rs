@@ -1,0 +1,99 @@
+//! What a recipient does: look, release, fetch, say what came of it.
+
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG};
+use http::{HeaderValue, StatusCode};
+use pouch_protocol::limits::MAX_RECEIPT;
+use pouch_protocol::{ProblemKind, ReceiptMessage};
+use pouch_statement::Sha256Digest;
+
+use super::upload::{PartNumber, bundle_id};
+use crate::answer::{Answer, Failure, done, message, object};
+use crate::auth::{Call, Coverage};
+use crate::blob::AGE;
+use crate::ledger::Receipt;
+use crate::object::{ObjectBody, Wanted, wanted};
+
+pub(super) async fn inbox(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let after = call.after()?.unwrap_or(0);
+    message(&call.app.ledger.inbox(caller.account, after, call.now).await?)
+}
+
+pub(super) async fn delivery(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let bundle = bundle_id(&call)?;
+    message(&call.app.ledger.delivery(caller.account, bundle, call.now).await?)
+}
+
+pub(super) async fn release(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let bundle = bundle_id(&call)?;
+    let sealed = call.app.ledger.release(caller.once, bundle, call.now).await?;
+    Ok(object(StatusCode::OK, sealed.into()))
+}
+
+pub(super) async fn receipt(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let bundle = bundle_id(&call)?;
+    let (message, _) = call.message::<ReceiptMessage>(&caller).await?;
+    let sealed = STANDARD
+        .decode(&message.sealed)
+        .map_err(|_| Failure::new(ProblemKind::BadRequest, "a sealed receipt travels as base64"))?;
+    if sealed.len() as u64 > MAX_RECEIPT {
+        return Err(Failure::new(ProblemKind::TooLarge, ""));
+    }
+    if !sealed.starts_with(AGE) {
+        return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
+    }
+    let receipt = Receipt { outcome: message.outcome, commitment: message.commitment, sealed };
+    if call.app.ledger.receive(caller.once, bundle, &receipt, call.now).await? {
+        call.app.wake_sweeper();
+    }
+    done()
+}
+
+pub(super) async fn part(call: Call) -> Answer {
+    let account = call.signed(Coverage::Nothing).await?.account;
+    let bundle = bundle_id(&call)?;
+    let PartNumber(number) = call.last()?;
+    fetch(&call, account, bundle, Some(number)).await
+}
+
+pub(super) async fn index(call: Call) -> Answer {
+    let account = call.signed(Coverage::Nothing).await?.account;
+    let bundle = bundle_id(&call)?;
+    fetch(&call, account, bundle, None).await
+}
+
+async fn fetch(call: &Call, account: i64, bundle: pouch_statement::BundleId, part: Option<u32>) -> Answer {
+    let app = &call.app;
+    let row = app.ledger.object(account, bundle, part, call.now).await?;
+    // The digest names the bytes, so the tag is strong (RFC 9110 §8.8.1).
+    let etag = format!("\"{}\"", Sha256Digest::from_bytes(row.digest));
+    let (status, offset, length) = match wanted(&call.head.headers, &etag, row.length) {
+        Wanted::Whole => (StatusCode::OK, 0, row.length),
+        Wanted::Range(first, last) => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
+        Wanted::Unsatisfiable => return Err(Failure::Range(row.length)),
+    };
+    let file = match app.blobs.open_blob(row.blob).await {
+        Ok(file) => file,
+        // Between the ledger's answer and here its bundle may have ended and the sweeper been at work.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            app.ledger.object(account, bundle, part, app.clock.now()).await?;
+            return Err(Failure::internal(format!("a stored blob is missing: {error}")));
+        }
+        Err(error) => return Err(Failure::internal(error)),
+    };
+    let mut response = object(status, Body::new(ObjectBody::new(app.blobs.clone(), file, offset, length)));
+    let headers = response.headers_mut();
+    headers.insert(ETAG, HeaderValue::from_str(&etag).map_err(Failure::internal)?);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let value = format!("bytes {offset}-{}/{}", offset + length - 1, row.length);
+        headers.insert(CONTENT_RANGE, HeaderValue::from_str(&value).map_err(Failure::internal)?);
+    }
+    Ok(response)
+}

@@ -1,0 +1,91 @@
+//! Joining, links, accounts, the access record.
+
+use pouch_protocol::limits::{MAX_LIFETIME, MAX_MESSAGE};
+use pouch_protocol::{AccountRole, JoinRequest, NewLink, ProblemKind};
+use pouch_statement::{Detached, Device, Sha256Digest, Signed, SignedCard};
+
+use crate::answer::{Answer, Failure, done, message};
+use crate::auth::{Call, Coverage, parse};
+use crate::ledger::Joiner;
+
+fn bad(detail: &'static str) -> Failure {
+    Failure::new(ProblemKind::BadRequest, detail)
+}
+
+/// A card that verifies, is valid now, and names this relay.
+fn card(call: &Call, detached: &Detached) -> Result<SignedCard, Failure> {
+    let card = SignedCard::verify(detached).map_err(|_| bad("the card does not verify"))?;
+    card.check_valid_at(call.now).map_err(|_| bad("the card is not valid now"))?;
+    if card.card().relay == call.app.config.origin { Ok(card) } else { Err(bad("the card names another relay")) }
+}
+
+pub(super) async fn join(call: Call) -> Answer {
+    if call.length()? > MAX_MESSAGE as u64 {
+        return Err(Failure::new(ProblemKind::TooLarge, ""));
+    }
+    let body = call.body.collect(MAX_MESSAGE).await?;
+    let request: JoinRequest = parse(&body)?;
+    let admit: Sha256Digest = request.admit.parse().map_err(|_| bad("admit is 64 hexadecimal characters"))?;
+    let card = card(&call, &request.card)?;
+    let key = card.card().signing_key;
+    let device = Signed::<Device>::verify(request.device.statement.as_bytes(), &request.device.signature, &key)
+        .map_err(|_| bad("the device statement does not verify under the card's key"))?;
+    if device.body().identity != card.fingerprint() {
+        return Err(bad("the device statement is for another identity"));
+    }
+    let joiner = Joiner {
+        admit_sha256: Sha256Digest::of(admit.as_bytes()),
+        request_sha256: Sha256Digest::of(&body),
+        card,
+        mac: request.mac,
+        device,
+    };
+    let answer = call.app.ledger.join(&joiner, call.now).await?;
+    call.attempt.is_by(joiner.card.card().mailbox);
+    message(&answer)
+}
+
+pub(super) async fn new_link(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let (link, _) = call.message::<NewLink>(&caller).await?;
+    if link.expires <= call.now || link.expires.since(call.now) > MAX_LIFETIME {
+        return Err(bad("the link's end is in the past or too far away"));
+    }
+    let card = card(&call, &link.inviter.card)?;
+    call.app.ledger.new_link(caller.once, &link, &card, call.now).await?;
+    done()
+}
+
+pub(super) async fn links(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    message(&call.app.ledger.links(caller.account, call.now).await?)
+}
+
+pub(super) async fn delete_link(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let link = call.id()?;
+    call.app.ledger.delete_link(caller.once, link, call.now).await?;
+    done()
+}
+
+pub(super) async fn account(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    message(&call.app.ledger.account(caller.account, call.app.config.account_bytes).await?)
+}
+
+pub(super) async fn accounts(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    if caller.role != AccountRole::Owner {
+        return Err(Failure::new(ProblemKind::Forbidden, "for the relay's owner"));
+    }
+    let after = call.after()?.unwrap_or(0);
+    message(&call.app.ledger.accounts(after, call.app.config.account_bytes).await?)
+}
+
+pub(super) async fn access(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let after = call.after()?.unwrap_or(0);
+    call.app.access.flush().await;
+    let only = (caller.role != AccountRole::Owner).then_some((caller.account, caller.mailbox));
+    message(&call.app.ledger.access(only, after).await?)
+}

@@ -1,0 +1,127 @@
+//! What a sender does: begin, put, commit, look, revoke.
+
+use std::str::FromStr;
+
+use pouch_protocol::limits::{MAX_ENVELOPE, MAX_INDEX, MAX_PART, MAX_PARTS};
+use pouch_protocol::{Commit, Covered, NewBundle, ProblemKind};
+use pouch_statement::{BundleId, MailboxId, Sha256Digest};
+
+use crate::answer::{Answer, Failure, done, message};
+use crate::auth::{Call, Caller, Coverage};
+use crate::blob::{AGE, BlobName, Hasher};
+use crate::ledger::{Begun, Slot};
+
+/// A part's number as it stands in a path: decimal, no sign, no leading zeros.
+pub(super) struct PartNumber(pub(super) u32);
+
+impl FromStr for PartNumber {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse().ok().filter(|n: &u32| *n < MAX_PARTS && n.to_string() == text).map(Self).ok_or(())
+    }
+}
+
+/// The bundle that the path names, noted for the access record.
+pub(super) fn bundle_id(call: &Call) -> Result<BundleId, Failure> {
+    let id = call.id()?;
+    call.attempt.is_about(id);
+    Ok(id)
+}
+
+pub(super) async fn begin(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let (new, _) = call.message::<NewBundle>(&caller).await?;
+    call.attempt.is_about(new.bundle);
+    call.app.ledger.begin_bundle(caller.once, &new, call.app.limits(), call.now).await?;
+    done()
+}
+
+pub(super) async fn put_part(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Part).await?;
+    let bundle = bundle_id(&call)?;
+    let PartNumber(number) = call.last()?;
+    let Covered::Part(field) = caller.covered else { return Err(Failure::internal("coverage")) };
+    if field.number != number {
+        return Err(Failure::new(ProblemKind::Conflict, "path and pouch-part name different parts"));
+    }
+    let slot = Slot { bundle, part: Some(number), length: field.length, digest: *field.blake3.as_bytes() };
+    store(&call, &caller, slot, MAX_PART, Hasher::blake3()).await
+}
+
+pub(super) async fn put_index(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let bundle = bundle_id(&call)?;
+    let Covered::Digest(digest) = caller.covered else { return Err(Failure::internal("coverage")) };
+    let slot = Slot { bundle, part: None, length: call.length()?, digest: *digest.as_bytes() };
+    store(&call, &caller, slot, MAX_INDEX, Hasher::sha256()).await
+}
+
+/// Pending row → blob → ledger → answer (design.md §4, "Durability order").
+async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Hasher) -> Answer {
+    if slot.length > limit {
+        return Err(Failure::new(ProblemKind::TooLarge, ""));
+    }
+    if slot.length == 0 || call.length()? != slot.length {
+        return Err(Failure::new(ProblemKind::Digest, "content-length is not the announced length"));
+    }
+    let app = &call.app;
+    let name = BlobName::random().map_err(Failure::internal)?;
+    match app.ledger.begin_object(caller.account, &slot, name, app.limits(), call.now).await? {
+        Begun::Same => return done(),
+        Begun::Pending => {}
+    }
+    let outcome = match app.blobs.receive(name, &call.body, slot.length, hasher, slot.digest).await {
+        Ok(()) => {
+            app.ledger.finish_object(caller.account, &slot, name, app.clock.now()).await.map_err(Failure::from)
+        }
+        Err(error) => Err(error.into()),
+    };
+    if outcome.is_err()
+        && let Err(error) = app.ledger.abandon_object(name).await
+    {
+        tracing::error!(%error, "an upload that failed keeps its room until the next start");
+    }
+    // Either may have left a blob to delete: the failed one, or the one that was replaced.
+    app.wake_sweeper();
+    outcome.and_then(|()| done())
+}
+
+pub(super) async fn put_envelope(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let bundle = bundle_id(&call)?;
+    let mailbox: MailboxId = call.last()?;
+    let sealed = call.digested(&caller, MAX_ENVELOPE).await?;
+    if !sealed.starts_with(AGE) {
+        return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
+    }
+    call.app.ledger.put_envelope(caller.account, bundle, mailbox, &sealed, call.app.limits(), call.now).await?;
+    done()
+}
+
+pub(super) async fn commit(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let bundle = bundle_id(&call)?;
+    let (commit, body) = call.message::<Commit>(&caller).await?;
+    call.app.ledger.commit(caller.once, bundle, &commit, Sha256Digest::of(&body), call.now).await?;
+    done()
+}
+
+pub(super) async fn bundle(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let bundle = bundle_id(&call)?;
+    message(&call.app.ledger.bundle(caller.account, bundle, call.now).await?)
+}
+
+pub(super) async fn outbox(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let after = call.after()?;
+    message(&call.app.ledger.outbox(caller.account, after, call.now).await?)
+}
+
+pub(super) async fn delete(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let bundle = bundle_id(&call)?;
+    call.app.ledger.delete_bundle(caller.once, bundle, call.now).await?;
+    call.app.wake_sweeper();
+    done()
+}

@@ -1,0 +1,351 @@
+//! The relay as a whole: opened, served, stopped.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use pouch_statement::Sha256Digest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::access::{self, AccessRecord, AccessWriter};
+use crate::blob::Blobs;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError};
+use crate::connections::{Connection, Connections, Paced, Place};
+use crate::disk::{self, Disk, DiskHook, FolderLock};
+use crate::ledger::{Ledger, LedgerOpenError, Limits};
+use crate::setup::LOCK;
+use crate::tls::{self, TlsError};
+use crate::{routes, sweep};
+
+/// The head of a request, all fields together; also the size of reads from the network (attacks.md 48).
+const MAX_HEAD: usize = 64 << 10;
+/// Fields of a request's head.
+const MAX_FIELDS: usize = 64;
+
+/// Why a relay does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration's values.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No relay was set up there.
+    #[error("{} is no relay's data folder; `pouch relay init` makes one", .0.display())]
+    NotInitialised(PathBuf),
+    /// Another process serves it.
+    #[error("{} is in use by another relay process", .0.display())]
+    Locked(PathBuf),
+    /// The data folder.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Keys or certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerOpenError),
+    /// What an interrupted run left cannot be collected.
+    #[error("what an interrupted run left cannot be collected: {0}")]
+    Recover(String),
+}
+
+/// Why serving ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listening socket.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Where tests reach in: a clock that they move, a disk whose calls they let fail.
+#[derive(Clone)]
+pub struct Seams {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Called before each disk call.
+    pub disk: Option<DiskHook>,
+}
+
+impl Default for Seams {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), disk: None }
+    }
+}
+
+/// What handlers share.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    /// `@authority` and `Host` of every good request.
+    pub(crate) authority: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ledger: Ledger,
+    pub(crate) blobs: Blobs,
+    pub(crate) access: AccessRecord,
+    pub(crate) sweep: Notify,
+    running: Mutex<Option<mpsc::Sender<()>>>,
+    _lock: FolderLock,
+}
+
+impl App {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            account_bytes: self.config.account_bytes,
+            total_bytes: self.config.total_bytes,
+            account_bundles: self.config.account_bundles,
+            lifetime: self.config.lifetime_seconds,
+        }
+    }
+
+    pub(crate) fn wake_sweeper(&self) {
+        self.sweep.notify_one();
+    }
+
+    /// Held by each request that is being answered; `None` once the relay waits for the last of them.
+    pub(crate) fn running(&self) -> Option<mpsc::Sender<()>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// An opened relay: its folder locked, its ledger checked, ready to serve.
+pub struct Relay {
+    app: Arc<App>,
+    writer: AccessWriter,
+    all_answered: mpsc::Receiver<()>,
+    acceptor: TlsAcceptor,
+    pins: Vec<Sha256Digest>,
+}
+
+impl Relay {
+    /// Opens the relay in the configuration's data folder.
+    ///
+    /// # Errors
+    /// No relay there, another process has it, or what is there cannot be trusted.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        Self::open_with(config, Seams::default()).await
+    }
+
+    /// [`Relay::open`] with another clock or disk, for tests.
+    ///
+    /// # Errors
+    /// See [`Relay::open`].
+    pub async fn open_with(config: Config, seams: Seams) -> Result<Self, OpenError> {
+        config.check()?;
+        let data = config.data.clone();
+        if !data.join(crate::config::FILE).is_file() {
+            return Err(OpenError::NotInitialised(data));
+        }
+        let path = data.join(LOCK);
+        let lock = disk::lock(&path)
+            .map_err(|source| OpenError::File { path, source })?
+            .ok_or_else(|| OpenError::Locked(data.clone()))?;
+        let acceptor = TlsAcceptor::from(tls::server_config(&config)?);
+        let pins = tls::pins(&config)?;
+        let ledger = Ledger::open(&config).await?;
+        let blobs = Blobs::open(&data, Disk::new(seams.disk))
+            .map_err(|source| OpenError::File { path: data.clone(), source })?;
+        let (record, writer) = access::channel();
+        let (running, all_answered) = mpsc::channel(1);
+        let app = Arc::new(App {
+            authority: config.origin.authority(),
+            clock: seams.clock,
+            ledger,
+            blobs,
+            access: record,
+            sweep: Notify::new(),
+            running: Mutex::new(Some(running)),
+            config,
+            _lock: lock,
+        });
+        sweep::recover(&app).await.map_err(|error| OpenError::Recover(error.to_string()))?;
+        Ok(Self { app, writer, all_answered, acceptor, pins })
+    }
+
+    /// The pins that links and cards of this relay carry; empty with a certificate of a public authority.
+    #[must_use]
+    pub fn pins(&self) -> &[Sha256Digest] {
+        &self.pins
+    }
+
+    /// The configuration that it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.app.config
+    }
+
+    /// Listens on the configured address; the listener tells which one it got.
+    ///
+    /// # Errors
+    /// The address is taken or not this machine's.
+    pub async fn bind(&self) -> Result<TcpListener, ServeError> {
+        let address = self.app.config.listen;
+        TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+    }
+
+    /// Answers until `shutdown` is done; then requests in flight get time to finish, the access record is written
+    /// out, and the ledger closed. Dropping the future stops at once, as a crash would.
+    ///
+    /// # Errors
+    /// The listener breaks.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        let Self { app, writer, all_answered, acceptor, .. } = self;
+        tracing::info!(origin = %app.config.origin, listen = ?listener.local_addr().ok(), "serving");
+        let mut background = JoinSet::new();
+        background.spawn(sweep::run(Arc::clone(&app)));
+        let record = Arc::clone(&app);
+        background.spawn(async move { writer.run(&record.ledger).await });
+        let server = Server {
+            router: routes::router(Arc::clone(&app)),
+            connections: Connections::new(app.config.connections),
+            acceptor,
+            app: Arc::clone(&app),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        accept(&Arc::new(server), listener, shutdown, &mut tasks, &stopped).await;
+        tracing::info!(connections = tasks.len(), "stopping");
+        let _ = stop.send(true);
+        finish(&app, tasks, all_answered).await;
+        app.access.flush().await;
+        background.shutdown().await;
+        app.ledger.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Lets connections and requests end, and ends those that do not within the configured time.
+async fn finish(app: &App, mut tasks: JoinSet<()>, mut all_answered: mpsc::Receiver<()>) {
+    let ended = async {
+        while tasks.join_next().await.is_some() {}
+        app.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = all_answered.recv().await;
+    };
+    if tokio::time::timeout(app.config.shutdown_timeout(), ended).await.is_err() {
+        tracing::warn!("requests were cut off: they did not end in time");
+        app.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        tasks.shutdown().await;
+    }
+}
+
+struct Server {
+    app: Arc<App>,
+    router: Router,
+    acceptor: TlsAcceptor,
+    connections: Arc<Connections>,
+}
+
+async fn accept(
+    server: &Arc<Server>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+    tasks: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => return,
+            Some(_) = tasks.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Some(place) = server.connections.admit() else {
+                    tracing::warn!("a connection was refused: all places are taken");
+                    continue;
+                };
+                let (server, stopped) = (Arc::clone(server), stopped.clone());
+                tasks.spawn(async move { server.connection(stream, peer, place, stopped).await });
+            }
+            Err(error) => {
+                // Out of descriptors, or a connection that ended before it began: the next one may go well.
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, stopped: watch::Receiver<bool>) {
+        let evicted = Arc::clone(&place.connection);
+        tokio::select! {
+            () = evicted.evicted() => tracing::debug!("a connection made room"),
+            () = self.speak(stream, peer, &place.connection, stopped) => {}
+        }
+    }
+
+    async fn speak(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        connection: &Arc<Connection>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let paced = Paced::new(stream, self.app.config.progress_timeout());
+        let handshake = self.acceptor.accept(paced);
+        let handshake = tokio::time::timeout(self.app.config.handshake_timeout(), handshake);
+        let tls = tokio::select! {
+            outcome = handshake => match outcome {
+                Ok(Ok(tls)) => tls,
+                _ => return tracing::debug!("a TLS handshake failed"),
+            },
+            _ = stopped.wait_for(|stop| *stop) => return,
+        };
+        let router = TowerToHyperService::new(self.router.clone());
+        let connection = Arc::clone(connection);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Arc::clone(&connection));
+            router.call(request)
+        });
+        let mut served = std::pin::pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.app.config.header_timeout())
+                .max_buf_size(MAX_HEAD)
+                .max_headers(MAX_FIELDS)
+                .serve_connection(TokioIo::new(tls), service)
+        );
+        tokio::select! {
+            outcome = served.as_mut() => return debug_end(outcome),
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        served.as_mut().graceful_shutdown();
+        debug_end(served.await);
+    }
+}
+
+fn debug_end(outcome: Result<(), hyper::Error>) {
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,429 @@
+//! A relay over TLS on loopback, people with keys, and a client so plain that it can also do wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request as HttpRequest};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use pouch_protocol::{
+    CardMac, Commit, Covered, Inviter, JoinRequest, Link, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink,
+    PartField, Problem, ProblemKind, Request, SignatureFields, content_digest, parts_digest, route, sign_request,
+};
+use pouch_relay::{Clock, Config, DiskHook, InitOptions, OpenError, Relay, Seams, SystemClock, init};
+use pouch_statement::{
+    Blake3Digest, BundleId, Card, Device, Fingerprint, LinkId, MailboxId, Sha256Digest, Signed, SignedCard,
+    SigningKey, Timestamp,
+};
+use rustls_pki_types::pem::PemObject as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
+
+/// The machine's clock, and a number of seconds more.
+#[derive(Default)]
+pub struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl TestClock {
+    pub fn forward(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub config: Config,
+    pub address: SocketAddr,
+    pub clock: Arc<TestClock>,
+    pub owner_link: Option<Link>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+pub struct Person {
+    pub name: &'static str,
+    pub identity: SigningKey,
+    pub device: SigningKey,
+    pub mailbox: MailboxId,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        assert_eq!(self.status, 200, "{self:?}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn problem(&self) -> ProblemKind {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem.status, self.status);
+        problem.kind().unwrap()
+    }
+
+    pub fn is_done(&self) {
+        assert_eq!((self.status, self.body.as_ref()), (204, &b""[..]), "{self:?}");
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+}
+
+/// A request before it is sent; tests twist it in between.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub method: &'static str,
+    pub path: String,
+    pub query: Option<String>,
+    pub covered: Covered,
+    pub fields: Vec<(&'static str, String)>,
+    pub body: Bytes,
+}
+
+impl Draft {
+    pub fn new(method: &'static str, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), query: None, covered: Covered::Nothing, fields: vec![], body: Bytes::new() }
+    }
+
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new("GET", path)
+    }
+
+    pub fn post<T: Serialize>(path: impl Into<String>, message: &T) -> Self {
+        Self::new("POST", path).bytes(serde_json::to_vec(message).unwrap())
+    }
+
+    pub fn put(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self::new("PUT", path).bytes(body)
+    }
+
+    pub fn bytes(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        let digest = Sha256Digest::of(&self.body);
+        self.covered = Covered::Digest(digest);
+        self.field("content-digest", content_digest(&digest))
+    }
+
+    pub fn part(bundle: BundleId, number: u32, sealed: &Bytes) -> Self {
+        let field =
+            PartField { number, length: sealed.len() as u64, blake3: Blake3Digest::from_bytes(blake3(sealed)) };
+        let mut draft = Self::new("PUT", route::part(bundle, number)).field(PartField::NAME, field.to_value());
+        draft.covered = Covered::Part(field);
+        draft.body = sealed.clone();
+        draft
+    }
+
+    pub fn field(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.retain(|(n, _)| *n != name);
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    pub fn query(mut self, query: &str) -> Self {
+        self.query = Some(query.to_owned());
+        self
+    }
+
+    pub fn signed(self, world: &World, person: &Person) -> Self {
+        let nonce = pouch_statement::random().unwrap();
+        self.signed_at(&world.config.origin.authority(), person, nonce, world.clock.now())
+    }
+
+    pub fn signed_at(self, authority: &str, person: &Person, nonce: [u8; 16], created: Timestamp) -> Self {
+        let request = Request {
+            method: self.method,
+            authority,
+            path: &self.path,
+            query: self.query.as_deref(),
+            covered: self.covered,
+        };
+        let SignatureFields { input, signature } = sign_request(&request, &person.device, nonce, created);
+        self.field("signature-input", input).field("signature", signature)
+    }
+}
+
+pub fn blake3(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// Something that begins like an age file.
+pub fn sealed(filler: u8, length: usize) -> Bytes {
+    let mut out = b"age-encryption.org/v1\n".to_vec();
+    out.resize(length.max(out.len()), filler);
+    out.into()
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|_| {}, None).await
+    }
+
+    /// A relay whose configuration was changed and whose disk is watched.
+    pub async fn with(change: impl FnOnce(&mut Config), disk: Option<DiskHook>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = InitOptions {
+            data: folder.path().join("relay"),
+            origin: format!("https://127.0.0.1:{}", address.port()).parse().unwrap(),
+            listen: address,
+            certificate: None,
+        };
+        let outcome = init(options).await.unwrap();
+        let mut config = outcome.config;
+        config.shutdown_seconds = 3;
+        change(&mut config);
+        let mut world = Self {
+            folder,
+            config,
+            address,
+            clock: Arc::default(),
+            owner_link: Some(outcome.link),
+            running: None,
+        };
+        world.serve(listener, disk).await.unwrap();
+        world
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.config.data.clone()
+    }
+
+    async fn serve(&mut self, listener: TcpListener, disk: Option<DiskHook>) -> Result<(), OpenError> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let relay = Relay::open_with(self.config.clone(), Seams { clock, disk }).await?;
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            relay.serve(listener, async { drop(stopped.await) }).await.unwrap();
+        });
+        self.running = Some((stop, task));
+        Ok(())
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some((stop, task)) = self.running.take() {
+            drop(stop);
+            tokio::time::timeout(Duration::from_secs(20), task).await.expect("the relay stops").unwrap();
+        }
+    }
+
+    /// Stops and starts again on the same folder and port.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.start().await;
+    }
+
+    pub async fn start(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serve(listener, None).await.unwrap();
+    }
+
+    pub async fn tls(&self) -> TlsStream<TcpStream> {
+        let pem = std::fs::read(self.data().join("keys/relay.crt")).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls_pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = rustls_pki_types::ServerName::from(self.address.ip());
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    pub async fn send(&self, draft: Draft) -> Reply {
+        tokio::time::timeout(Duration::from_secs(60), self.try_send(draft)).await.expect("an answer").unwrap()
+    }
+
+    pub async fn try_send(&self, draft: Draft) -> Result<Reply, hyper::Error> {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(self.tls().await)).await?;
+        let task = tokio::spawn(connection);
+        let target = draft.query.as_ref().map_or(draft.path.clone(), |query| format!("{}?{query}", draft.path));
+        let mut request = HttpRequest::builder().method(draft.method).uri(target);
+        if !draft.fields.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", self.config.origin.authority());
+        }
+        for (name, value) in &draft.fields {
+            request = request.header(*name, value);
+        }
+        let response = sender.send_request(request.body(Full::new(draft.body)).unwrap()).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        task.abort();
+        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
+    }
+
+    pub async fn by(&self, person: &Person, draft: Draft) -> Reply {
+        self.send(draft.signed(self, person)).await
+    }
+
+    pub fn card(&self, person: &Person) -> SignedCard {
+        let recipient = format!("age1{}", "q".repeat(20) + &person.name.to_lowercase().replace('\'', "x").replace(' ', "y"));
+        let card = Card {
+            name: person.name.parse().unwrap(),
+            age_recipient: recipient.parse().unwrap(),
+            signing_key: person.identity.public(),
+            relay: self.config.origin.clone(),
+            relay_pins: vec![],
+            mailbox: person.mailbox,
+            serial: 1,
+            created: self.clock.now(),
+            expires: self.clock.now().plus(86_400 * 365),
+        };
+        SignedCard::sign(card, &person.identity).unwrap()
+    }
+
+    pub fn join_request(&self, person: &Person, secret: &LinkSecret, invited: bool) -> JoinRequest {
+        let card = self.card(person);
+        let device = Signed::sign(
+            Device {
+                identity: card.fingerprint(),
+                device_key: person.device.public(),
+                created: self.clock.now(),
+            },
+            &person.identity,
+        )
+        .unwrap();
+        let mac = CardMac::of(&secret.card_key(), LinkRole::Joiner, &card.detached());
+        JoinRequest {
+            admit: Sha256Digest::from_bytes(*secret.admit()).to_string(),
+            card: card.detached(),
+            mac: invited.then_some(mac),
+            device: device.detached(),
+        }
+    }
+
+    /// The owner joins.
+    pub async fn owner(&mut self, name: &'static str) -> Person {
+        let person = Person::new(name);
+        let link = self.owner_link.take().unwrap();
+        assert_eq!(link.inviter, Inviter::Relay);
+        let reply = self.send(Draft::post(route::JOIN, &self.join_request(&person, &link.secret, false))).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        person
+    }
+
+    pub fn new_link(&self, inviter: &Person, secret: &LinkSecret) -> NewLink {
+        let card = self.card(inviter).detached();
+        NewLink {
+            link: LinkId::random().unwrap(),
+            admit_sha256: secret.admit_sha256(),
+            expires: self.clock.now().plus(3600),
+            inviter: MacedCard { mac: CardMac::of(&secret.card_key(), LinkRole::Inviter, &card), card },
+        }
+    }
+
+    /// Somebody is invited and joins.
+    pub async fn member(&self, inviter: &Person, name: &'static str) -> Person {
+        let person = Person::new(name);
+        let secret = LinkSecret::random().unwrap();
+        self.by(inviter, Draft::post(route::LINKS, &self.new_link(inviter, &secret))).await.is_done();
+        let reply = self.send(Draft::post(route::JOIN, &self.join_request(&person, &secret, true))).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        person
+    }
+
+    pub async fn begin(&self, sender: &Person, burn: bool) -> BundleId {
+        let bundle = BundleId::random().unwrap();
+        let new = NewBundle { bundle, expires: self.clock.now().plus(7 * 86_400), burn };
+        self.by(sender, Draft::post(route::BUNDLES, &new)).await.is_done();
+        bundle
+    }
+
+    /// Puts parts, index and envelopes; returns the commit that fits.
+    pub async fn fill(&self, sender: &Person, bundle: BundleId, parts: &[Bytes], to: &[&Person]) -> Commit {
+        for (number, part) in parts.iter().enumerate() {
+            self.by(sender, Draft::part(bundle, number as u32, part)).await.is_done();
+        }
+        let index = sealed(b'i', 4096);
+        self.by(sender, Draft::put(route::index(bundle), index.clone())).await.is_done();
+        for person in to {
+            let draft = Draft::put(route::envelope(bundle, person.mailbox), sealed(b'e', 4096));
+            self.by(sender, draft).await.is_done();
+        }
+        commit_for(parts, &index, to)
+    }
+
+    /// A whole bundle, delivered.
+    pub async fn deliver(&self, sender: &Person, parts: &[Bytes], to: &[&Person], burn: bool) -> BundleId {
+        let bundle = self.begin(sender, burn).await;
+        let commit = self.fill(sender, bundle, parts, to).await;
+        self.by(sender, Draft::post(route::commit(bundle), &commit)).await.is_done();
+        bundle
+    }
+
+    /// All files that hold bytes of objects.
+    pub fn blob_files(&self) -> Vec<PathBuf> {
+        let mut found = vec![];
+        let mut folders = vec![self.data().join("blobs"), self.data().join("staging")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found
+    }
+
+    /// Waits, a bounded time, until as many blob files are left.
+    pub async fn wait_for_blobs(&self, count: usize) {
+        for _ in 0..200 {
+            if self.blob_files().len() == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{} blobs are left, not {count}", self.blob_files().len());
+    }
+}
+
+impl Person {
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            identity: SigningKey::generate().unwrap(),
+            device: SigningKey::generate().unwrap(),
+            mailbox: MailboxId::random().unwrap(),
+        }
+    }
+
+    pub fn fingerprint(&self, world: &World) -> Fingerprint {
+        world.card(self).fingerprint()
+    }
+}
+
+pub fn commit_for(parts: &[Bytes], index: &[u8], to: &[&Person]) -> Commit {
+    let digests: Vec<_> =
+        parts.iter().map(|part| (part.len() as u64, Blake3Digest::from_bytes(blake3(part)))).collect();
+    let mut recipients: Vec<_> = to.iter().map(|person| person.mailbox).collect();
+    recipients.sort();
+    Commit {
+        parts: parts.len() as u32,
+        parts_sha256: parts_digest(digests.iter().map(|(length, digest)| (*length, digest))),
+        index_sha256: Sha256Digest::of(index),
+        recipients,
+    }
+}

@@ -1,0 +1,167 @@
+//! Joining, links, accounts, the access record, and what may be set up twice.
+
+use pouch_protocol::{
+    AccessPage, Account, AccountRole, Accounts, JoinResponse, LinkSecret, Links, ProblemKind, RelayInfo, route,
+};
+use pouch_relay::{InitError, InitOptions, OpenError, Relay, init, new_owner_link};
+use pouch_statement::LinkId;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::harness::{Draft, Person, World, sealed};
+
+#[tokio::test]
+async fn an_owner_joins_invites_and_is_seen() {
+    let mut world = World::new().await;
+    let info: RelayInfo = world.send(Draft::get(route::INFO)).await.json();
+    assert_eq!(info.versions, [1]);
+    let ada = world.owner("Ada").await;
+    let secret = LinkSecret::random().unwrap();
+    let link = world.new_link(&ada, &secret);
+    world.by(&ada, Draft::post(route::LINKS, &link)).await.is_done();
+    // The same again has no effect.
+    world.by(&ada, Draft::post(route::LINKS, &link)).await.is_done();
+    let open: Links = world.by(&ada, Draft::get(route::LINKS)).await.json();
+    assert_eq!((open.links.len(), open.links[0].joiner.is_none()), (1, true));
+
+    let bo = Person::new("Bo");
+    let request = world.join_request(&bo, &secret, true);
+    let joined: JoinResponse = world.send(Draft::post(route::JOIN, &request)).await.json();
+    assert_eq!((joined.role, joined.inviter), (AccountRole::Member, Some(link.inviter.clone())));
+    // The same request, byte for byte, gives the same answer.
+    let again: JoinResponse = world.send(Draft::post(route::JOIN, &request)).await.json();
+    assert_eq!(again.inviter, Some(link.inviter.clone()));
+    let redeemed: Links = world.by(&ada, Draft::get(route::LINKS)).await.json();
+    let joiner = redeemed.links[0].joiner.clone().unwrap();
+    assert_eq!((joiner.card, Some(joiner.mac)), (request.card.clone(), request.mac));
+
+    let account: Account = world.by(&bo, Draft::get(route::ACCOUNT)).await.json();
+    assert_eq!((account.mailbox, account.role, account.used), (bo.mailbox, AccountRole::Member, 0));
+    let all: Accounts = world.by(&ada, Draft::get(route::ACCOUNTS)).await.json();
+    assert_eq!(all.accounts.iter().map(|a| a.mailbox).collect::<Vec<_>>(), [ada.mailbox, bo.mailbox]);
+    assert_eq!(world.by(&bo, Draft::get(route::ACCOUNTS)).await.problem(), ProblemKind::Forbidden);
+
+    // Only its maker can forget it; then it is spent for everybody.
+    let path = route::link(link.link);
+    assert_eq!(world.by(&bo, Draft::new("DELETE", &path)).await.problem(), ProblemKind::NotFound);
+    world.by(&ada, Draft::new("DELETE", &path)).await.is_done();
+    assert_eq!(world.send(Draft::post(route::JOIN, &request)).await.problem(), ProblemKind::LinkSpent);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn joining_asks_for_everything_that_it_must() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let bo = Person::new("Bo");
+    let secret = LinkSecret::random().unwrap();
+    let link = world.new_link(&ada, &secret);
+    world.by(&ada, Draft::post(route::LINKS, &link)).await.is_done();
+    let good = world.join_request(&bo, &secret, true);
+    let other = world.join_request(&Person::new("Eve"), &secret, true);
+    let refused = [
+        (world.join_request(&bo, &LinkSecret::random().unwrap(), true), ProblemKind::LinkSpent),
+        (world.join_request(&bo, &secret, false), ProblemKind::BadRequest),
+        (pouch_protocol::JoinRequest { card: other.card.clone(), ..good.clone() }, ProblemKind::BadRequest),
+        (pouch_protocol::JoinRequest { device: other.device.clone(), ..good.clone() }, ProblemKind::BadRequest),
+        (pouch_protocol::JoinRequest { admit: "x".repeat(64), ..good.clone() }, ProblemKind::BadRequest),
+        (world.join_request(&ada, &secret, true), ProblemKind::Conflict),
+    ];
+    for (request, kind) in refused {
+        assert_eq!(world.send(Draft::post(route::JOIN, &request)).await.problem(), kind, "{request:?}");
+    }
+    // None of them spent the link. Its time does.
+    world.clock.forward(3600);
+    assert_eq!(world.send(Draft::post(route::JOIN, &good)).await.problem(), ProblemKind::LinkSpent);
+    // Somebody else's card is not put into a link.
+    let forged = world.new_link(&bo, &LinkSecret::random().unwrap());
+    assert_eq!(world.by(&ada, Draft::post(route::LINKS, &forged)).await.problem(), ProblemKind::BadRequest);
+    let nobody = route::link(LinkId::random().unwrap());
+    assert_eq!(world.by(&ada, Draft::new("DELETE", nobody)).await.problem(), ProblemKind::NotFound);
+    world.stop().await;
+}
+
+// attacks.md 44 and 61: of many who race for a one-time link exactly one wins.
+#[tokio::test]
+async fn attack_44_a_one_time_link_has_one_winner() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let secret = LinkSecret::random().unwrap();
+    world.by(&ada, Draft::post(route::LINKS, &world.new_link(&ada, &secret))).await.is_done();
+    let racers: Vec<_> = (0..12).map(|_| Person::new("Racer")).collect();
+    let requests = racers.iter().map(|p| world.send(Draft::post(route::JOIN, &world.join_request(p, &secret, true))));
+    let replies = futures_util::future::join_all(requests).await;
+    let won = replies.iter().filter(|reply| reply.status == 200).count();
+    let spent = replies.iter().filter(|r| r.status != 200 && r.problem() == ProblemKind::LinkSpent).count();
+    assert_eq!((won, spent), (1, 11));
+    let all: Accounts = world.by(&ada, Draft::get(route::ACCOUNTS)).await.json();
+    assert_eq!(all.accounts.len(), 2);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn every_attempt_is_in_the_record_and_survives_a_restart() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let (bo, eve) = (world.member(&ada, "Bo").await, world.member(&ada, "Eve").await);
+    let bundle = world.deliver(&bo, &[sealed(1, 100)], &[&ada], false).await;
+    world.by(&eve, Draft::get(route::part(bundle, 0))).await.problem();
+    for _ in 0..5 {
+        world.send(Draft::get("/v1/nothing/%1b[31m")).await.problem();
+        world.send(Draft::get(route::ACCOUNT).query("x=%00")).await.problem();
+    }
+    world.restart().await;
+    let page: AccessPage = world.by(&bo, Draft::get(route::ACCESS)).await.json();
+    // Bo sees what Eve tried on Bo's bundle, and nothing of Eve's own.
+    let eves: Vec<_> = page.records.iter().filter(|r| r.account == Some(eve.mailbox)).collect();
+    assert_eq!(eves.len(), 1);
+    assert_eq!((eves[0].route.as_str(), eves[0].status, eves[0].bundle), (route::PART, 404, Some(bundle)));
+    assert_eq!((eves[0].problem.as_deref(), eves[0].address.as_str()), (Some("not-found"), "127.0.0.1"));
+    let all: AccessPage = world.by(&ada, Draft::get(route::ACCESS)).await.json();
+    let counted = |route: &str| -> u64 {
+        all.records.iter().filter(|r| r.account.is_none() && r.route == route).map(|r| r.count).sum()
+    };
+    assert_eq!((counted("unknown"), counted(route::ACCOUNT)), (5, 5));
+    let text = serde_json::to_string(&all).unwrap();
+    assert!(!text.contains("31m") && !text.contains("%00") && !text.contains("nothing"));
+    // Pages go on where they ended.
+    let last = all.records.last().unwrap().seq;
+    let rest: AccessPage = world.by(&ada, Draft::get(route::ACCESS).query(&format!("after={last}"))).await.json();
+    assert!(rest.records.iter().all(|r| r.seq > last));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn set_up_once_served_once_private_under_any_umask() {
+    let mut world = World::new().await;
+    let options = InitOptions {
+        data: world.data(),
+        origin: world.config.origin.clone(),
+        listen: world.address,
+        certificate: None,
+    };
+    assert!(matches!(init(options.clone()).await, Err(InitError::Initialised(_))));
+    let full = InitOptions { data: world.folder.path().to_owned(), ..options };
+    assert!(matches!(init(full).await, Err(InitError::NotEmpty(_))));
+    assert!(matches!(Relay::open(world.config.clone()).await, Err(OpenError::Locked(_))));
+    assert!(matches!(new_owner_link(&world.config).await, Err(InitError::Locked(_))));
+    // A new owner's link takes the place of the first one, until an owner joined.
+    let lost = world.owner_link.take().unwrap();
+    world.stop().await;
+    world.owner_link = Some(new_owner_link(&world.config).await.unwrap());
+    world.start().await;
+    let late = world.join_request(&Person::new("Late"), &lost.secret, false);
+    assert_eq!(world.send(Draft::post(route::JOIN, &late)).await.problem(), ProblemKind::LinkSpent);
+    let ada = world.owner("Ada").await;
+    world.deliver(&ada, &[sealed(1, 100)], &[&ada], false).await;
+    world.stop().await;
+    assert!(matches!(new_owner_link(&world.config).await, Err(InitError::OwnerJoined)));
+    // attacks.md 60
+    let mut paths = vec![world.data()];
+    while let Some(path) = paths.pop() {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+        if path.is_dir() {
+            paths.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+        }
+    }
+}
