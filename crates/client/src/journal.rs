@@ -111,9 +111,9 @@ pub struct Event {
     /// Bytes of content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Entries.
+    /// Files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entries: Option<u64>,
+    pub files: Option<u64>,
     /// Where verification failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
@@ -136,7 +136,7 @@ impl Event {
             statement_sha256: None,
             sealed_index_sha256: None,
             size: None,
-            entries: None,
+            files: None,
             stage: None,
             detail: None,
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
-use pouch_core::bundle::{self, Kind};
+use pouch_core::bundle::{self, EntryKind, Kind, SealedBundle};
 use pouch_protocol::{BundleState, BundleStatus, DeliveryState, ProblemKind, ReceiptMessage};
 use pouch_statement::{
     BundleId, Detached, Fingerprint, MailboxId, Name, Note, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
@@ -73,8 +73,8 @@ pub struct Sent {
     pub expires: Timestamp,
     /// Bytes of content.
     pub size: u64,
-    /// Entries.
-    pub entries: u64,
+    /// Files.
+    pub files: u64,
     /// Its recipients.
     pub recipients: Vec<Recipient>,
     /// [`Private`], sealed to my own recipient; base64. Absent until everything is sealed.
@@ -112,7 +112,7 @@ impl Sent {
             created: crate::clock::now(),
             expires,
             size: 0,
-            entries: 0,
+            files: 0,
             recipients,
             private: None,
         }
@@ -135,9 +135,12 @@ impl Sent {
         }
     }
 
-    pub(crate) fn keep_private(&mut self, party: &Party, key: &age::Identity, note: Option<&Note>) -> Result<()> {
+    /// Notes what was sealed, and keeps the bundle key sealed to myself.
+    pub(crate) fn describe(&mut self, party: &Party, sealed: &SealedBundle, note: Option<&Note>) -> Result<()> {
+        let files = sealed.index.entries().iter().filter(|e| e.kind != EntryKind::Folder);
+        (self.files, self.size) = files.fold((0, 0), |(count, bytes), e| (count + 1, bytes + e.size()));
         let private = Private {
-            bundle_key: key.expose_secret_string().to_string(),
+            bundle_key: sealed.key.expose_secret_string().to_string(),
             note: note.map(|n| n.as_str().to_owned()),
         };
         let text = Zeroizing::new(serde_json::to_vec(&private).map_err(crate::api::ApiError::Encode)?);

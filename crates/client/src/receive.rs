@@ -312,13 +312,12 @@ pub async fn take(
 ) -> Result<(Placed, ReceiptState)> {
     let Ready { from, opening, .. } = ready;
     let manifest = opening.manifest().clone();
-    let (_, size) = opening.files();
-    let entries = opening.entries().len() as u64;
+    let content = opening.files();
     let placed = place(&mut source, opening, target, watch.as_ref()).await;
     watch.done();
     match placed {
         Ok(placed) => {
-            record(party, &from, &manifest, size, entries, &placed)?;
+            record(party, &from, &manifest, content, &placed)?;
             let receipt = sign_receipt(party, identity, &from, &manifest, Outcome::Verified, None)?;
             Ok((placed, deliver_receipt(party, &source, &from, &manifest, receipt).await?))
         }
@@ -435,8 +434,7 @@ fn record(
     party: &Party,
     from: &Contact,
     manifest: &Signed<Manifest>,
-    size: u64,
-    entries: u64,
+    (files, size): (u64, u64),
     placed: &Placed,
 ) -> Result<()> {
     let detail = match placed {
@@ -445,13 +443,18 @@ fn record(
         Placed::Memory(_) => Some("into memory".into()),
     };
     let event = Event::new(Action::Received, Ended::Done);
-    let event = Event { size: Some(size), entries: Some(entries), detail, ..about(manifest, from, event) };
+    let event = Event { size: Some(size), files: Some(files), detail, ..about(manifest, from, event) };
     party.journal().append(&event)?;
     let body = manifest.body();
     home::private_folder(&party.home.state(RECEIVED))?;
     let seen = ReceivedBefore { manifest: manifest.digest(), revision: body.revision, time: now() };
     home::write_json(&received_path(party, body.bundle), &seen)?;
-    let last = Last { sequence: body.sequence, manifest: manifest.digest() };
+    note_order(party, from, manifest)
+}
+
+/// Remembers the manifest as the last one seen from its sender, if it is.
+fn note_order(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<()> {
+    let last = Last { sequence: manifest.body().sequence, manifest: manifest.digest() };
     Ok(AddressBook::change(&party.home, |book| {
         let contact = book.named_mut(&from.name)?;
         if contact.received.is_none_or(|before| before.sequence < last.sequence) {
@@ -473,6 +476,7 @@ async fn fail(
     let event = Event { stage: error.stage(), detail: Some(error.to_string()), ..failed() };
     party.journal().append(&about(manifest, from, event))?;
     if let Some(stage) = error.stage() {
+        note_order(party, from, manifest)?;
         let receipt = sign_receipt(party, identity, from, manifest, Outcome::Failed, Some(stage))?;
         deliver_receipt(party, source, from, manifest, receipt).await?;
     }

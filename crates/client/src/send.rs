@@ -115,7 +115,7 @@ fn finish(party: &Party, to: &Addressee, sent: &mut Sent, result: &Result<Delive
             event.statement_sha256 = Some(delivered.manifest);
             event.sealed_index_sha256 = Some(delivered.sealed_index);
             event.size = Some(sent.size);
-            event.entries = Some(sent.entries);
+            event.files = Some(sent.files);
         }
         Err(error) => {
             event.outcome = Ended::Failed;
@@ -142,49 +142,75 @@ async fn upload(
     watch: &dyn Watch,
 ) -> Result<Delivered> {
     let bundle = sent.bundle;
-    let Request { content, kind, note, expires, burn, .. } = request;
-    let new = NewBundle { bundle, expires, burn };
-    api.new_bundle(&new).await?;
-    let (sealed, parts) = upload_parts(api, bundle, content, watch).await?;
-    sent.size = sealed.index.entries().iter().map(pouch_core::bundle::Entry::size).sum();
-    sent.entries = sealed.index.entries().len() as u64;
-    sent.keep_private(party, &sealed.key, note.as_ref())?;
-
-    let index = Bytes::from(sealed.sealed_index);
+    let Request { content, burn, note, .. } = request;
+    api.new_bundle(&NewBundle { bundle, expires: sent.expires, burn }).await?;
+    let (mut sealed, parts_sha256) = upload_parts(api, bundle, content, watch).await?;
+    sent.describe(party, &sealed, note.as_ref())?;
+    let index = Bytes::from(std::mem::take(&mut sealed.sealed_index));
     again(|| api.put_index(bundle, index.clone())).await?;
     // From the sequence number to the commit nobody else may send to this contact from here.
     let lock = party.home.lock()?;
-    let terms = |sequence, previous| Terms {
-        bundle,
-        kind,
-        sender: party.fingerprint(),
-        recipient: to.contact.fingerprint(),
-        sequence,
-        previous,
-        revision: 1,
-        created: now(),
-        expires,
-        note,
-    };
-    let manifest = next_manifest(party, &to.contact.name, terms, &sealed.summary, identity)?;
-    let envelope = Bytes::from(seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?);
+    let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
+    let envelope = Bytes::from(envelope);
     let mailbox = to.contact.card().mailbox;
     again(|| api.put_envelope(bundle, mailbox, envelope.clone())).await?;
     let commit = Commit {
         parts: sealed.summary.layout.parts(),
-        parts_sha256: parts,
+        parts_sha256,
         index_sha256: sealed.summary.sealed_index_sha256,
         recipients: vec![mailbox],
     };
     commit_once(api, bundle, &commit, mailbox).await?;
-    record_sent(party, &lock, &to.contact.name, &manifest)?;
-    drop(lock);
-    let delivered = Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 };
-    sent.progress = Progress::Sent;
+    conclude(party, &lock, to, sent, &manifest, &sealed, Progress::Sent)
+}
+
+/// The next manifest for this contact, signed, and the envelope around it. The caller holds the lock.
+fn address(
+    party: &Party,
+    identity: &Identity,
+    to: &Addressee,
+    sent: &Sent,
+    note: Option<Note>,
+    sealed: &SealedBundle,
+) -> Result<(Signed<Manifest>, Vec<u8>)> {
+    let last = AddressBook::load(&party.home)?.named(&to.contact.name)?.sent;
+    let terms = Terms {
+        bundle: sent.bundle,
+        kind: sent.kind,
+        sender: party.fingerprint(),
+        recipient: to.contact.fingerprint(),
+        sequence: last.map_or(1, |l| l.sequence + 1),
+        previous: last.map(|l| l.manifest),
+        revision: 1,
+        created: now(),
+        expires: sent.expires,
+        note,
+    };
+    let manifest = Manifest::new(terms, &sealed.summary).sign(&identity.signing)?;
+    let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;
+    Ok((manifest, envelope))
+}
+
+/// Remembers what was delivered: the next manifest follows this one, and a receipt must name it.
+fn conclude(
+    party: &Party,
+    lock: &Lock,
+    to: &Addressee,
+    sent: &mut Sent,
+    manifest: &Signed<Manifest>,
+    sealed: &SealedBundle,
+    progress: Progress,
+) -> Result<Delivered> {
+    let last = Last { sequence: manifest.body().sequence, manifest: manifest.digest() };
+    AddressBook::change_locked(lock, &party.home, |book| {
+        book.named_mut(&to.contact.name)?.sent = Some(last);
+        Ok(())
+    })?;
+    sent.progress = progress;
     if let Some(recipient) = sent.recipients.first_mut() {
-        recipient.manifest_sha256 = Some(delivered.manifest);
+        recipient.manifest_sha256 = Some(last.manifest);
     }
-    Ok(delivered)
+    Ok(Delivered { manifest: last.manifest, sealed_index: sealed.summary.sealed_index_sha256 })
 }
 
 /// Commits. If the answer is lost, the state of the bundle tells whether it took effect.
@@ -197,27 +223,6 @@ async fn commit_once(api: &RelayApi, bundle: BundleId, commit: &Commit, mailbox:
         }
         other => Ok(other?),
     }
-}
-
-fn next_manifest(
-    party: &Party,
-    to: &Name,
-    terms: impl FnOnce(u64, Option<Sha256Digest>) -> Terms,
-    summary: &pouch_core::bundle::Summary,
-    identity: &Identity,
-) -> Result<Signed<Manifest>> {
-    let book = AddressBook::load(&party.home)?;
-    let last = book.named(to)?.sent;
-    let terms = terms(last.map_or(1, |l| l.sequence + 1), last.map(|l| l.manifest));
-    Ok(Manifest::new(terms, summary).sign(&identity.signing)?)
-}
-
-fn record_sent(party: &Party, lock: &Lock, to: &Name, manifest: &Signed<Manifest>) -> Result<()> {
-    let last = Last { sequence: manifest.body().sequence, manifest: manifest.digest() };
-    Ok(AddressBook::change_locked(lock, &party.home, |book| {
-        book.named_mut(to)?.sent = Some(last);
-        Ok(())
-    })?)
 }
 
 type SealWorker = JoinHandle<std::result::Result<SealedBundle, SealError>>;
@@ -238,17 +243,21 @@ fn seal_in_background(content: Content) -> (mpsc::Receiver<SealedPart>, SealWork
     (queue, worker)
 }
 
+/// Bytes that will be sealed, if they are known before the end.
+fn planned(content: &Content) -> Option<u64> {
+    match content {
+        Content::Tree(scan) => Some(scan.layout().padded_size()),
+        Content::Stream { .. } => None,
+    }
+}
+
 async fn upload_parts(
     api: &RelayApi,
     bundle: BundleId,
     content: Content,
     watch: &dyn Watch,
 ) -> Result<(SealedBundle, Sha256Digest)> {
-    let total = match &content {
-        Content::Tree(scan) => Some(scan.layout().padded_size()),
-        Content::Stream { .. } => None,
-    };
-    watch.stage("sending", total);
+    watch.stage("sending", planned(&content));
     let (mut queue, worker) = seal_in_background(content);
     let mut uploads = FuturesUnordered::new();
     let mut digests = Vec::new();
@@ -321,14 +330,9 @@ fn write_file(
     out: &Path,
     watch: &dyn Watch,
 ) -> Result<Delivered> {
-    let Request { content, kind, note, expires, .. } = request;
-    let bundle = sent.bundle;
-    let total = match &content {
-        Content::Tree(scan) => Some(scan.layout().padded_size()),
-        Content::Stream { .. } => None,
-    };
-    watch.stage("sealing", total);
-    let mut writer = PouchWriter::create(out, bundle)?;
+    let Request { content, note, .. } = request;
+    watch.stage("sealing", planned(&content));
+    let mut writer = PouchWriter::create(out, sent.bundle)?;
     let mut sealer = Sealer::new(content)?;
     let mut part = SealedPart::default();
     while sealer.next_part(&mut part)? {
@@ -336,30 +340,9 @@ fn write_file(
         watch.advance(part.plain_size);
     }
     let sealed = sealer.finish()?;
-    sent.size = sealed.index.entries().iter().map(pouch_core::bundle::Entry::size).sum();
-    sent.entries = sealed.index.entries().len() as u64;
-    sent.keep_private(party, &sealed.key, note.as_ref())?;
+    sent.describe(party, &sealed, note.as_ref())?;
     let lock = party.home.lock()?;
-    let terms = |sequence, previous| Terms {
-        bundle,
-        kind,
-        sender: party.fingerprint(),
-        recipient: to.contact.fingerprint(),
-        sequence,
-        previous,
-        revision: 1,
-        created: now(),
-        expires,
-        note,
-    };
-    let manifest = next_manifest(party, &to.contact.name, terms, &sealed.summary, identity)?;
-    let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;
+    let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
     writer.finish(&sealed.sealed_index, &envelope)?;
-    record_sent(party, &lock, &to.contact.name, &manifest)?;
-    drop(lock);
-    sent.progress = Progress::Carried;
-    if let Some(recipient) = sent.recipients.first_mut() {
-        recipient.manifest_sha256 = Some(manifest.digest());
-    }
-    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 })
+    conclude(party, &lock, to, sent, &manifest, &sealed, Progress::Carried)
 }

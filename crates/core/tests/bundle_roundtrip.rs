@@ -17,7 +17,7 @@ fn a_folder_arrives_as_it_was_and_its_content_stands_at_the_top() {
     let (world, home) = (World::new(), tempfile::tempdir().unwrap());
     let (source, into) = (home.path().join("source"), home.path().join("b7k2"));
     sample_tree(&source);
-    let carried = world.seal_paths(&[source.clone()]);
+    let carried = world.seal_paths(std::slice::from_ref(&source));
     assert_eq!(world.receive_into(&carried, &into).unwrap(), into);
     assert_eq!(snapshot(&source), snapshot(&into));
     // Nothing else: no staging folder is left beside.
@@ -83,7 +83,7 @@ fn content_over_several_parts() {
     std::fs::write(source.join("1"), &noise[..part - 512]).unwrap();
     std::fs::write(source.join("2"), &noise).unwrap();
     std::fs::write(source.join("3"), "end").unwrap();
-    let carried = world.seal_paths(&[source.clone()]);
+    let carried = world.seal_paths(std::slice::from_ref(&source));
     assert_eq!(carried.parts.len(), 3);
     world.receive_into(&carried, &home.path().join("in")).unwrap();
     assert_eq!(snapshot(&source), snapshot(&home.path().join("in")));
@@ -158,7 +158,7 @@ fn a_pouch_file_carries_the_same_bundle() {
     let (world, home) = (World::new(), tempfile::tempdir().unwrap());
     let source = home.path().join("source");
     sample_tree(&source);
-    let carried = world.seal_paths(&[source.clone()]);
+    let carried = world.seal_paths(std::slice::from_ref(&source));
     let path = home.path().join("x.pouch");
     carried.write_pouch(&path);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

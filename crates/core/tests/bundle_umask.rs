@@ -23,7 +23,7 @@ fn attack_60_staging_is_private_under_any_umask() {
     std::fs::write(source.join("d/e/large"), vec![1; FIRST_PART_SIZE as usize + 10]).unwrap();
     std::fs::write(source.join("d/run"), "x").unwrap();
     make_executable(&source.join("d/run"));
-    let carried = world.seal_paths(&[source.clone()]);
+    let carried = world.seal_paths(&[source]);
     assert_eq!(carried.parts.len(), 2);
     for umask in [0o000, 0o022, 0o027, 0o077, 0o277, 0o777] {
         let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));

@@ -31,8 +31,10 @@ use crate::setup::LOCK;
 use crate::tls::{self, TlsError};
 use crate::{routes, sweep};
 
-/// The head of a request, all fields together; also the size of reads from the network (attacks.md 48).
-const MAX_HEAD: usize = 64 << 10;
+/// The head of a request, all fields together (attacks.md 48).
+const MAX_HEAD: usize = 16 << 10;
+/// Read from or written to a connection at once.
+const BUFFER: usize = 64 << 10;
 /// Fields of a request's head.
 const MAX_FIELDS: usize = 64;
 
@@ -331,7 +333,8 @@ impl Server {
             http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(self.app.config.header_timeout())
-                .max_buf_size(MAX_HEAD)
+                .max_buf_size(BUFFER)
+                .max_header_size(MAX_HEAD)
                 .max_headers(MAX_FIELDS)
                 .serve_connection(TokioIo::new(tls), service)
         );

@@ -26,6 +26,16 @@ pub enum Stage {
     Content,
 }
 
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Index => "index",
+            Self::Part => "part",
+            Self::Content => "content",
+        })
+    }
+}
+
 /// What the recipient signs after opening a bundle (docs/format.md, "Receipt").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -66,8 +66,8 @@ fn line(event: &Event) -> String {
     if let Some(peer) = &event.peer {
         text += &format!("  {peer}");
     }
-    if let (Some(entries), Some(bytes)) = (event.entries, event.size) {
-        text += &format!("  {}, {}", many(entries, "entry").replace("entrys", "entries"), size(bytes));
+    if let (Some(files), Some(bytes)) = (event.files, event.size) {
+        text += &format!("  {}, {}", many(files, "file"), size(bytes));
     }
     if event.outcome == Ended::Failed {
         text += "  FAILED";

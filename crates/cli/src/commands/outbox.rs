@@ -1,11 +1,11 @@
 use clap::{Args, Subcommand};
 use pouch_client::outbox::{self, Progress, Sent};
 use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
-use pouch_statement::Outcome;
+use pouch_statement::{Outcome, Stage};
 use serde_json::json;
 
 use crate::run::{Context, Outcome as Done, printing};
-use crate::show::{iso, local, short, size};
+use crate::show::{iso, local, many, short, size};
 
 /// Show what I sent, and the receipts
 #[derive(Args)]
@@ -107,10 +107,10 @@ fn one(id: &str, context: &Context) -> Done {
     context
         .show
         .line(format_args!(
-            "{}\n  {} in {} entries, {on_relay}, until {}",
+            "{}\n  {} in {}, {on_relay}, until {}",
             sent.bundle,
             size(sent.size),
-            sent.entries,
+            many(sent.files, "file"),
             local(sent.expires)
         ))
         .map_err(printing)?;
@@ -120,13 +120,18 @@ fn one(id: &str, context: &Context) -> Done {
             (Some(v), _) if v.outcome == Outcome::Verified => {
                 format!("received and verified, {}; receipt verified", local(v.created))
             }
-            (Some(v), _) => format!("FAILED at the stage {:?}, {}; receipt verified", v.stage, local(v.created)),
+            (Some(v), _) => format!("FAILED{}, {}; receipt verified", at(v.stage), local(v.created)),
             (None, Some(DeliveryState::Released)) => "fetched the envelope; no receipt yet".into(),
             (None, _) => "has not fetched it".to_owned(),
         };
         context.show.line(format_args!("  {:<16} {text}", recipient.name)).map_err(printing)?;
     }
     Ok(())
+}
+
+/// Where a recipient's verification failed.
+pub(super) fn at(stage: Option<Stage>) -> String {
+    stage.map(|s| format!(" at the {s}")).unwrap_or_default()
 }
 
 fn object(context: &Context, sent: &Sent, status: Option<&BundleStatus>) -> Done {
@@ -159,7 +164,7 @@ fn object(context: &Context, sent: &Sent, status: Option<&BundleStatus>) -> Done
             "created": iso(sent.created),
             "expires": iso(sent.expires),
             "size": sent.size,
-            "entries": sent.entries,
+            "files": sent.files,
             "recipients": recipients,
         }))
         .map_err(printing)

@@ -209,7 +209,7 @@ impl Send {
                 "bundle": sent.bundle,
                 "to": self.to,
                 "size": sent.size,
-                "entries": sent.entries,
+                "files": sent.files,
                 "expires": iso(sent.expires),
                 "file": self.out,
             }))
@@ -224,7 +224,7 @@ impl Send {
             .line(format_args!(
                 "sealed {}, {}, until {}; {} runs: {command}",
                 size(sent.size),
-                many(sent.entries, "entry").replace("entrys", "entries"),
+                many(sent.files, "file"),
                 local(sent.expires),
                 self.to,
             ))
@@ -253,7 +253,7 @@ impl Send {
                 Outcome::Failed => {
                     return Err(Failure::Told {
                         code: 4,
-                        text: format!("{} could not verify bundle {}: it failed at a {:?}", recipient.name, short(sent.bundle), verdict.stage),
+                        text: format!("{} could not verify bundle {}: it failed{}", recipient.name, short(sent.bundle), super::outbox::at(verdict.stage)),
                         hint: Some("send it again; if that fails too, the relay's disk is not to be trusted".into()),
                     });
                 }

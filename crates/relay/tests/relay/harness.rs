@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use pouch_protocol::{
 };
 use pouch_relay::{Clock, Config, DiskHook, InitOptions, OpenError, Relay, Seams, SystemClock, init};
 use pouch_statement::{
-    Blake3Digest, BundleId, Card, Device, Fingerprint, LinkId, MailboxId, Sha256Digest, Signed, SignedCard,
+    Blake3Digest, BundleId, Card, Device, LinkId, MailboxId, Sha256Digest, Signed, SignedCard,
     SigningKey, Timestamp,
 };
 use rustls_pki_types::pem::PemObject as _;
@@ -43,13 +43,16 @@ impl TestClock {
     }
 }
 
+/// What stops a relay, and the task that serves it.
+type Running = (Option<oneshot::Sender<()>>, JoinHandle<()>);
+
 pub struct World {
     pub folder: tempfile::TempDir,
     pub config: Config,
     pub address: SocketAddr,
     pub clock: Arc<TestClock>,
     pub owner_link: Option<Link>,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Mutex<Option<Running>>,
 }
 
 pub struct Person {
@@ -198,7 +201,7 @@ impl World {
             address,
             clock: Arc::default(),
             owner_link: Some(outcome.link),
-            running: None,
+            running: Mutex::new(None),
         };
         world.serve(listener, disk).await.unwrap();
         world
@@ -215,15 +218,28 @@ impl World {
         let task = tokio::spawn(async move {
             relay.serve(listener, async { drop(stopped.await) }).await.unwrap();
         });
-        self.running = Some((stop, task));
+        *self.running.lock().unwrap() = Some((Some(stop), task));
         Ok(())
     }
 
     pub async fn stop(&mut self) {
-        if let Some((stop, task)) = self.running.take() {
-            drop(stop);
+        self.begin_stop();
+        let running = self.running.lock().unwrap().take();
+        if let Some((_, task)) = running {
             tokio::time::timeout(Duration::from_secs(20), task).await.expect("the relay stops").unwrap();
         }
+    }
+
+    /// Says stop and does not wait.
+    pub fn begin_stop(&self) {
+        if let Some((stop, _)) = self.running.lock().unwrap().as_mut() {
+            stop.take();
+        }
+    }
+
+    /// After its runtime was shut down there is nothing to stop.
+    pub fn forget_running(&mut self) {
+        self.running.lock().unwrap().take();
     }
 
     /// Stops and starts again on the same folder and port.
@@ -281,7 +297,8 @@ impl World {
     }
 
     pub fn card(&self, person: &Person) -> SignedCard {
-        let recipient = format!("age1{}", "q".repeat(20) + &person.name.to_lowercase().replace('\'', "x").replace(' ', "y"));
+        let name: String = person.name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+        let recipient = format!("age1qqqqqqqqqqqqqqqq{name}");
         let card = Card {
             name: person.name.parse().unwrap(),
             age_recipient: recipient.parse().unwrap(),
@@ -408,10 +425,6 @@ impl Person {
             device: SigningKey::generate().unwrap(),
             mailbox: MailboxId::random().unwrap(),
         }
-    }
-
-    pub fn fingerprint(&self, world: &World) -> Fingerprint {
-        world.card(self).fingerprint()
     }
 }
 

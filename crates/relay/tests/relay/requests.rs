@@ -1,6 +1,7 @@
 //! Requests that are not what they should be: signatures, replays, paths, hosts, methods, and whose it is.
 
 use pouch_protocol::{AccountRole, NewBundle, Outbox, ProblemKind, ReceiptMessage, route};
+use pouch_relay::Clock as _;
 use pouch_statement::{BundleId, LinkId, Outcome, Sha256Digest};
 
 use crate::harness::{Draft, Person, World, commit_for, sealed};
@@ -18,7 +19,7 @@ fn receipt() -> ReceiptMessage {
 fn verbs(id: &str, mailbox: &Person, part: &bytes::Bytes) -> Vec<Draft> {
     let any = BundleId::from_bytes([0; 16]);
     let at = |path: String| path.replace(&any.to_string(), id);
-    let commit = commit_for(&[part.clone()], b"", &[mailbox]);
+    let commit = commit_for(std::slice::from_ref(part), b"", &[mailbox]);
     let mut put_part = Draft::part(any, 0, part);
     put_part.path = at(put_part.path);
     vec![
@@ -43,10 +44,10 @@ async fn attack_40_not_yours_is_not_there_for_every_verb() {
     let ada = world.owner("Ada").await;
     let (bo, eve) = (world.member(&ada, "Bo").await, world.member(&ada, "Eve").await);
     let part = sealed(1, 500);
-    let committed = world.deliver(&ada, &[part.clone()], &[&bo], false).await;
+    let committed = world.deliver(&ada, std::slice::from_ref(&part), &[&bo], false).await;
     let pending = world.begin(&ada, false).await;
-    world.fill(&ada, pending, &[part.clone()], &[&bo]).await;
-    let gone = world.deliver(&ada, &[part.clone()], &[&bo], false).await;
+    world.fill(&ada, pending, std::slice::from_ref(&part), &[&bo]).await;
+    let gone = world.deliver(&ada, std::slice::from_ref(&part), &[&bo], false).await;
     world.by(&ada, Draft::new("DELETE", route::bundle(gone))).await.is_done();
 
     let nothing = BundleId::random().unwrap();
@@ -165,7 +166,7 @@ async fn attack_43_replays_and_redirected_requests() {
     for draft in moved {
         assert_eq!(world.send(draft.clone()).await.problem(), ProblemKind::Signature, "{draft:?}");
     }
-    let elsewhere = Draft::get(route::ACCOUNT).signed_at("evil.example", &ada, [1; 16], pouch_relay::Clock::now(&*world.clock));
+    let elsewhere = Draft::get(route::ACCOUNT).signed_at("evil.example", &ada, [1; 16], world.clock.now());
     assert_eq!(world.send(elsewhere).await.problem(), ProblemKind::Signature);
 
     let delete = Draft::new("DELETE", route::bundle(bundle)).signed(&world, &ada);
