@@ -16,12 +16,7 @@ impl Bar {
     pub(crate) fn new(show: Show) -> Arc<Self> {
         let shown = show.chatty() && on_terminal();
         let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(style("{spinner} {msg} {bytes} {binary_bytes_per_sec}"));
-        if shown {
-            bar.enable_steady_tick(Duration::from_millis(125));
-        }
-        Arc::new(Self(bar))
+        Arc::new(Self(ProgressBar::with_draw_target(None, target)))
     }
 }
 
@@ -41,6 +36,10 @@ impl Watch for Bar {
         self.0.set_position(0);
         self.0.reset_eta();
         self.0.set_message(what);
+        // Only now: before the first stage other things are still being said.
+        if !self.0.is_hidden() {
+            self.0.enable_steady_tick(Duration::from_millis(125));
+        }
     }
 
     fn advance(&self, bytes: u64) {

@@ -7,7 +7,7 @@ use clap::Args;
 use pouch_client::identity::Identity;
 use pouch_client::receive::{self, Order, Placed, Ready, ReceiptState, Source, Target};
 use pouch_client::{Party, Watch as _};
-use pouch_core::bundle::EntryKind;
+use pouch_core::bundle::{Entry, EntryKind};
 use pouch_statement::Name;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -52,6 +52,14 @@ pub(crate) struct Receive {
     /// What to run with --env
     #[arg(last = true, value_name = "CMD", requires = "env")]
     command: Vec<String>,
+}
+
+/// An entry as a row: size and path, or a folder's path with a slash.
+fn row(entry: &Entry) -> String {
+    match entry.kind {
+        EntryKind::Folder => format!("{:>10}  {}/", "", entry.path),
+        EntryKind::File { size: bytes, .. } => format!("{:>10}  {}", size(bytes), entry.path),
+    }
 }
 
 fn variable(text: &str) -> Result<String, String> {
@@ -124,7 +132,7 @@ impl Receive {
         } else if self.env.is_some() {
             Target::Memory
         } else {
-            Target::Folder(self.out.clone().unwrap_or_else(|| PathBuf::from(short(bundle))))
+            Target::Folder(self.out.clone().unwrap_or_else(|| PathBuf::from(format!("./{}", short(bundle)))))
         };
         let bar = Bar::new(context.show);
         let taken = receive::take(party, identity, source, ready, target, bar.clone()).await;
@@ -206,7 +214,7 @@ impl Receive {
         }
         let entries = ready.opening.entries();
         for entry in entries.iter().take(NAMES_SHOWN) {
-            context.show.remark(format_args!("  {:>10}  {}", size(entry.size()), entry.path));
+            context.show.remark(format_args!("  {}", row(entry)));
         }
         if entries.len() > NAMES_SHOWN {
             context.show.remark(format_args!("  and {} more", count((entries.len() - NAMES_SHOWN) as u64)));
@@ -233,7 +241,7 @@ impl Receive {
             let object = json!({ "type": "entry", "path": entry.path.as_str(), "kind": kind, "size": entry.size() });
             context.show.object(&object).map_err(printing)?;
             context.show.essence(&entry.path).map_err(printing)?;
-            context.show.line(format_args!("{:>10}  {}", size(entry.size()), entry.path)).map_err(printing)?;
+            context.show.line(row(entry)).map_err(printing)?;
         }
         Ok(())
     }

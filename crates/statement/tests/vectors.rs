@@ -1,0 +1,101 @@
+//! The statements' bytes are pinned by tests/vectors/statements.json: what is read today must be read tomorrow.
+//!
+//! `POUCH_WRITE_VECTORS=1` writes the file anew; a diff of it is a change of format.
+#![allow(clippy::unwrap_used)]
+
+use pouch_statement::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct Vectors {
+    /// Seed of the signing key, 32 times this byte.
+    signing_seed: u8,
+    signing_key: String,
+    age_recipient: String,
+    fingerprint: Fingerprint,
+    words: String,
+    id: BundleId,
+    card: Pinned,
+    device: Pinned,
+    receipt: Pinned,
+    failed_receipt: Pinned,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug)]
+struct Pinned {
+    statement: String,
+    signature: String,
+    sha256: Sha256Digest,
+}
+
+fn pinned<T>(signed: &Signed<T>) -> Pinned {
+    let Detached { statement, signature } = signed.detached();
+    Pinned { statement, signature, sha256: signed.digest() }
+}
+
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+const SEED: u8 = 7;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix(seconds).unwrap()
+}
+
+fn make() -> Vectors {
+    let key = SigningKey::from_seed(&[SEED; 32]);
+    let device = SigningKey::from_seed(&[8; 32]);
+    let card = Card {
+        name: "ada".parse().unwrap(),
+        age_recipient: RECIPIENT.parse().unwrap(),
+        signing_key: key.public(),
+        relay: "https://pouch.acme.example".parse().unwrap(),
+        relay_pins: vec![Sha256Digest::of(b"present"), Sha256Digest::of(b"next")],
+        mailbox: MailboxId::from_bytes([0x11; 16]),
+        serial: 1,
+        created: at(1_700_000_000),
+        expires: at(1_800_000_000),
+    };
+    let fingerprint = card.fingerprint();
+    let receipt = Receipt {
+        bundle: BundleId::from_bytes(*b"0123456789abcdef"),
+        manifest_sha256: Sha256Digest::of(b"manifest"),
+        sender: Fingerprint::from_bytes([0x22; 32]),
+        recipient: fingerprint,
+        outcome: Outcome::Verified,
+        stage: None,
+        created: at(1_700_000_100),
+    };
+    let failed = Receipt { outcome: Outcome::Failed, stage: Some(Stage::Part), ..receipt.clone() };
+    let enrolled = Device { identity: fingerprint, device_key: device.public(), created: at(1_700_000_000) };
+    Vectors {
+        signing_seed: SEED,
+        signing_key: key.public().to_string(),
+        age_recipient: RECIPIENT.to_owned(),
+        fingerprint,
+        words: fingerprint.words(),
+        id: receipt.bundle,
+        card: pinned(SignedCard::sign(card, &key).unwrap().statement()),
+        device: pinned(&Signed::sign(enrolled, &key).unwrap()),
+        receipt: pinned(&Signed::sign(receipt, &key).unwrap()),
+        failed_receipt: pinned(&Signed::sign(failed, &key).unwrap()),
+    }
+}
+
+#[test]
+fn statements_are_what_they_were() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/statements.json");
+    let made = make();
+    if std::env::var_os("POUCH_WRITE_VECTORS").is_some() {
+        std::fs::write(path, serde_json::to_string_pretty(&made).unwrap() + "\n").unwrap();
+    }
+    let stored: Vectors = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(stored, made);
+    let key: PublicKey = stored.signing_key.parse().unwrap();
+    let Pinned { statement, signature, .. } = stored.card;
+    assert_eq!(SignedCard::verify(&Detached { statement, signature }).unwrap().fingerprint(), stored.fingerprint);
+    Signed::<Device>::verify(stored.device.statement.as_bytes(), &stored.device.signature, &key).unwrap();
+    for receipt in [stored.receipt, stored.failed_receipt] {
+        Signed::<Receipt>::verify(receipt.statement.as_bytes(), &receipt.signature, &key).unwrap();
+        // attacks.md 26: a receipt is no device statement, whatever it says.
+        assert!(Signed::<Device>::verify(receipt.statement.as_bytes(), &receipt.signature, &key).is_err());
+    }
+}
