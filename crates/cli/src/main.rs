@@ -8,6 +8,7 @@ mod prompt;
 mod progress;
 mod run;
 mod show;
+mod signals;
 
 use std::process::ExitCode;
 

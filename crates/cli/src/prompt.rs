@@ -1,7 +1,7 @@
 //! Asking: passphrases, links and secrets, on a terminal or from where the caller says. Never from arguments or variables.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::{Command, Stdio};
 
 use pouch_client::identity::IdentityError;
@@ -9,9 +9,10 @@ use pouch_core::age::Passphrase;
 use zeroize::Zeroizing;
 
 use crate::args::Global;
+use crate::signals;
 
 /// The longest secret that is read as one line, in bytes.
-const MAX_LINE: u64 = 64 << 10;
+const MAX_LINE: usize = 4 << 10;
 
 /// Where the passphrase comes from.
 pub(crate) struct Asker<'a>(pub(crate) &'a Global);
@@ -20,22 +21,39 @@ fn refuse(text: impl Into<String>) -> IdentityError {
     IdentityError::NoPassphrase(text.into())
 }
 
-fn first_line(from: impl io::Read) -> io::Result<Zeroizing<String>> {
-    let mut line = Zeroizing::new(String::new());
-    BufReader::new(from.take(MAX_LINE)).read_line(&mut line)?;
-    let end = line.trim_end_matches(['\n', '\r']).len();
-    line.truncate(end);
-    Ok(line)
+/// The first line, read byte by byte: nothing behind it is taken, and no buffer keeps a copy of a secret.
+fn first_line(from: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+    let mut byte = Zeroizing::new([0u8; 1]);
+    loop {
+        match from(byte.as_mut()) {
+            Ok(0) => break,
+            Ok(_) if *byte == [b'\n'] => break,
+            Ok(_) if line.len() == MAX_LINE => return Err(io::Error::other("the line is too long")),
+            Ok(_) => line.extend_from_slice(byte.as_ref()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    let text = std::str::from_utf8(&line).map_err(|_| io::Error::other("not UTF-8"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn line_of(mut from: impl io::Read) -> io::Result<Zeroizing<String>> {
+    first_line(&mut |byte| from.read(byte))
 }
 
 impl Asker<'_> {
     fn from_elsewhere(&self) -> Option<io::Result<Zeroizing<String>>> {
         let global = self.0;
         if let Some(path) = &global.passphrase_file {
-            return Some(File::open(path).and_then(first_line));
+            return Some(File::open(path).and_then(line_of));
         }
         if let Some(fd) = global.passphrase_fd {
-            return Some(File::open(format!("/proc/self/fd/{fd}")).and_then(first_line));
+            return Some(File::open(format!("/proc/self/fd/{fd}")).and_then(line_of));
         }
         global.passphrase_command.as_deref().map(from_command)
     }
@@ -71,7 +89,7 @@ impl Asker<'_> {
 fn from_command(command: &str) -> io::Result<Zeroizing<String>> {
     let mut child = Command::new("sh").arg("-c").arg(command).stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
     let line = match child.stdout.take() {
-        Some(out) => first_line(out),
+        Some(out) => line_of(out),
         None => Err(io::Error::other("no output")),
     };
     let status = child.wait()?;
@@ -85,12 +103,15 @@ pub(crate) fn can_prompt() -> bool {
 
 /// Asks on the terminal without showing what is typed.
 pub(crate) fn hidden(question: &str) -> io::Result<Zeroizing<String>> {
-    rpassword::prompt_password(question).map(Zeroizing::new)
+    signals::at_prompt(|| rpassword::prompt_password(question)).map(Zeroizing::new)
 }
 
 /// A secret of one line: asked on a terminal if standard input is one, otherwise the first line of standard input.
 pub(crate) fn secret_line(question: &str) -> io::Result<Zeroizing<String>> {
-    if io::stdin().is_terminal() && can_prompt() { hidden(question) } else { first_line(io::stdin().lock()) }
+    if io::stdin().is_terminal() && can_prompt() {
+        return hidden(question);
+    }
+    first_line(&mut |byte| Ok(rustix::io::read(rustix::stdio::stdin(), byte)?))
 }
 
 /// A secret of any bytes from standard input, or a line from the terminal.
@@ -99,20 +120,27 @@ pub(crate) fn secret_bytes(question: &str, limit: usize) -> io::Result<Zeroizing
         return hidden(question).map(|line| Zeroizing::new(line.as_bytes().to_vec()));
     }
     // Filled in place, so that no copy of the secret stays behind in memory that grew.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
-    io::stdin().lock().take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
+    let mut bytes = Zeroizing::new(vec![0u8; limit + 1]);
+    let mut length = 0;
+    while let Some(room) = bytes.get_mut(length..).filter(|room| !room.is_empty()) {
+        match rustix::io::read(rustix::stdio::stdin(), room) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if length > limit {
         return Err(io::Error::other(format!("a secret has at most {limit} bytes; send larger things as files")));
     }
+    bytes.truncate(length);
     Ok(bytes)
 }
 
 /// Asks on the terminal, showing what is typed.
 pub(crate) fn visible(question: &str) -> io::Result<String> {
-    use std::io::Write as _;
     let mut tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty")?;
     tty.write_all(question.as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(tty.take(MAX_LINE)).read_line(&mut line)?;
+    let line = signals::at_prompt(|| line_of(&mut tty))?;
     Ok(line.trim().to_owned())
 }

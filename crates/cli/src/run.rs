@@ -14,7 +14,7 @@ use pouch_statement::Escaped;
 use crate::args::{Cli, Global};
 use crate::prompt::Asker;
 use crate::show::{Show, complain};
-use crate::{commands, exit};
+use crate::{commands, exit, signals};
 
 /// How long an interrupted transfer may take to clean up after itself.
 const CLEANUP: Duration = Duration::from_secs(10);
@@ -119,37 +119,12 @@ impl Context {
         let result = runtime.block_on(async {
             tokio::select! {
                 result = work => result,
-                () = signal() => {
-                    // A second signal does not wait for the cleaning up.
-                    std::thread::spawn(abort_on_signal);
-                    Err(Error::Interrupted.into())
-                }
+                () = signals::first() => Err(Error::Interrupted.into()),
             }
         });
         runtime.shutdown_timeout(CLEANUP);
+        signals::no_longer_awaited();
         result
-    }
-}
-
-fn abort_on_signal() {
-    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        runtime.block_on(signal());
-        std::process::exit(exit::INTERRUPTED.into());
-    }
-}
-
-/// Done when SIGINT, SIGTERM or SIGHUP comes.
-pub(crate) async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut int), Ok(mut term), Ok(mut hup)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-        _ = hup.recv() => {}
     }
 }
 

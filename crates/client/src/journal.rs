@@ -151,6 +151,40 @@ impl Event {
     }
 }
 
+/// An attempt under way. It is journaled when it ends, and when it is interrupted (dropped) before that.
+pub(crate) struct Attempt<'a> {
+    journal: Journal,
+    open: Option<&'a Event>,
+}
+
+impl<'a> Attempt<'a> {
+    /// Begins an attempt; `event` is what is known of it now.
+    pub(crate) fn begin(journal: Journal, event: &'a Event) -> Self {
+        Self { journal, open: Some(event) }
+    }
+
+    /// Journals how it ended.
+    pub(crate) fn conclude(mut self, event: &Event) -> Result<(), JournalError> {
+        self.open = None;
+        self.journal.append(event)
+    }
+
+    /// Ends without a record: another one follows that says more.
+    pub(crate) fn pass(mut self) {
+        self.open = None;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(event) = self.open {
+            let event = Event { outcome: Ended::Failed, detail: Some("interrupted".into()), ..event.clone() };
+            // Nobody is left to tell of an error; `log verify` notices a journal that cannot be written.
+            let _ = self.journal.append(&event);
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {

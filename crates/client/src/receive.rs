@@ -25,7 +25,7 @@ use crate::contacts::{AddressBook, Contact, Last};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::identity::Identity;
-use crate::journal::{Action, Ended, Event};
+use crate::journal::{Action, Attempt, Ended, Event};
 use crate::party::Party;
 use crate::send::again;
 use crate::watch::Watch;
@@ -230,25 +230,45 @@ fn received_path(party: &Party, bundle: BundleId) -> PathBuf {
 /// # Errors
 /// Whatever is not as it must be.
 pub async fn open(party: &Party, identity: &Identity, source: &mut Source<'_>) -> Result<Ready> {
-    let bundle = source.bundle();
-    let envelope = source.envelope().await?;
-    let (from, verified) = match verify(party, identity, bundle, &envelope) {
-        Ok(verified) => verified,
-        Err(error) => {
-            // The sender is not known to be the sender: nothing leaves, the journal has it.
-            let event = Event { bundle: Some(bundle), detail: Some(error.to_string()), ..failed() };
-            party.journal().append(&event)?;
-            return Err(error);
+    let event = Event { bundle: Some(source.bundle()), ..failed() };
+    let attempt = Attempt::begin(party.journal(), &event);
+    match look_inside(party, identity, source).await {
+        Ok(ready) => {
+            // `take` goes on from here, or the caller only wanted to look.
+            attempt.pass();
+            Ok(ready)
         }
-    };
-    let manifest = verified.manifest().clone();
-    let index = source.index(manifest.body().sealed_index_size).await?;
-    match verified.open_index(&index) {
-        Ok(opening) => Ok(Ready { order: order(&from, &manifest), from, opening }),
-        Err(error) => {
+        Err(Refusal::Unsigned(error)) => {
+            // The sender is not known to be the sender: nothing leaves, the journal has it.
+            attempt.conclude(&Event { detail: Some(error.to_string()), ..event.clone() })?;
+            Err(error)
+        }
+        Err(Refusal::Signed(from, manifest, error)) => {
+            attempt.pass();
             fail(party, identity, source, &from, &manifest, &error).await?;
             Err(error.into())
         }
+    }
+}
+
+/// Why a bundle was not opened: before its manifest was verified, or after.
+enum Refusal {
+    Unsigned(Error),
+    Signed(Box<Contact>, Box<Signed<Manifest>>, OpenError),
+}
+
+async fn look_inside(
+    party: &Party,
+    identity: &Identity,
+    source: &mut Source<'_>,
+) -> std::result::Result<Ready, Refusal> {
+    let envelope = source.envelope().await.map_err(Refusal::Unsigned)?;
+    let (from, verified) = verify(party, identity, source.bundle(), &envelope).map_err(Refusal::Unsigned)?;
+    let manifest = verified.manifest().clone();
+    let index = source.index(manifest.body().sealed_index_size).await.map_err(Refusal::Unsigned)?;
+    match verified.open_index(&index) {
+        Ok(opening) => Ok(Ready { order: order(&from, &manifest), from, opening }),
+        Err(error) => Err(Refusal::Signed(Box::new(from), Box::new(manifest), error)),
     }
 }
 
@@ -313,20 +333,23 @@ pub async fn take(
     let Ready { from, opening, .. } = ready;
     let manifest = opening.manifest().clone();
     let content = opening.files();
+    let event = about(&manifest, &from, failed());
+    let attempt = Attempt::begin(party.journal(), &event);
     let placed = place(&mut source, opening, target, watch.as_ref()).await;
     watch.done();
     match placed {
         Ok(placed) => {
-            record(party, &from, &manifest, content, &placed)?;
+            record(party, attempt, &from, &manifest, content, &placed)?;
             let receipt = sign_receipt(party, identity, &from, &manifest, Outcome::Verified, None)?;
             Ok((placed, deliver_receipt(party, &source, &from, &manifest, receipt).await?))
         }
         Err(Error::Open(error)) => {
+            attempt.pass();
             fail(party, identity, &source, &from, &manifest, &error).await?;
             Err(error.into())
         }
         Err(error) => {
-            party.journal().append(&about(&manifest, &from, Event { detail: Some(error.to_string()), ..failed() }))?;
+            attempt.conclude(&Event { detail: Some(error.to_string()), ..event.clone() })?;
             Err(error)
         }
     }
@@ -432,6 +455,7 @@ async fn feed_from_file(
 /// Journals a received bundle, and remembers it so that an older revision is told from it.
 fn record(
     party: &Party,
+    attempt: Attempt<'_>,
     from: &Contact,
     manifest: &Signed<Manifest>,
     (files, size): (u64, u64),
@@ -444,7 +468,7 @@ fn record(
     };
     let event = Event::new(Action::Received, Ended::Done);
     let event = Event { size: Some(size), files: Some(files), detail, ..about(manifest, from, event) };
-    party.journal().append(&event)?;
+    attempt.conclude(&event)?;
     let body = manifest.body();
     home::private_folder(&party.home.state(RECEIVED))?;
     let seen = ReceivedBefore { manifest: manifest.digest(), revision: body.revision, time: now() };

@@ -21,7 +21,7 @@ use crate::contacts::{AddressBook, Contact, Last, Verified};
 use crate::error::{Error, Result};
 use crate::home::Lock;
 use crate::identity::Identity;
-use crate::journal::{Action, Ended, Event};
+use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{Progress, Recipient, Sent};
 use crate::party::Party;
 use crate::transport::TransportError;
@@ -94,9 +94,11 @@ pub async fn send(
     }
     let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
     sent.store(party)?;
+    let event = begun(&to, sent.bundle);
+    let attempt = Attempt::begin(party.journal(), &event);
     let result = upload(party, api, identity, request, &to, &mut sent, watch.as_ref()).await;
     watch.done();
-    finish(party, &to, &mut sent, &result)?;
+    finish(party, attempt, &event, &sent, &result)?;
     if let Err(error) = result {
         // Best effort: the relay forgets what was never committed in any case.
         let _ = api.delete_bundle(sent.bundle).await;
@@ -106,24 +108,35 @@ pub async fn send(
     Ok(sent)
 }
 
+fn begun(to: &Addressee, bundle: BundleId) -> Event {
+    let event = Event { bundle: Some(bundle), ..Event::new(Action::Sent, Ended::Done) };
+    event.with_peer(&to.contact.name, to.contact.fingerprint())
+}
+
 /// Journals the attempt, then stores the state: a record comes before any word of success.
-fn finish(party: &Party, to: &Addressee, sent: &mut Sent, result: &Result<Delivered>) -> Result<()> {
-    let mut event = Event::new(Action::Sent, Ended::Done).with_peer(&to.contact.name, to.contact.fingerprint());
-    event.bundle = Some(sent.bundle);
+fn finish(
+    party: &Party,
+    attempt: Attempt<'_>,
+    begun: &Event,
+    sent: &Sent,
+    result: &Result<Delivered>,
+) -> Result<()> {
+    let event = begun.clone();
     match result {
         Ok(delivered) => {
-            event.statement_sha256 = Some(delivered.manifest);
-            event.sealed_index_sha256 = Some(delivered.sealed_index);
-            event.size = Some(sent.size);
-            event.files = Some(sent.files);
+            attempt.conclude(&Event {
+                statement_sha256: Some(delivered.manifest),
+                sealed_index_sha256: Some(delivered.sealed_index),
+                size: Some(sent.size),
+                files: Some(sent.files),
+                ..event
+            })?;
+            sent.store(party)
         }
         Err(error) => {
-            event.outcome = Ended::Failed;
-            event.detail = Some(error.to_string());
+            Ok(attempt.conclude(&Event { outcome: Ended::Failed, detail: Some(error.to_string()), ..event })?)
         }
     }
-    party.journal().append(&event)?;
-    if result.is_ok() { sent.store(party) } else { Ok(()) }
 }
 
 /// The digests that the journal keeps of a delivery.
@@ -315,9 +328,11 @@ pub fn send_to_file(
 ) -> Result<Sent> {
     let to = addressee(party, &request.to)?;
     let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
+    let event = begun(&to, sent.bundle);
+    let attempt = Attempt::begin(party.journal(), &event);
     let result = write_file(party, identity, request, &to, &mut sent, out, watch);
     watch.done();
-    finish(party, &to, &mut sent, &result)?;
+    finish(party, attempt, &event, &sent, &result)?;
     result.map(|_| sent)
 }
 

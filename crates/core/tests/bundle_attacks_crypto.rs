@@ -258,6 +258,53 @@ fn attack_23_a_co_recipient_rewrites_a_part_or_the_index() {
     assert_eq!(error.stage(), Some(Stage::Index));
 }
 
+// attacks.md 13, 18: the plain index is held against the manifest too, and its padding is checked.
+#[test]
+fn attack_18_the_plain_index_is_the_signed_one() {
+    let world = World::new();
+    let carried = small(&world);
+    let resigned = |index: &[u8], change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = carried.manifest.body().clone();
+        manifest.sealed_index_sha256 = Sha256Digest::of(index);
+        change(&mut manifest);
+        let signed = manifest.sign(&world.ada.signs).unwrap();
+        let envelope = seal_envelope(&signed, &carried.key, &world.bo.age.recipient()).unwrap();
+        world.refused(&Carried { envelope, index: index.to_vec(), ..world_copy(&carried) })
+    };
+    let changes: [&dyn Fn(&mut Manifest); 3] =
+        [&|m| m.index_sha256 = Sha256Digest::of(b"x"), &|m| m.index_size -= 1, &|m| m.index_size += 1];
+    for change in changes {
+        assert!(matches!(resigned(&carried.index, change), OpenError::IndexDigest));
+    }
+    let mut plain = carried.index_text().into_bytes();
+    plain.resize(4095, 0);
+    plain.push(1);
+    let index = seal_to_vec(&carried.key.recipient(), &plain).unwrap();
+    assert!(matches!(resigned(&index, &|_| {}), OpenError::IndexDigest));
+}
+
+// attacks.md 13: a part of the right sealed length, with a second stanza and less content in it.
+#[test]
+fn attack_13_a_part_with_another_length_inside() {
+    use std::io::Write as _;
+    let world = World::new();
+    let key = Identity::generate();
+    let both = [key.recipient(), Identity::generate().recipient()];
+    let mut writer = pouch_core::age::encrypt(both.as_slice(), Vec::new()).unwrap();
+    // A stanza more takes 98 bytes.
+    writer.write_all(&[0; 4096 - 98]).unwrap();
+    let part = writer.finish().unwrap();
+    assert_eq!(part.len() as u64, sealed_size(4096));
+    let text = format!(
+        "{{\"type\":\"pouch.index.v1\",\"content\":\"tar\",\"content_size\":1024,\"padded_size\":4096,\"entries\":0,\"parts\":1}}\n\
+         {{\"part\":0,\"size\":4096,\"sealed_size\":{},\"sealed_blake3\":\"{}\"}}\n",
+        part.len(),
+        blake3_of(&part)
+    );
+    let carried = world.carry(key, vec![part], ContentKind::Tar, Layout::of(1024).unwrap(), text.as_bytes());
+    assert!(matches!(world.refused(&carried), OpenError::Part { number: 0, .. }));
+}
+
 // attacks.md 24: Bo seals Ada's signed manifest to Cy, who would think that Ada sent it.
 #[test]
 fn attack_24_a_manifest_passed_on_is_refused() {

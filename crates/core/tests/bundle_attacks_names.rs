@@ -131,14 +131,18 @@ fn attack_4_a_folder_swapped_for_a_link_while_extracting() {
         for file in 0..3 {
             std::fs::write(source.join(format!("d/{folder:02}/{file}")), "inside").unwrap();
         }
+        // Sorts between the folder and what is in it, so that the way to both is walked again.
+        std::fs::write(source.join(format!("d/{folder:02}.txt")), "inside").unwrap();
     }
     let carried = world.seal_paths(std::slice::from_ref(&source));
-    let (outside, place) = (home.path().join("outside"), home.path().join("place"));
-    for folder in 0..20 {
-        std::fs::create_dir_all(outside.join(format!("{folder:02}"))).unwrap();
-    }
+    let place = home.path().join("place");
     std::fs::create_dir(&place).unwrap();
-    let untouched = snapshot(&outside).len();
+    // Into one the folders of the bundle could be made, in the other its files have folders waiting for them.
+    let outside = [home.path().join("outside"), home.path().join("outside with folders")];
+    std::fs::create_dir(&outside[0]).unwrap();
+    for folder in 0..20 {
+        std::fs::create_dir_all(outside[1].join(format!("{folder:02}"))).unwrap();
+    }
     let (mut published, mut refused) = (0, 0);
     for round in 0..300 {
         let into = place.join(format!("in{round}"));
@@ -146,7 +150,7 @@ fn attack_4_a_folder_swapped_for_a_link_while_extracting() {
         let target = staging.private_path().join("d");
         let stop = Arc::new(AtomicBool::new(false));
         let swapper = std::thread::spawn({
-            let (stop, outside, target) = (stop.clone(), outside.clone(), target.clone());
+            let (stop, outside, target) = (stop.clone(), outside[round % 2].clone(), target.clone());
             let aside = home.path().join("aside");
             move || {
                 while !stop.load(Ordering::Relaxed) {
@@ -170,7 +174,8 @@ fn attack_4_a_folder_swapped_for_a_link_while_extracting() {
         }
         stop.store(true, Ordering::Relaxed);
         swapper.join().unwrap();
-        assert_eq!(snapshot(&outside).len(), untouched, "round {round}: something was written outside");
+        let found = outside.each_ref().map(|o| snapshot(o).len());
+        assert_eq!(found, [0, 20], "round {round}: something was written outside");
         let _ = std::fs::remove_dir_all(&into);
     }
     assert!(refused > 0, "the race never took place: {published} published");
@@ -488,6 +493,15 @@ fn attack_15_a_source_that_changed_is_an_error() {
         let error = sealed_after(change).unwrap_err();
         assert!(matches!(error, SealError::Source(SourceError::Changed { .. } | SourceError::Io { .. })), "{what}: {error}");
     }
+}
+
+// attacks.md 15: a file that holds more than it says, as in /proc.
+#[test]
+fn attack_15_a_file_with_a_size_that_lies() {
+    let scan = scan(Path::new("/proc/version")).unwrap();
+    assert_eq!(scan.bytes(), 0);
+    let error = Sealer::new(Content::Tree(scan)).unwrap().next_part(&mut SealedPart::default()).unwrap_err();
+    assert!(matches!(error, SealError::Source(SourceError::Changed { .. })), "{error}");
 }
 
 // attacks.md 15: while its parts are being read, and in the folders around.

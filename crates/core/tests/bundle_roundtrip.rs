@@ -223,7 +223,7 @@ fn trees() -> impl Strategy<Value = Tree> {
         1 => "[ -.0-\\[\\]-~é東\u{301}]{1,40}",
         1 => "[x-z]{90,120}",
     ]
-    .prop_filter("not a name", |name| name != "." && name != ".." && name != "C:");
+    .prop_filter("not a name", |name| name.parse::<EntryPath>().is_ok());
     let file = proptest::option::weighted(0.7, (proptest::collection::vec(any::<u8>(), 0..3000), any::<bool>()));
     proptest::collection::vec((proptest::collection::vec(component, 1..5), file, -1000i64..9_000_000_000), 0..12)
 }

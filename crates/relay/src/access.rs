@@ -171,7 +171,9 @@ async fn write(ledger: &Ledger, rows: &[AccessRow]) {
     for attempt in 1..=TRIES {
         match ledger.record(rows).await {
             Ok(()) => return,
-            Err(error) => tracing::error!(%error, attempt, rows = rows.len(), "access records cannot be written"),
+            Err(error) => {
+                tracing::error!(%error, attempt, rows = rows.len(), "access records cannot be written")
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -58,6 +58,7 @@ impl From<LedgerError> for Failure {
                     _ => Self::internal(error),
                 }
             }
+            LedgerError::Sql(sqlx::Error::PoolTimedOut) => Self::new(ProblemKind::Unavailable, "the ledger is busy"),
             _ => Self::internal(error),
         }
     }
@@ -78,9 +79,7 @@ impl From<ReceiveError> for Failure {
             ReceiveError::Body(error) => error.into(),
             ReceiveError::Digest => Self::new(ProblemKind::Digest, ""),
             ReceiveError::NotAge => Self::new(ProblemKind::BadRequest, "sealed objects are age files"),
-            ReceiveError::Disk(error) if is_full(&error) => {
-                Self::new(ProblemKind::Quota, "the relay's disk is full")
-            }
+            ReceiveError::Disk(error) if is_full(&error) => Self::new(ProblemKind::Quota, "the relay's disk is full"),
             ReceiveError::Disk(error) => Self::internal(error),
         }
     }
@@ -94,9 +93,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut headers = HeaderMap::new();
         let mut problem = match &self {
-            Self::Problem(kind, detail) => {
-                Problem::new(*kind, Some(detail.to_string()).filter(|d| !d.is_empty()))
-            }
+            Self::Problem(kind, detail) => Problem::new(*kind, Some(detail.to_string()).filter(|d| !d.is_empty())),
             Self::Clock(_) => Problem::new(ProblemKind::Clock, None),
             Self::Range(_) => Problem::new(ProblemKind::BadRequest, Some("the object has no such bytes".to_owned())),
             Self::Internal(error) => {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request as HttpRequest};
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::HeaderMap;
 use pouch_protocol::limits::MAX_MESSAGE;
 use pouch_protocol::{
     AccountRole, Covered, PartField, ProblemKind, Request, SignatureFields, SignatureRefused, parse_content_digest,
@@ -168,7 +168,9 @@ impl Call {
     /// `?after=N`, the only query there is.
     pub(crate) fn after(&self) -> Result<Option<u64>, Failure> {
         let bad = || Failure::new(ProblemKind::BadRequest, "the only query is after=NUMBER");
-        let Some(query) = self.head.uri.query() else { return Ok(None) };
+        let Some(query) = self.head.uri.query() else {
+            return Ok(None);
+        };
         let number = query.strip_prefix("after=").ok_or_else(bad)?;
         if number.is_empty() || !number.bytes().all(|c| c.is_ascii_digit()) {
             return Err(bad());
@@ -180,6 +182,9 @@ impl Call {
 /// Parses a message; the error names a place and never repeats what was sent.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body).map_err(|e| {
-        Failure::new(ProblemKind::BadRequest, format!("not this route's message, at line {} column {}", e.line(), e.column()))
+        Failure::new(
+            ProblemKind::BadRequest,
+            format!("not this route's message, at line {} column {}", e.line(), e.column()),
+        )
     })
 }

@@ -218,8 +218,7 @@ impl Blobs {
         if !batch.iter().flatten().take(AGE.len()).eq(AGE) {
             return Err(ReceiveError::NotAge);
         }
-        let mut sink =
-            self.blocking(move || disk.create(&path).map(|file| Sink { disk, path, file, hasher })).await?;
+        let mut sink = self.blocking(move || disk.create(&path).map(|file| Sink { disk, path, file, hasher })).await?;
         let mut received = 0u64;
         while !batch.is_empty() {
             received += batch.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
@@ -298,7 +297,9 @@ async fn next_batch(body: &Upload) -> Result<Vec<Bytes>, BodyError> {
     let mut batch = Vec::new();
     let mut length = 0;
     while length < BATCH {
-        let Some(bytes) = body.next().await? else { break };
+        let Some(bytes) = body.next().await? else {
+            break;
+        };
         length += bytes.len();
         batch.push(bytes);
     }

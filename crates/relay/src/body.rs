@@ -7,13 +7,10 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// What a body must bring in each progress interval; less is a sender who only holds the connection (attacks.md 46).
 const PROGRESS_BYTES: usize = 16 << 10;
-/// What is read and thrown away after a refusal, so that the answer is not lost in a reset connection.
-const DRAIN_BYTES: usize = 16 << 20;
-
 /// Why a body was not read to its end.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum BodyError {
@@ -64,16 +61,20 @@ impl Upload {
         Ok(all.freeze())
     }
 
-    /// Reads on to the end without keeping anything; `false` if too much is left or it does not come.
-    pub(crate) async fn drain(&self) -> bool {
-        let mut left = DRAIN_BYTES;
-        loop {
-            match self.next().await {
-                Ok(None) => return true,
-                Ok(Some(bytes)) if bytes.len() <= left => left -= bytes.len(),
-                _ => return false,
+    /// Reads on to the end without keeping anything, so that an answer given early is not lost in a reset connection;
+    /// `false` if more than `limit` bytes are left or they do not come in `time`.
+    pub(crate) async fn drain(&self, limit: u64, time: Duration) -> bool {
+        let drain = async {
+            let mut left = limit;
+            loop {
+                match self.next().await {
+                    Ok(None) => return true,
+                    Ok(Some(bytes)) if bytes.len() as u64 <= left => left -= bytes.len() as u64,
+                    _ => return false,
+                }
             }
-        }
+        };
+        timeout(time, drain).await.unwrap_or(false)
     }
 }
 
@@ -91,7 +92,9 @@ impl Reader {
                 }
                 Ok(Some(Ok(frame))) => {
                     // Trailers are no part of any message here.
-                    let Ok(bytes) = frame.into_data() else { continue };
+                    let Ok(bytes) = frame.into_data() else {
+                        continue;
+                    };
                     self.missing = self.missing.saturating_sub(bytes.len());
                     if self.missing == 0 {
                         (self.deadline, self.missing) = (None, PROGRESS_BYTES);

@@ -148,7 +148,9 @@ impl Config {
     /// # Errors
     /// A value out of its range.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let require = |good: bool, name, must| if good { Ok(()) } else { Err(ConfigError::Value { name, must }) };
+        let require = |good: bool, name, must| {
+            if good { Ok(()) } else { Err(ConfigError::Value { name, must }) }
+        };
         require(self.certificate.is_some() == self.key.is_some(), "key", "given together with `certificate`")?;
         require(
             (60..=MAX_LIFETIME).contains(&self.lifetime_seconds),
@@ -182,27 +184,69 @@ impl Config {
             let mark = if shown { "" } else { "# " };
             let _ = write!(out, "\n# {comment}\n{mark}{name} = {value}\n");
         };
-        line("Where clients reach this relay. Links, cards and request signatures are bound to it.", "origin", quoted(&self.origin.to_string()), true);
+        let path = |p: &Option<PathBuf>, example| quoted(&p.as_deref().unwrap_or(Path::new(example)).to_string_lossy());
+        line(
+            "Where clients reach this relay. Links, cards and request signatures are bound to it.",
+            "origin",
+            quoted(&self.origin.to_string()),
+            true,
+        );
         line("The address to listen on.", "listen", quoted(&self.listen.to_string()), true);
-        line("The data folder, counted from this file's folder.", "data", quoted(&self.data.to_string_lossy()), self.data != default.data);
-        let path = |p: &Option<PathBuf>, example: &str| quoted(&p.as_ref().map_or(example.into(), |p| p.to_string_lossy()));
-        line("Certificate chain and private key (PEM) of a public authority.\n# Without them the relay uses a self-signed certificate, and links carry the pins of its keys.", "certificate", path(&self.certificate, "/etc/letsencrypt/live/HOST/fullchain.pem"), self.certificate.is_some());
-        line("The private key of the certificate.", "key", path(&self.key, "/etc/letsencrypt/live/HOST/privkey.pem"), self.key.is_some());
-        for (comment, name, value, default) in [
-            ("Bytes that the bundles of one account may hold.", "account_bytes", self.account_bytes, default.account_bytes),
-            ("Bytes that all bundles together may hold; leave room on the disk.", "total_bytes", self.total_bytes, default.total_bytes),
-            ("Bundles that one account may have at once.", "account_bundles", self.account_bundles, default.account_bundles),
-            ("Longest life of a bundle, in seconds (366 days at most).", "lifetime_seconds", self.lifetime_seconds, default.lifetime_seconds),
-            ("How long access records and the state of ended bundles are kept, in seconds.", "retention_seconds", self.retention_seconds, default.retention_seconds),
-            ("Connections at once; when full, the oldest one that never signed a request makes room.", "connections", self.connections as u64, default.connections as u64),
-            ("Seconds for a TLS handshake.", "handshake_seconds", self.handshake_seconds, default.handshake_seconds),
-            ("Seconds for the head of a request, and for which a connection may idle.", "header_seconds", self.header_seconds, default.header_seconds),
-            ("Seconds in which a body must make progress, in either direction.", "progress_seconds", self.progress_seconds, default.progress_seconds),
-            ("Seconds that requests get to finish when the relay stops.", "shutdown_seconds", self.shutdown_seconds, default.shutdown_seconds),
-        ] {
-            line(comment, name, value.to_string(), value != default);
+        line(
+            "The data folder, counted from this file's folder.",
+            "data",
+            quoted(&self.data.to_string_lossy()),
+            self.data != default.data,
+        );
+        line(
+            "Certificate chain and private key (PEM) of a public authority.\n\
+             # Without them the relay uses a self-signed certificate, and links carry the pins of its keys.",
+            "certificate",
+            path(&self.certificate, "/etc/letsencrypt/live/HOST/fullchain.pem"),
+            self.certificate.is_some(),
+        );
+        line(
+            "The private key of the certificate.",
+            "key",
+            path(&self.key, "/etc/letsencrypt/live/HOST/privkey.pem"),
+            self.key.is_some(),
+        );
+        for ((comment, name, value), (.., standard)) in self.numbers().into_iter().zip(default.numbers()) {
+            line(comment, name, value.to_string(), value != standard);
         }
         out
+    }
+
+    /// All values that are numbers: comment, name, value.
+    fn numbers(&self) -> [(&'static str, &'static str, u64); 10] {
+        [
+            ("Bytes that the bundles of one account may hold.", "account_bytes", self.account_bytes),
+            ("Bytes that all bundles together may hold; leave room on the disk.", "total_bytes", self.total_bytes),
+            ("Bundles that one account may have at once.", "account_bundles", self.account_bundles),
+            ("Longest life of a bundle, in seconds (366 days at most).", "lifetime_seconds", self.lifetime_seconds),
+            (
+                "How long access records and the state of ended bundles are kept, in seconds.",
+                "retention_seconds",
+                self.retention_seconds,
+            ),
+            (
+                "Connections at once; when full, the oldest one that never signed a request makes room.",
+                "connections",
+                self.connections as u64,
+            ),
+            ("Seconds for a TLS handshake.", "handshake_seconds", self.handshake_seconds),
+            (
+                "Seconds for the head of a request, and for which a connection may idle.",
+                "header_seconds",
+                self.header_seconds,
+            ),
+            (
+                "Seconds in which a body must make progress, in either direction.",
+                "progress_seconds",
+                self.progress_seconds,
+            ),
+            ("Seconds that requests get to finish when the relay stops.", "shutdown_seconds", self.shutdown_seconds),
+        ]
     }
 
     pub(crate) fn header_timeout(&self) -> Duration {
@@ -265,7 +309,9 @@ mod tests {
 
     #[test]
     fn unknown_and_wrong_values_are_refused() {
-        for bad in ["nope = 1", "certificate = \"/a\"", "connections = 0", "origin = \"http://a\"", "header_seconds = 0"] {
+        for bad in
+            ["nope = 1", "certificate = \"/a\"", "connections = 0", "origin = \"http://a\"", "header_seconds = 0"]
+        {
             assert!(Config::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Config::parse("").unwrap(), Config::default());

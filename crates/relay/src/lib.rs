@@ -2,7 +2,7 @@
 //!
 //! It holds no key that opens anything and links no crate that could (design invariant; a test over `cargo metadata`
 //! enforces it). What it says on the wire is docs/protocol.md; how it stores is the order
-//! *pending row → blob → ledger commit → answer* in [`ledger`] and [`blob`].
+//! *pending row → blob → ledger commit → answer* in `ledger` and `blob`.
 //!
 //! - [`init`] makes the data folder, keys, ledger and the owner's one-time link;
 //! - [`Relay::open`] locks the folder, checks the ledger and collects what a crash left;

@@ -31,7 +31,9 @@ pub(crate) enum Wanted {
 /// Reads `Range` and `If-Range`. One range of bytes; what is malformed or of several ranges is ignored, as RFC 9110
 /// §14.2 allows.
 pub(crate) fn wanted(headers: &HeaderMap, etag: &str, length: u64) -> Wanted {
-    let Some(range) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else { return Wanted::Whole };
+    let Some(range) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
+        return Wanted::Whole;
+    };
     if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != etag.as_bytes()) {
         return Wanted::Whole;
     }
@@ -91,7 +93,9 @@ impl Body for ObjectBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Some(reading) = self.reading.as_mut() else { return Poll::Ready(None) };
+        let Some(reading) = self.reading.as_mut() else {
+            return Poll::Ready(None);
+        };
         let outcome = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other);
         self.reading = None;
         let bytes = match outcome {

@@ -106,13 +106,7 @@ pub async fn init(options: InitOptions) -> Result<InitOutcome, InitError> {
         Some((certificate, key)) => (Some(absolute(certificate)?), Some(absolute(key)?)),
         None => (None, None),
     };
-    let written = Config {
-        origin: options.origin,
-        listen: options.listen,
-        certificate,
-        key,
-        ..Config::default()
-    };
+    let written = Config { origin: options.origin, listen: options.listen, certificate, key, ..Config::default() };
     written.check()?;
     let config = Config { data: data.clone(), ..written.clone() };
     if config.certificate.is_none() {

@@ -67,8 +67,7 @@ pub(crate) fn create_self_signed(disk: &Disk, data: &Path, origin: &RelayOrigin)
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, "pouch relay");
     let certificate = params.self_signed(&key).map_err(library)?;
-    for (name, text) in
-        [(KEY, key.serialize_pem()), (NEXT_KEY, next.serialize_pem()), (CERTIFICATE, certificate.pem())]
+    for (name, text) in [(KEY, key.serialize_pem()), (NEXT_KEY, next.serialize_pem()), (CERTIFICATE, certificate.pem())]
     {
         let path = folder.join(name);
         disk.write_new(&path, text.as_bytes()).map_err(|e| file(&path, e))?;

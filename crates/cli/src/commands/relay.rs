@@ -7,8 +7,8 @@ use pouch_protocol::AccountRole;
 use pouch_relay::{Config, InitOptions, Relay as Server, init, new_owner_link};
 use serde_json::json;
 
-use crate::exit;
-use crate::run::{Context, Failure, Outcome, printing, signal};
+use crate::{exit, signals};
+use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local, short, size};
 
 /// Run a relay, and see who uses it
@@ -141,7 +141,7 @@ impl Serve {
             context.show.object(&json!({ "type": "ready", "relay": origin })).map_err(printing)?;
             context.show.line(format_args!("relay ready: {origin}")).map_err(printing)?;
             std::io::stdout().flush().map_err(printing)?;
-            server.serve(listener, signal()).await.map_err(Failure::other)
+            server.serve(listener, signals::first()).await.map_err(Failure::other)
         })
     }
 }

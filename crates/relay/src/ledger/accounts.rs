@@ -95,11 +95,7 @@ impl Ledger {
 
     pub(crate) async fn accounts(&self, after: u64, quota: u64) -> Result<Accounts> {
         let mut conn = self.readers.acquire().await?;
-        let rows = sqlx::query(ACCOUNTS)
-            .bind(int(after))
-            .bind(i64::from(MAX_PAGE))
-            .fetch_all(&mut *conn)
-            .await?;
+        let rows = sqlx::query(ACCOUNTS).bind(int(after)).bind(i64::from(MAX_PAGE)).fetch_all(&mut *conn).await?;
         let next = match rows.last() {
             Some(last) if rows.len() == MAX_PAGE as usize => Some(uint(last, "seq")?),
             _ => None,
@@ -119,7 +115,9 @@ impl Ledger {
         .bind(joiner.admit_sha256.as_bytes().as_slice())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(link) = link else { return refuse(ProblemKind::LinkSpent, "") };
+        let Some(link) = link else {
+            return refuse(ProblemKind::LinkSpent, "");
+        };
         let inviter: Option<i64> = link.try_get("inviter")?;
         let role = if inviter.is_none() { AccountRole::Owner } else { AccountRole::Member };
         let answer = JoinResponse { role, inviter: inviter.map(|_| maced_card(&link)).transpose()? };
@@ -199,9 +197,7 @@ async fn enroll(conn: &mut SqliteConnection, joiner: &Joiner, role: AccountRole,
 
 /// The fingerprint of an account, to compare cards with.
 pub(super) async fn identity(conn: &mut SqliteConnection, account: i64) -> Result<([u8; 32], [u8; 16])> {
-    let row = sqlx::query("SELECT fingerprint, mailbox FROM account WHERE seq = $1")
-        .bind(account)
-        .fetch_one(conn)
-        .await?;
+    let row =
+        sqlx::query("SELECT fingerprint, mailbox FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
     Ok((bytes(&row, "fingerprint")?, bytes(&row, "mailbox")?))
 }

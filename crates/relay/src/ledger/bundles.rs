@@ -20,13 +20,7 @@ const ROW_ROOM: usize = 512;
 
 impl Ledger {
     /// Begins a bundle. The same values again have no effect.
-    pub(crate) async fn begin_bundle(
-        &self,
-        once: Once,
-        new: &NewBundle,
-        limits: Limits,
-        now: Timestamp,
-    ) -> Result<()> {
+    pub(crate) async fn begin_bundle(&self, once: Once, new: &NewBundle, limits: Limits, now: Timestamp) -> Result<()> {
         let mut tx = self.begin_once(once, now).await?;
         let outcome = begin(&mut tx, once.account, new, limits, now).await;
         self.settle(tx, outcome).await
@@ -35,7 +29,8 @@ impl Ledger {
     pub(crate) async fn bundle(&self, account: i64, id: BundleId, now: Timestamp) -> Result<BundleStatus> {
         let mut tx = self.read().await?;
         let bundle = BundleRow::of_sender(&mut tx, id, account).await?;
-        status(&mut tx, &bundle, now, &mut LISTING_ROOM.clone()).await
+        let mut room = LISTING_ROOM;
+        status(&mut tx, &bundle, now, &mut room).await
     }
 
     /// One page of what this account sent, newest first.
@@ -47,23 +42,25 @@ impl Ledger {
             .bind(i64::from(MAX_PAGE) + 1)
             .fetch_all(&mut *tx)
             .await?;
-        let mut room = LISTING_ROOM;
         let mut page = Outbox { bundles: Vec::new(), next: None };
-        let mut last = None;
+        let (mut room, mut last) = (LISTING_ROOM, None);
         for row in &rows {
             let bundle = BundleRow::read(row)?;
-            let full = page.bundles.len() == MAX_PAGE as usize || room < LISTING_ROOM / 8;
-            if full && last.is_some() {
+            let mut left = LISTING_ROOM;
+            let status = status(&mut tx, &bundle, now, &mut left).await?;
+            let cost = LISTING_ROOM - left;
+            if page.bundles.len() == MAX_PAGE as usize || (cost > room && last.is_some()) {
                 page.next = last;
                 break;
             }
-            page.bundles.push(status(&mut tx, &bundle, now, &mut room).await?);
+            room = room.saturating_sub(cost);
+            page.bundles.push(status);
             last = u64::try_from(bundle.seq).ok();
         }
         Ok(page)
     }
 
-    /// Revokes a committed bundle, forgets a pending one; `true` if blobs are to be deleted.
+    /// Revokes a committed bundle, forgets a pending one.
     pub(crate) async fn delete_bundle(&self, once: Once, id: BundleId, now: Timestamp) -> Result<()> {
         let mut tx = self.begin_once(once, now).await?;
         let outcome = async {
@@ -159,7 +156,13 @@ fn delivery(row: &SqliteRow, room: &mut usize) -> Result<Delivery> {
         }
         None => None,
     };
-    Ok(Delivery { mailbox: mailbox(row, "mailbox")?, state: delivery_state(released, received), released, received, receipt })
+    Ok(Delivery {
+        mailbox: mailbox(row, "mailbox")?,
+        state: delivery_state(released, received),
+        released,
+        received,
+        receipt,
+    })
 }
 
 pub(super) fn outcome(row: &SqliteRow) -> Result<Option<Outcome>> {

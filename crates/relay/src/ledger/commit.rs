@@ -70,7 +70,9 @@ async fn check_objects(conn: &mut SqliteConnection, bundle: &BundleRow, commit: 
         .fetch_all(conn)
         .await?;
     let index = rows.first().filter(|row| row.try_get::<i64, _>("number").is_ok_and(|n| n == INDEX));
-    let Some(index) = index else { return refuse(ProblemKind::Conflict, "the index is missing") };
+    let Some(index) = index else {
+        return refuse(ProblemKind::Conflict, "the index is missing");
+    };
     if bytes::<32>(index, "digest")? != *commit.index_sha256.as_bytes() {
         return refuse(ProblemKind::Conflict, "the index is another one");
     }

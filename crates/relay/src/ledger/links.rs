@@ -106,7 +106,8 @@ async fn insert(
             && time(&row, "expires")? == link.expires;
         return if again { Ok(()) } else { refuse(ProblemKind::Conflict, "there is another link of this name") };
     }
-    let row = sqlx::query("SELECT COUNT(*) AS n FROM link WHERE inviter = $1").bind(account).fetch_one(&mut *conn).await?;
+    let row =
+        sqlx::query("SELECT COUNT(*) AS n FROM link WHERE inviter = $1").bind(account).fetch_one(&mut *conn).await?;
     if row.try_get::<i64, _>("n")? >= MAX_LINKS {
         return refuse(ProblemKind::Quota, "too many links; withdraw some");
     }

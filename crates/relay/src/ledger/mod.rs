@@ -151,9 +151,8 @@ impl Ledger {
             // What was revoked, burnt or expired is overwritten, not only unlinked from the tree.
             .pragma("secure_delete", "ON");
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_lazy_with(options.pragma("query_only", "ON"));
+        let readers =
+            SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
         let mut conn = writer.acquire().await?;
         check_settings(&mut conn).await?;
         schema::migrate(&mut conn).await?;
@@ -177,15 +176,14 @@ impl Ledger {
     /// Begins the transaction of a request that is accepted once; [`Ledger::settle`] ends it.
     async fn begin_once(&self, once: Once, now: Timestamp) -> Result<Transaction<'static, Sqlite>> {
         let mut tx = self.begin().await?;
-        let fresh = sqlx::query(
-            "INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        )
-        .bind(once.account)
-        .bind(once.nonce.as_slice())
-        .bind(int(now.plus(NONCE_SECONDS).unix()))
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+        let fresh =
+            sqlx::query("INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+                .bind(once.account)
+                .bind(once.nonce.as_slice())
+                .bind(int(now.plus(NONCE_SECONDS).unix()))
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
         if fresh == 0 {
             return refuse(ProblemKind::Replay, "");
         }

@@ -115,20 +115,15 @@ impl Ledger {
     }
 
     /// Makes a durable blob the bundle's object; an earlier one under the same number is doomed.
-    pub(crate) async fn finish_object(
-        &self,
-        account: i64,
-        slot: &Slot,
-        name: BlobName,
-        now: Timestamp,
-    ) -> Result<()> {
+    pub(crate) async fn finish_object(&self, account: i64, slot: &Slot, name: BlobName, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         let bundle = BundleRow::open_for(&mut tx, slot.bundle, account, now).await?;
-        let settled = sqlx::query("UPDATE blob SET state = 'stored' WHERE name = $1 AND bundle = $2 AND state = 'pending'")
-            .bind(name.as_bytes().as_slice())
-            .bind(bundle.seq)
-            .execute(&mut *tx)
-            .await?;
+        let settled =
+            sqlx::query("UPDATE blob SET state = 'stored' WHERE name = $1 AND bundle = $2 AND state = 'pending'")
+                .bind(name.as_bytes().as_slice())
+                .bind(bundle.seq)
+                .execute(&mut *tx)
+                .await?;
         if settled.rows_affected() == 0 {
             return refuse(ProblemKind::Conflict, "the upload was given up");
         }
@@ -231,7 +226,9 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<ObjectRow> {
         let mut tx = self.read().await?;
-        let Some(bundle) = BundleRow::find(&mut tx, id).await? else { return refuse(ProblemKind::NotFound, "") };
+        let Some(bundle) = BundleRow::find(&mut tx, id).await? else {
+            return refuse(ProblemKind::NotFound, "");
+        };
         if bundle.sender != account {
             let delivered = sqlx::query("SELECT 1 FROM delivery WHERE bundle = $1 AND account = $2")
                 .bind(bundle.seq)
@@ -270,8 +267,11 @@ async fn new_recipient(conn: &mut SqliteConnection, bundle: &BundleRow, mailbox:
         .bind(mailbox.as_bytes().as_slice())
         .fetch_optional(&mut *conn)
         .await?;
-    let Some(account) = account else { return refuse(ProblemKind::NotFound, "") };
-    let row = sqlx::query("SELECT COUNT(*) AS n FROM envelope WHERE bundle = $1").bind(bundle.seq).fetch_one(conn).await?;
+    let Some(account) = account else {
+        return refuse(ProblemKind::NotFound, "");
+    };
+    let row =
+        sqlx::query("SELECT COUNT(*) AS n FROM envelope WHERE bundle = $1").bind(bundle.seq).fetch_one(conn).await?;
     if uint(&row, "n")? >= MAX_RECIPIENTS as u64 {
         return refuse(ProblemKind::Conflict, "the bundle has as many recipients as it may have");
     }

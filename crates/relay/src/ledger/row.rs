@@ -161,12 +161,7 @@ pub(super) fn state_word(state: BundleState) -> &'static str {
 }
 
 /// Takes room for `length` bytes from account and relay, or refuses; check and change are one statement each.
-pub(super) async fn take_space(
-    conn: &mut SqliteConnection,
-    account: i64,
-    length: u64,
-    limits: Limits,
-) -> Result<()> {
+pub(super) async fn take_space(conn: &mut SqliteConnection, account: i64, length: u64, limits: Limits) -> Result<()> {
     let own = sqlx::query("UPDATE account SET used = used + $1 WHERE seq = $2 AND used + $1 <= $3")
         .bind(int(length))
         .bind(account)

@@ -137,9 +137,8 @@ pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), LedgerOpe
     sqlx::query("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT")
         .execute(&mut *conn)
         .await?;
-    let row = sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM schema_version")
-        .fetch_one(&mut *conn)
-        .await?;
+    let row =
+        sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM schema_version").fetch_one(&mut *conn).await?;
     let found: i64 = row.try_get("version")?;
     if found > VERSION {
         return Err(LedgerOpenError::Newer { found, known: VERSION });

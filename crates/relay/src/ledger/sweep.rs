@@ -71,11 +71,13 @@ impl Ledger {
         let limit = int(now.unix().saturating_sub(retention));
         let mut tx = self.begin().await?;
         sqlx::query("DELETE FROM nonce WHERE expires <= $1").bind(int(now.unix())).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM link WHERE (joiner IS NULL AND inviter IS NOT NULL AND expires <= $1) OR expires <= $2")
-            .bind(int(now.unix()))
-            .bind(limit)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "DELETE FROM link WHERE (joiner IS NULL AND inviter IS NOT NULL AND expires <= $1) OR expires <= $2",
+        )
+        .bind(int(now.unix()))
+        .bind(limit)
+        .execute(&mut *tx)
+        .await?;
         for statement in [
             "DELETE FROM access WHERE time <= $1",
             "DELETE FROM delivery WHERE bundle IN (SELECT seq FROM bundle WHERE ended IS NOT NULL AND ended <= $1)",

@@ -8,6 +8,7 @@ mod upload;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,6 +20,7 @@ use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method};
+use pouch_protocol::limits::MAX_INDEX;
 use pouch_protocol::{ProblemKind, route};
 
 use crate::access::{Attempt, Outcome};
@@ -30,6 +32,10 @@ use crate::server::App;
 
 /// What the record says for paths that no route has: the raw path is the client's text and is never written down.
 const UNKNOWN: &str = "unknown";
+
+/// How much of an anonymous request's body is read after the answer is known, and how long of any other's.
+const ANONYMOUS_DRAIN: u64 = 16 << 20;
+const DRAIN: Duration = Duration::from_secs(600);
 
 /// All routes of docs/protocol.md.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -72,7 +78,9 @@ fn method_word(method: &Method) -> &'static str {
 /// Answers on a task of its own: a client that goes away in the middle cannot stop an effect between two of its
 /// steps, and a panic becomes a problem.
 async fn surround(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let Some(running) = app.running() else { return stopping() };
+    let Some(running) = app.running() else {
+        return stopping();
+    };
     let task = tokio::spawn(async move {
         let response = answer(&app, request, next).await;
         drop(running);
@@ -118,7 +126,12 @@ async fn answer(app: &Arc<App>, request: Request, next: Next) -> Response {
     if let Some(connection) = connection.filter(|_| learnt.account.is_some()) {
         connection.trust();
     }
-    if !framed || !upload.drain().await {
+    // Whoever has an account may send what it may store; of anybody else only little is read in vain.
+    let (limit, time) = match learnt.account {
+        Some(_) => (MAX_INDEX, DRAIN),
+        None => (ANONYMOUS_DRAIN, app.config.progress_timeout()),
+    };
+    if !framed || !upload.drain(limit, time).await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     harden(response.headers_mut());

@@ -40,7 +40,9 @@ pub(super) async fn put_part(call: Call) -> Answer {
     let caller = call.signed(Coverage::Part).await?;
     let bundle = bundle_id(&call)?;
     let PartNumber(number) = call.last()?;
-    let Covered::Part(field) = caller.covered else { return Err(Failure::internal("coverage")) };
+    let Covered::Part(field) = caller.covered else {
+        return Err(Failure::internal("coverage"));
+    };
     if field.number != number {
         return Err(Failure::new(ProblemKind::Conflict, "path and pouch-part name different parts"));
     }
@@ -51,7 +53,9 @@ pub(super) async fn put_part(call: Call) -> Answer {
 pub(super) async fn put_index(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
-    let Covered::Digest(digest) = caller.covered else { return Err(Failure::internal("coverage")) };
+    let Covered::Digest(digest) = caller.covered else {
+        return Err(Failure::internal("coverage"));
+    };
     let slot = Slot { bundle, part: None, length: call.length()?, digest: *digest.as_bytes() };
     store(&call, &caller, slot, MAX_INDEX, Hasher::sha256()).await
 }
@@ -71,9 +75,7 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
         Begun::Pending => {}
     }
     let outcome = match app.blobs.receive(name, &call.body, slot.length, hasher, slot.digest).await {
-        Ok(()) => {
-            app.ledger.finish_object(caller.account, &slot, name, app.clock.now()).await.map_err(Failure::from)
-        }
+        Ok(()) => app.ledger.finish_object(caller.account, &slot, name, app.clock.now()).await.map_err(Failure::from),
         Err(error) => Err(error.into()),
     };
     if outcome.is_err()

@@ -14,11 +14,7 @@ use pouch_statement::{BundleId, Outcome, Sha256Digest};
 use crate::harness::{Draft, Person, World, commit_for, sealed};
 
 fn receipt(outcome: Outcome, filler: u8) -> ReceiptMessage {
-    ReceiptMessage {
-        outcome,
-        commitment: Sha256Digest::of(&[filler]),
-        sealed: STANDARD.encode(sealed(filler, 300)),
-    }
+    ReceiptMessage { outcome, commitment: Sha256Digest::of(&[filler]), sealed: STANDARD.encode(sealed(filler, 300)) }
 }
 
 async fn state(world: &World, person: &Person, bundle: BundleId) -> BundleState {
@@ -188,7 +184,12 @@ async fn ranges_of_an_object() {
     let whole = world.by(&ada, get.clone()).await;
     let etag = whole.header("etag").to_owned();
     assert_eq!((whole.header("accept-ranges"), whole.header("content-length")), ("bytes", "400022"));
-    for (range, first, last) in [("bytes=0-0", 0, 0), ("bytes=100000-300000", 100_000, 300_000), ("bytes=400000-", 400_000, 400_021), ("bytes=-5", 400_017, 400_021)] {
+    for (range, first, last) in [
+        ("bytes=0-0", 0, 0),
+        ("bytes=100000-300000", 100_000, 300_000),
+        ("bytes=400000-", 400_000, 400_021),
+        ("bytes=-5", 400_017, 400_021),
+    ] {
         let reply = world.by(&ada, get.clone().field("range", range).field("if-range", &etag)).await;
         assert_eq!((reply.status, &reply.body), (206, &part.slice(first..=last)), "{range}");
         assert_eq!(reply.header("content-range"), format!("bytes {first}-{last}/400022"));

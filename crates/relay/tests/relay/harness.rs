@@ -1,45 +1,57 @@
 //! A relay over TLS on loopback, people with keys, and a client so plain that it can also do wrong.
 
+#[path = "wire.rs"]
+mod wire;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request as HttpRequest};
+use http::Request as HttpRequest;
 use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use pouch_protocol::{
-    CardMac, Commit, Covered, Inviter, JoinRequest, Link, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink,
-    PartField, Problem, ProblemKind, Request, SignatureFields, content_digest, parts_digest, route, sign_request,
+    CardMac, Commit, Inviter, JoinRequest, Link, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink, parts_digest,
+    route,
 };
 use pouch_relay::{Clock, Config, DiskHook, InitOptions, OpenError, Relay, Seams, SystemClock, init};
 use pouch_statement::{
-    Blake3Digest, BundleId, Card, Device, LinkId, MailboxId, Sha256Digest, Signed, SignedCard,
-    SigningKey, Timestamp,
+    Blake3Digest, BundleId, Card, Device, LinkId, MailboxId, Sha256Digest, Signed, SignedCard, SigningKey, Timestamp,
 };
 use rustls_pki_types::pem::PemObject as _;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
+pub use wire::{Draft, Reply, blake3, sealed};
+
 /// The machine's clock, and a number of seconds more.
 #[derive(Default)]
-pub struct TestClock(AtomicU64);
+pub struct TestClock {
+    ahead: AtomicU64,
+    panics: AtomicBool,
+}
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        SystemClock.now().plus(self.0.load(Ordering::SeqCst))
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "a test made this clock panic");
+        SystemClock.now().plus(self.ahead.load(Ordering::SeqCst))
     }
 }
 
 impl TestClock {
     pub fn forward(&self, seconds: u64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
+        self.ahead.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// The next to ask for the time panics.
+    pub fn panic_once(&self) {
+        self.panics.store(true, Ordering::SeqCst);
     }
 }
 
@@ -60,119 +72,6 @@ pub struct Person {
     pub identity: SigningKey,
     pub device: SigningKey,
     pub mailbox: MailboxId,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
-impl Reply {
-    pub fn json<T: DeserializeOwned>(&self) -> T {
-        assert_eq!(self.status, 200, "{self:?}");
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    pub fn problem(&self) -> ProblemKind {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
-        let problem: Problem = serde_json::from_slice(&self.body).unwrap();
-        assert_eq!(problem.status, self.status);
-        problem.kind().unwrap()
-    }
-
-    pub fn is_done(&self) {
-        assert_eq!((self.status, self.body.as_ref()), (204, &b""[..]), "{self:?}");
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        self.headers[name].to_str().unwrap()
-    }
-}
-
-/// A request before it is sent; tests twist it in between.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    pub method: &'static str,
-    pub path: String,
-    pub query: Option<String>,
-    pub covered: Covered,
-    pub fields: Vec<(&'static str, String)>,
-    pub body: Bytes,
-}
-
-impl Draft {
-    pub fn new(method: &'static str, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: None, covered: Covered::Nothing, fields: vec![], body: Bytes::new() }
-    }
-
-    pub fn get(path: impl Into<String>) -> Self {
-        Self::new("GET", path)
-    }
-
-    pub fn post<T: Serialize>(path: impl Into<String>, message: &T) -> Self {
-        Self::new("POST", path).bytes(serde_json::to_vec(message).unwrap())
-    }
-
-    pub fn put(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self::new("PUT", path).bytes(body)
-    }
-
-    pub fn bytes(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        let digest = Sha256Digest::of(&self.body);
-        self.covered = Covered::Digest(digest);
-        self.field("content-digest", content_digest(&digest))
-    }
-
-    pub fn part(bundle: BundleId, number: u32, sealed: &Bytes) -> Self {
-        let field =
-            PartField { number, length: sealed.len() as u64, blake3: Blake3Digest::from_bytes(blake3(sealed)) };
-        let mut draft = Self::new("PUT", route::part(bundle, number)).field(PartField::NAME, field.to_value());
-        draft.covered = Covered::Part(field);
-        draft.body = sealed.clone();
-        draft
-    }
-
-    pub fn field(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.fields.retain(|(n, _)| *n != name);
-        self.fields.push((name, value.into()));
-        self
-    }
-
-    pub fn query(mut self, query: &str) -> Self {
-        self.query = Some(query.to_owned());
-        self
-    }
-
-    pub fn signed(self, world: &World, person: &Person) -> Self {
-        let nonce = pouch_statement::random().unwrap();
-        self.signed_at(&world.config.origin.authority(), person, nonce, world.clock.now())
-    }
-
-    pub fn signed_at(self, authority: &str, person: &Person, nonce: [u8; 16], created: Timestamp) -> Self {
-        let request = Request {
-            method: self.method,
-            authority,
-            path: &self.path,
-            query: self.query.as_deref(),
-            covered: self.covered,
-        };
-        let SignatureFields { input, signature } = sign_request(&request, &person.device, nonce, created);
-        self.field("signature-input", input).field("signature", signature)
-    }
-}
-
-pub fn blake3(bytes: &[u8]) -> [u8; 32] {
-    *blake3::hash(bytes).as_bytes()
-}
-
-/// Something that begins like an age file.
-pub fn sealed(filler: u8, length: usize) -> Bytes {
-    let mut out = b"age-encryption.org/v1\n".to_vec();
-    out.resize(length.max(out.len()), filler);
-    out.into()
 }
 
 impl World {
@@ -257,13 +156,12 @@ impl World {
         let pem = std::fs::read(self.data().join("keys/relay.crt")).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(rustls_pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::aws_lc_rs::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        let config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = rustls_pki_types::ServerName::from(self.address.ip());
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
@@ -274,9 +172,20 @@ impl World {
     }
 
     pub async fn try_send(&self, draft: Draft) -> Result<Reply, hyper::Error> {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(self.tls().await)).await?;
-        let task = tokio::spawn(connection);
+        let (mut sender, connection) = self.connect().await?;
+        let reply = self.send_on(&mut sender, draft).await;
+        connection.abort();
+        reply
+    }
+
+    /// A connection for several requests.
+    pub async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, JoinHandle<()>), hyper::Error> {
+        let io = TokioIo::new(self.tls().await);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        Ok((sender, tokio::spawn(async { drop(connection.await) })))
+    }
+
+    pub async fn send_on(&self, sender: &mut SendRequest<Full<Bytes>>, draft: Draft) -> Result<Reply, hyper::Error> {
         let target = draft.query.as_ref().map_or(draft.path.clone(), |query| format!("{}?{query}", draft.path));
         let mut request = HttpRequest::builder().method(draft.method).uri(target);
         if !draft.fields.iter().any(|(name, _)| *name == "host") {
@@ -288,7 +197,6 @@ impl World {
         let response = sender.send_request(request.body(Full::new(draft.body)).unwrap()).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
-        task.abort();
         Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
     }
 
@@ -316,11 +224,7 @@ impl World {
     pub fn join_request(&self, person: &Person, secret: &LinkSecret, invited: bool) -> JoinRequest {
         let card = self.card(person);
         let device = Signed::sign(
-            Device {
-                identity: card.fingerprint(),
-                device_key: person.device.public(),
-                created: self.clock.now(),
-            },
+            Device { identity: card.fingerprint(), device_key: person.device.public(), created: self.clock.now() },
             &person.identity,
         )
         .unwrap();

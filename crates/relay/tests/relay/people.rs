@@ -165,3 +165,34 @@ async fn set_up_once_served_once_private_under_any_umask() {
         }
     }
 }
+
+// attacks.md 41 and 59: what lets somebody in stands nowhere in the relay's files.
+#[tokio::test]
+async fn attack_41_59_no_secret_is_stored() {
+    let mut world = World::new().await;
+    let owners = world.owner_link.as_ref().unwrap().secret.admit();
+    let ada = world.owner("Ada").await;
+    let secret = LinkSecret::random().unwrap();
+    world.by(&ada, Draft::post(route::LINKS, &world.new_link(&ada, &secret))).await.is_done();
+    let bo = Person::new("Bo");
+    let request = world.join_request(&bo, &secret, true);
+    assert_eq!(world.send(Draft::post(route::JOIN, &request)).await.status, 200);
+    world.stop().await;
+    let mut needles: Vec<Vec<u8>> = vec![request.admit.clone().into_bytes()];
+    needles.extend([secret.admit(), secret.card_key(), owners].map(|key| key.to_vec()));
+    let mut paths = vec![world.data()];
+    let mut files = 0;
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            continue;
+        }
+        files += 1;
+        let bytes = std::fs::read(&path).unwrap();
+        for needle in &needles {
+            let found = bytes.windows(needle.len()).any(|window| window == needle.as_slice());
+            assert!(!found, "{}", path.display());
+        }
+    }
+    assert!(files >= 6);
+}

@@ -86,7 +86,19 @@ async fn attack_39_malformed_ids_are_not_found() {
     let bundle = world.deliver(&ada, &[sealed(1, 50)], &[&ada], false).await.to_string();
     let encoded = format!("%{:02x}{}", bundle.as_bytes()[0], &bundle[1..]);
     let long = "0".repeat(9000);
-    let bad = ["..", "%2e%2e", "%2e%2e%2f%2e%2e", "%00", ".", "%ff", "0", &long, &encoded, &bundle.to_uppercase(), "%2e%2e%5c"];
+    let bad = [
+        "..",
+        "%2e%2e",
+        "%2e%2e%2f%2e%2e",
+        "%00",
+        ".",
+        "%ff",
+        "0",
+        &long,
+        &encoded,
+        &bundle.to_uppercase(),
+        "%2e%2e%5c",
+    ];
     let part = sealed(1, 50);
     let expected = world.by(&ada, Draft::get(route::bundle(BundleId::random().unwrap()))).await;
     for id in bad {
@@ -197,7 +209,9 @@ async fn attack_51_sql_and_hosts_are_inert() {
     for path in ["/v1/bundles/'%20OR%201=1--", "/v1/inbox/';DROP%20TABLE%20bundle;--"] {
         assert_eq!(world.by(&ada, Draft::get(path)).await.problem(), ProblemKind::NotFound);
     }
-    for query in ["after=1;DROP", "after='", "after=-1", "after=", "before=1", "after=1&after=2", "after=99999999999999999999"] {
+    for query in
+        ["after=1;DROP", "after='", "after=-1", "after=", "before=1", "after=1&after=2", "after=99999999999999999999"]
+    {
         let reply = world.by(&ada, Draft::get(route::OUTBOX).query(query)).await;
         assert_eq!(reply.problem(), ProblemKind::BadRequest, "{query}");
     }
@@ -212,7 +226,13 @@ async fn attack_51_sql_and_hosts_are_inert() {
 async fn methods_and_paths_that_are_not() {
     let mut world = World::new().await;
     let ada = world.owner("Ada").await;
-    for (method, path) in [("POST", route::INFO), ("PUT", route::INBOX), ("HEAD", route::ACCOUNT), ("PATCH", route::BUNDLES), ("OPTIONS", route::INFO)] {
+    for (method, path) in [
+        ("POST", route::INFO),
+        ("PUT", route::INBOX),
+        ("HEAD", route::ACCOUNT),
+        ("PATCH", route::BUNDLES),
+        ("OPTIONS", route::INFO),
+    ] {
         let reply = world.by(&ada, Draft::new(method, path)).await;
         assert_eq!(reply.status, 405, "{method} {path}");
     }
@@ -242,5 +262,28 @@ async fn attack_53_nothing_runs_in_a_browser() {
         assert_eq!(reply.header("cache-control"), "no-store");
         assert!(reply.header("content-security-policy").starts_with("default-src 'none'"));
     }
+    world.stop().await;
+}
+
+// An answer that is given before the body was read arrives, and the connection goes on.
+#[tokio::test]
+async fn one_connection_carries_refusals_panics_and_more() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let bundle = world.begin(&ada, false).await;
+    let part = sealed(1, 8 << 20);
+    let (mut sender, task) = world.connect().await.unwrap();
+    let unsigned = world.send_on(&mut sender, Draft::part(bundle, 0, &part)).await.unwrap();
+    assert_eq!(unsigned.problem(), ProblemKind::Signature);
+    for _ in 0..2 {
+        let put = Draft::part(bundle, 0, &part).signed(&world, &ada);
+        world.send_on(&mut sender, put).await.unwrap().is_done();
+    }
+    let draft = Draft::get(route::ACCOUNT).signed(&world, &ada);
+    world.clock.panic_once();
+    let panicked = world.send_on(&mut sender, draft.clone()).await.unwrap();
+    assert_eq!(panicked.problem(), ProblemKind::Internal);
+    assert_eq!(world.send_on(&mut sender, draft).await.unwrap().status, 200);
+    task.abort();
     world.stop().await;
 }

@@ -1,0 +1,83 @@
+//! Signals: the first one lets a transfer clean up after itself, the second one does not wait for that. Where there is
+//! nothing to clean up, and at a prompt, one is enough; the terminal then shows again what is typed.
+
+use std::fs::File;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::exit;
+
+struct State {
+    /// Somebody waits for the first signal and will clean up.
+    awaited: bool,
+    /// A signal came before.
+    stopping: bool,
+    /// The terminal as it was before a prompt, while one is open.
+    terminal: Option<(File, Termios)>,
+}
+
+static STATE: Mutex<State> = Mutex::new(State { awaited: false, stopping: false, terminal: None });
+
+/// Told of the first signal. Starting it starts the thread that waits for signals; nothing else handles them.
+static STOP: LazyLock<&'static Notify> = LazyLock::new(|| {
+    let stop: &'static Notify = Box::leak(Box::new(Notify::new()));
+    let (ready, started) = std::sync::mpsc::channel();
+    std::thread::spawn(move || watch(stop, &ready));
+    // Without the thread signals keep their default action, which is to end the process.
+    let _ = started.recv();
+    stop
+});
+
+fn watch(stop: &Notify, ready: &std::sync::mpsc::Sender<()>) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    runtime.block_on(async {
+        let (Ok(mut int), Ok(mut term), Ok(mut hup)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+        else {
+            return;
+        };
+        let _ = ready.send(());
+        loop {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+                _ = hup.recv() => {}
+            }
+            let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+            let at_prompt = state.terminal.take();
+            if let Some((tty, before)) = &at_prompt {
+                let _ = tcsetattr(tty, OptionalActions::Now, before);
+            }
+            if at_prompt.is_some() || state.stopping || !state.awaited {
+                std::process::exit(exit::INTERRUPTED.into());
+            }
+            state.stopping = true;
+            stop.notify_one();
+        }
+    });
+}
+
+/// Done when SIGINT, SIGTERM or SIGHUP comes for the first time.
+pub(crate) async fn first() {
+    let stop = *STOP;
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = true;
+    stop.notified().await;
+}
+
+/// Nobody cleans up any more: from now on one signal ends the process.
+pub(crate) fn no_longer_awaited() {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = false;
+}
+
+/// Runs a prompt, at which a signal ends the process at once.
+pub(crate) fn at_prompt<T>(prompt: impl FnOnce() -> T) -> T {
+    LazyLock::force(&STOP);
+    let terminal = File::open("/dev/tty").ok().and_then(|tty| tcgetattr(&tty).ok().map(|before| (tty, before)));
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).terminal = terminal;
+    let answer = prompt();
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).terminal = None;
+    answer
+}

@@ -1,0 +1,40 @@
+# Shortcuts; each recipe is a line that can be typed as well.
+
+# List the recipes
+default:
+    @just --list
+
+# Everything that CI does
+ci:
+    .ci/run
+
+# All tests
+test *args:
+    cargo test --workspace {{args}}
+
+# Formatting, lints and documentation
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy -p pouch --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# The whole exchange on this machine, then attacks on it
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# Measure against age and rage; benches/README.md says how to read it
+bench *args:
+    cargo run --release -p pouch-benches -- {{args}}
+
+# The tests at full size and with more rounds: gigabytes of disk, and an hour rather than minutes
+torture kills="200" cases="4096":
+    POUCH_LARGE=1 POUCH_KILLS={{kills}} PROPTEST_CASES={{cases}} cargo test --workspace --release
+
+# Bans, licences and sources of the dependencies
+deny:
+    cargo deny --workspace check bans licenses sources
+
+# Known vulnerabilities in the dependencies
+advisories:
+    cargo deny --workspace check advisories
