@@ -1,0 +1,57 @@
+//! Measures `pouch` against its peers on this machine and prints Markdown tables. `README.md` says how to read them.
+
+mod encrypt;
+mod exchange;
+mod options;
+mod process;
+mod rounds;
+mod table;
+mod tools;
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::options::{Options, What};
+use crate::tools::Tools;
+
+/// What went wrong, for the person who started the measurement.
+type Failure = Box<dyn Error>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr().lock(), "pouch-benches: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    if cfg!(debug_assertions) {
+        return Err("figures of an unoptimised build mean nothing: cargo run --release -p pouch-benches".into());
+    }
+    let tools = Tools::find()?;
+    say(tools.describe());
+    match options.what {
+        What::Encrypt => encrypt::measure(&options, &tools),
+        What::Exchange => exchange::measure(&options, &tools),
+        What::All => {
+            encrypt::measure(&options, &tools)?;
+            exchange::measure(&options, &tools)
+        }
+    }
+}
+
+/// A line of the report.
+fn say(text: impl Display) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// A remark that does not belong to the report.
+fn remark(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

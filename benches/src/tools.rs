@@ -1,0 +1,110 @@
+//! The programs that are measured. One that is not installed is left out and named.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Failure, remark};
+
+/// The program that this is all about.
+pub(crate) const POUCH: &str = "pouch";
+
+/// A program and what it says of its version.
+#[derive(Debug, Clone)]
+pub(crate) struct Tool {
+    pub(crate) name: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) version: String,
+}
+
+/// What there is to measure and to measure with.
+pub(crate) struct Tools {
+    pub(crate) pouch: Tool,
+    pub(crate) age: Option<Tool>,
+    pub(crate) age_keygen: Option<Tool>,
+    pub(crate) rage: Option<Tool>,
+    /// GNU time, which reports a child's peak memory from `wait4`.
+    pub(crate) time: Option<PathBuf>,
+}
+
+impl Tools {
+    pub(crate) fn find() -> Result<Self, Failure> {
+        let time = PathBuf::from("/usr/bin/time");
+        Ok(Self {
+            pouch: build_pouch()?,
+            age: on_path("age"),
+            age_keygen: on_path("age-keygen"),
+            rage: on_path("rage"),
+            time: time.is_file().then_some(time),
+        })
+    }
+
+    /// The machine, the versions, and what is missing.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = machine();
+        for tool in [Some(&self.pouch), self.age.as_ref(), self.rage.as_ref()].into_iter().flatten() {
+            let _ = writeln!(text, "- {}: {}", tool.name, tool.version);
+        }
+        let missing = [
+            ("age", self.age.is_none()),
+            ("age-keygen", self.age_keygen.is_none()),
+            ("rage", self.rage.is_none()),
+            ("/usr/bin/time (so no peak memory)", self.time.is_none()),
+        ];
+        for (name, _) in missing.iter().filter(|(_, missing)| *missing) {
+            let _ = writeln!(text, "- not installed, left out: {name}");
+        }
+        text
+    }
+}
+
+/// Builds `pouch` as it is in the tree, next to this program, so that no stale one is measured.
+fn build_pouch() -> Result<Tool, Failure> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    remark("building pouch");
+    let built = Command::new(cargo).args(["build", "--release", "--quiet", "-p", POUCH]).status()?;
+    if !built.success() {
+        return Err("pouch does not build".into());
+    }
+    let path = std::env::current_exe()?.with_file_name(POUCH);
+    if !path.is_file() {
+        return Err(format!("no {}; start this with cargo run", path.display()).into());
+    }
+    Ok(Tool { name: POUCH, version: version(&path), path })
+}
+
+fn on_path(name: &'static str) -> Option<Tool> {
+    let path = std::env::var_os("PATH")?;
+    let path = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())?;
+    Some(Tool { name, version: version(&path), path })
+}
+
+fn version(path: &Path) -> String {
+    let output = Command::new(path).arg("--version").output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+    if text.is_empty() { "of unknown version".to_owned() } else { text }
+}
+
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    let cpu = field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown processor".to_owned());
+    let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_else(|| "unknown memory".to_owned());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("- machine: {cpu}, {cores} cores, {memory}\n")
+}
+
+/// A command line, for reports.
+pub(crate) fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let short = |word: &OsStr| {
+        let path = Path::new(word);
+        let name = if path.is_absolute() { path.file_name().unwrap_or(word) } else { word };
+        name.to_string_lossy().into_owned()
+    };
+    words.map(short).collect::<Vec<_>>().join(" ")
+}
