@@ -91,9 +91,11 @@ impl Context {
         party.unlock(|| self.asker().passphrase())
     }
 
-    /// The relay, after whoever answered my invitations was pinned and told of.
+    /// The relay, after whoever answered my invitations was pinned and told of. A card that was put in by somebody else
+    /// is a hard stop (attacks.md 35).
     pub(crate) async fn relay(&self, party: &Party) -> Result<RelayApi, Failure> {
         let api = party.api()?;
+        let mut substituted = None;
         for answered in invite::collect(party, &api).await? {
             match answered {
                 Answered::Pinned(contact) => {
@@ -102,8 +104,14 @@ impl Context {
                 Answered::Expired(name) => self.show.warn(format_args!("the invitation for {name} was not used in time")),
                 Answered::Refused { name, error } => {
                     self.show.warn(format_args!("somebody answered the invitation for {name}, but {error}; nobody was pinned"));
+                    if error.class() == Class::Evidence {
+                        substituted = Some(*error);
+                    }
                 }
             }
+        }
+        if let Some(error) = substituted {
+            return Err(error.into());
         }
         pouch_client::receive::send_pending_receipts(party, &api).await?;
         Ok(api)

@@ -1,10 +1,10 @@
 //! What is printed: for people, for scripts (`--json`), or only the essential (`-q`). Sizes and times for eyes.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, IsTerminal as _, Write as _};
 
 use jiff::tz::TimeZone;
-use pouch_statement::Timestamp;
+use pouch_statement::{Timestamp, hazardous};
 use serde::Serialize;
 
 /// How this run prints.
@@ -37,9 +37,7 @@ impl Show {
         if !self.json {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(object)?;
-        line.push(b'\n');
-        io::stdout().lock().write_all(&line)
+        writeln!(io::stdout().lock(), "{}", Inert(&serde_json::to_string(object)?))
     }
 
     /// A remark on stderr, for people only.
@@ -52,6 +50,26 @@ impl Show {
     /// A warning on stderr, also when quiet.
     pub(crate) fn warn(self, text: impl Display) {
         let _ = writeln!(io::stderr().lock(), "pouch: warning: {text}");
+    }
+}
+
+/// JSON in which what could act on a terminal stands as `\u…`: `serde_json` does that below U+0020 only (attacks.md 9).
+struct Inert<'a>(&'a str);
+
+impl Display for Inert<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(hazardous) {
+            let (plain, tail) = rest.split_at(at);
+            f.write_str(plain)?;
+            let mut behind = tail.chars();
+            // Such a character stands in a string, where this form means the same.
+            for unit in behind.next().into_iter().flat_map(|c| c.encode_utf16(&mut [0; 2]).to_vec()) {
+                write!(f, "\\u{unit:04x}")?;
+            }
+            rest = behind.as_str();
+        }
+        f.write_str(rest)
     }
 }
 

@@ -235,10 +235,12 @@ pub async fn refresh(
     Ok(status)
 }
 
-/// A receipt is news if there was none, or if a failure may have been followed by success.
+/// A receipt is news if there was none, or if a failure may have been followed by success. Success is final: a relay
+/// that brings up an older failure again takes nothing back.
 fn is_news(sent: &Sent, mailbox: &MailboxId, message: &ReceiptMessage) -> bool {
     sent.recipients.iter().any(|r| {
-        r.mailbox == *mailbox && sent.verdict(r).is_none_or(|v| v.outcome != message.outcome)
+        let news = |v: Verdict| v.outcome == Outcome::Failed && message.outcome == Outcome::Verified;
+        r.mailbox == *mailbox && sent.verdict(r).is_none_or(news)
     })
 }
 

@@ -169,10 +169,12 @@ impl Https {
     }
 }
 
+/// An I/O error keeps what it was made of from `source`, and the layers below us nest it.
 fn find_tls<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    cause.downcast_ref::<rustls::Error>().or_else(|| {
-        cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()).and_then(|e| e.downcast_ref())
-    })
+    match cause.downcast_ref::<rustls::Error>() {
+        Some(found) => Some(found),
+        None => find_tls(cause.downcast_ref::<std::io::Error>()?.get_ref()?),
+    }
 }
 
 fn certificate_reason(why: &CertificateError) -> String {

@@ -47,7 +47,7 @@ pub use origin::{OriginError, RelayOrigin};
 pub use receipt::{Outcome, Receipt, Stage};
 pub use signed::{Detached, MAX_STATEMENT, Signed, Statement, StatementError};
 pub use sshsig::{SignatureError, sign_detached, verify_detached};
-pub use text::{Escaped, Name, Note, TextError};
+pub use text::{Escaped, Name, Note, TextError, hazardous};
 pub use time::{TimeError, Timestamp};
 
 /// The operating system's random source failed; nothing secure can be done without it.

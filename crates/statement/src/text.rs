@@ -132,7 +132,8 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// Characters that move the cursor, change direction, join or vanish.
-fn hazardous(c: char) -> bool {
+#[must_use]
+pub fn hazardous(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

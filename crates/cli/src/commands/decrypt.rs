@@ -11,8 +11,8 @@ use crate::run::{Context, Outcome};
 
 /// Decrypt one age file, armored or not
 ///
-/// Without -i, and unless it is passphrase-encrypted, your own identity is used. Standard output gets plaintext as it
-/// is verified, chunk by chunk: the exit status says whether it was all. -o publishes nothing before that.
+/// Without -i and -p, your own identity is used. Standard output gets plaintext as it is verified, chunk by chunk: the
+/// exit status says whether it was all. -o publishes nothing before that.
 #[derive(Args)]
 pub(crate) struct Decrypt {
     /// The file to decrypt; standard input if not given, or -
@@ -24,7 +24,7 @@ pub(crate) struct Decrypt {
     /// It was encrypted with a passphrase
     #[arg(short, long, conflicts_with = "identity")]
     passphrase: bool,
-    /// Write to this file, which appears when all of it is verified
+    /// Write to this file, which appears, or is replaced, when all of it is verified
     #[arg(short, long, value_name = "OUTPUT")]
     output: Option<PathBuf>,
 }

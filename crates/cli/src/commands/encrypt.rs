@@ -41,7 +41,7 @@ pub(crate) struct Encrypt {
     /// As text (PEM)
     #[arg(short, long)]
     armor: bool,
-    /// Write to this file, which appears when it is complete
+    /// Write to this file, which appears, or is replaced, when it is complete
     #[arg(short, long, value_name = "OUTPUT")]
     output: Option<PathBuf>,
 }

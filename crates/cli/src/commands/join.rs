@@ -13,7 +13,7 @@ use crate::run::{Context, Failure, Outcome, printing};
 /// arguments. Whoever made it is pinned at once.
 #[derive(Args)]
 pub(crate) struct Join {
-    /// What others see on your card
+    /// What others see on your card; your user name if not given
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
     /// Keep the identity without a passphrase, for machines

@@ -22,7 +22,8 @@ const NAMES_SHOWN: usize = 10;
 /// Fetch, verify and unpack a bundle
 ///
 /// Without ID, what waits if it is only one. Everything lands in a fresh folder, named by the id unless -o says
-/// otherwise, and only once all of it is verified; nothing is ever overwritten. The sender gets a signed receipt.
+/// otherwise, and only once all of it is verified; nothing is ever overwritten. The sender gets a signed receipt, unless
+/// the bundle came as a file.
 #[derive(Args)]
 pub(crate) struct Receive {
     /// A bundle's id or the beginning of it, or a .pouch file
@@ -31,10 +32,10 @@ pub(crate) struct Receive {
     /// Into this folder, which must not exist
     #[arg(short, long, value_name = "DIR", conflicts_with_all = ["stdout", "env", "list"])]
     out: Option<PathBuf>,
-    /// Write the one file in the bundle to standard output
+    /// Write the one file in the bundle to standard output; beyond 32 MiB as it is verified, and the exit code is the verdict
     #[arg(long, conflicts_with_all = ["env", "list"])]
     stdout: bool,
-    /// Show what is in it and fetch nothing more
+    /// Show what is in it and fetch nothing more; for the relay and the sender, the envelope is fetched
     #[arg(long, conflicts_with = "env")]
     list: bool,
     /// Wait for the next bundle
@@ -43,7 +44,7 @@ pub(crate) struct Receive {
     /// With --next: only from this contact
     #[arg(long, value_name = "NAME", requires = "next")]
     from: Option<Name>,
-    /// With --next: wait at most so long
+    /// With --next: wait at most so long, like 15m or 8h
     #[arg(long, value_name = "TIME", value_parser = parse_span, requires = "next")]
     timeout: Option<u64>,
     /// Put the one file in the bundle into this variable of CMD and run CMD

@@ -43,7 +43,7 @@ struct Init {
     /// The certificate's private key
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// Where it keeps everything
+    /// Where it keeps everything; `relay` in the state folder if not given
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// A new owner's link for a relay that has no owner yet
@@ -54,7 +54,7 @@ struct Init {
 /// Serve until told to stop
 #[derive(Args)]
 struct Serve {
-    /// Where it keeps everything
+    /// Where it keeps everything; `relay` in the state folder if not given
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }

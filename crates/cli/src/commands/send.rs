@@ -30,16 +30,16 @@ pub(crate) struct Send {
     /// To whom
     #[arg(long, value_name = "NAME")]
     to: Name,
-    /// Send a credential of this name; its value is prompted for, or read from standard input
+    /// Send a credential of this name; its value is prompted for, or read from standard input, every byte of it
     #[arg(long, value_name = "NAME")]
     secret: Option<EntryPath>,
-    /// How long it may be fetched
+    /// How long it may be fetched: 90s, 15m, 8h, 7d, 2w
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_span)]
     until: u64,
     /// A remark for the recipient, sealed and signed with it
     #[arg(long, value_name = "TEXT")]
     note: Option<Note>,
-    /// What it is
+    /// What it is; dataset if not said, and credential with --secret
     #[arg(long, value_name = "KIND", value_enum)]
     kind: Option<KindArg>,
     /// Delete it on the relay once it is received, or a day after it was first fetched
@@ -48,7 +48,7 @@ pub(crate) struct Send {
     /// Do not return before this has come
     #[arg(long, value_name = "WHAT", value_enum)]
     wait: Option<WaitArg>,
-    /// How long to wait at most
+    /// With --wait: how long at most
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_span, requires = "wait")]
     timeout: u64,
     /// Write a .pouch file instead, to be carried by anyone

@@ -3,7 +3,6 @@
 //! JSON lines in one canonical form. [`Index::decode`] refuses whatever breaks a rule, so that an [`Index`] in
 //! hand obeys all of them; sealing builds its index by the same rules.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use pouch_statement::Blake3Digest;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::archive::{ARCHIVE_END, Item, ItemKind, header, item_size};
 use super::layout::{Layout, LayoutError};
+use super::lines::{EntryLine, HeadLine, Lines, PartLine, entry_of, write_line};
 use super::path::{EntryPath, PathError};
 use crate::age::sealed_len;
 
@@ -19,9 +19,8 @@ pub const MAX_INDEX: u64 = 256 << 20;
 /// The most entries of a bundle.
 pub const MAX_ENTRIES: u64 = 2_000_000;
 
-/// Room for the longest line: each byte of a path can take six in JSON, and the other members are short.
-const MAX_LINE: usize = 6 * super::path::MAX_PATH + 512;
-const TYPE: &str = "pouch.index.v1";
+/// What the first line says that it is.
+pub(super) const TYPE: &str = "pouch.index.v1";
 
 /// Why bytes are not an index, or entries cannot be one.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -155,69 +154,6 @@ pub struct Index {
     parts: Vec<PartSpec>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HeadLine<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    content: ContentKind,
-    content_size: u64,
-    padded_size: u64,
-    entries: u64,
-    parts: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum LineKind {
-    Folder,
-    File,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EntryLine<'a> {
-    #[serde(borrow)]
-    path: Cow<'a, str>,
-    kind: LineKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    executable: Option<bool>,
-    mtime: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    blake3: Option<Blake3Digest>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PartLine {
-    part: u32,
-    size: u64,
-    sealed_size: u64,
-    sealed_blake3: Blake3Digest,
-}
-
-impl<'a> From<&'a Entry> for EntryLine<'a> {
-    fn from(entry: &'a Entry) -> Self {
-        let path = Cow::Borrowed(entry.path.as_str());
-        let mtime = entry.mtime;
-        match entry.kind {
-            EntryKind::Folder => {
-                Self { path, kind: LineKind::Folder, size: None, executable: None, mtime, blake3: None }
-            }
-            EntryKind::File { size, executable, blake3 } => Self {
-                path,
-                kind: LineKind::File,
-                size: Some(size),
-                executable: Some(executable),
-                mtime,
-                blake3: Some(blake3),
-            },
-        }
-    }
-}
-
 impl Index {
     /// Puts an index together.
     ///
@@ -270,14 +206,14 @@ impl Index {
         if bytes.len() as u64 > MAX_INDEX {
             return Err(IndexError::TooLong);
         }
-        let mut lines = Lines { rest: bytes, line: 0, scratch: Vec::new() };
+        let mut lines = Lines::new(bytes);
         let head: HeadLine<'_> = lines.next()?;
         if head.kind != TYPE {
             return Err(IndexError::Type);
         }
         let mut rules = Rules::new(head.content, head.entries)?;
         for number in 1..=head.entries {
-            let entry = entry_of(lines.next()?, number, lines.line)?;
+            let entry = entry_of(lines.next()?, number, lines.line())?;
             rules.entry(entry)?;
         }
         let (entries, layout) = rules.finish()?;
@@ -295,7 +231,7 @@ impl Index {
             let PartLine { size, sealed_size, sealed_blake3, .. } = line;
             parts.push(PartSpec { size, sealed_size, sealed_blake3 });
         }
-        if !lines.rest.is_empty() {
+        if !lines.is_empty() {
             return Err(lines.error("there is more behind the last part"));
         }
         check_parts(&layout, &parts)?;
@@ -421,53 +357,4 @@ fn check_parts(layout: &Layout, parts: &[PartSpec]) -> Result<(), IndexError> {
         }
     }
     Ok(())
-}
-
-fn entry_of(line: EntryLine<'_>, number: u64, at: u64) -> Result<Entry, IndexError> {
-    let path = line.path.parse().map_err(|reason| IndexError::Path { entry: number, reason })?;
-    let kind = match line {
-        EntryLine { kind: LineKind::Folder, size: None, executable: None, blake3: None, .. } => EntryKind::Folder,
-        EntryLine { kind: LineKind::File, size: Some(size), executable: Some(executable), blake3: Some(blake3), .. } => {
-            EntryKind::File { size, executable, blake3 }
-        }
-        _ => return Err(IndexError::Line { line: at, reason: "not the members of a file or a folder" }),
-    };
-    Ok(Entry { path, mtime: line.mtime, kind })
-}
-
-fn write_line(value: &impl Serialize, out: &mut Vec<u8>, line: u64) -> Result<(), IndexError> {
-    if out.len() as u64 > MAX_INDEX {
-        return Err(IndexError::TooLong);
-    }
-    serde_json::to_writer(&mut *out, value).map_err(|_| IndexError::Line { line, reason: "not encodable" })?;
-    out.push(b'\n');
-    Ok(())
-}
-
-/// The lines that are left.
-struct Lines<'a> {
-    rest: &'a [u8],
-    /// Number of the line read last, from 1.
-    line: u64,
-    scratch: Vec<u8>,
-}
-
-impl<'a> Lines<'a> {
-    /// The next line, which must be exactly what its own meaning encodes to.
-    fn next<T: Serialize + Deserialize<'a>>(&mut self) -> Result<T, IndexError> {
-        self.line += 1;
-        let length = self.rest.iter().take(MAX_LINE).position(|b| *b == b'\n');
-        let length = length.ok_or_else(|| self.error("missing, cut short or too long"))?;
-        let (line, rest) = self.rest.split_at(length + 1);
-        self.rest = rest;
-        let value: T = serde_json::from_slice(line)
-            .map_err(|_| self.error("a member is missing, unknown, doubled or out of range"))?;
-        self.scratch.clear();
-        write_line(&value, &mut self.scratch, self.line)?;
-        if self.scratch == line { Ok(value) } else { Err(self.error("not in canonical form")) }
-    }
-
-    fn error(&self, reason: &'static str) -> IndexError {
-        IndexError::Line { line: self.line, reason }
-    }
 }

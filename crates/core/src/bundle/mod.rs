@@ -55,7 +55,7 @@
 //! | `path` | names: what a bundle may carry, and what to warn of |
 //! | `padding`, `layout` | lengths: Padmé, and how content is cut into parts |
 //! | `ustar`, `archive`, `objects` | the one tar header; the archive of entries; archives of fixed objects |
-//! | `index`, `manifest` | the two documents, in canonical form, with all their rules |
+//! | `index`, `lines`, `manifest` | the two documents, in canonical form, with all their rules |
 //! | `envelope` | what is sealed to one person: manifest and bundle key; receipt |
 //! | `source`, `cut`, `seal` | the sender: list, read once, seal |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
@@ -69,6 +69,7 @@ mod envelope;
 mod file;
 mod index;
 mod layout;
+mod lines;
 mod manifest;
 mod objects;
 mod open;

@@ -294,3 +294,48 @@ pub fn sample_tree(root: &Path) {
 pub fn sealed_size(plain: u64) -> u64 {
     sealed_len(plain).unwrap()
 }
+
+/// An envelope of any plaintext, sealed to Bo.
+pub fn envelope_of(world: &World, plain: &[u8]) -> Vec<u8> {
+    seal_to_vec(&world.bo.age.recipient(), plain).unwrap()
+}
+
+/// The ustar of an envelope with any manifest, signature and key.
+pub fn objects(list: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, bytes) in list {
+        let mut block = Vec::new();
+        let kind = ItemKind::File { size: bytes.len() as u64, executable: false };
+        header(&Item { path: &name.parse().unwrap(), mtime: 0, kind }, &mut block);
+        block[100..108].copy_from_slice(b"0000600\0");
+        block[148..156].copy_from_slice(b"        ");
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        out.extend_from_slice(&block);
+        out.extend_from_slice(bytes);
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
+    let length = padded(out.len() as u64 + 1024).unwrap();
+    out.resize(length as usize, 0);
+    out
+}
+
+pub fn envelope_with(world: &World, manifest: &[u8], signature: &str, key: &Identity) -> Vec<u8> {
+    let key = format!("{}\n", key.expose_secret_string().as_str());
+    let list = [("manifest", manifest), ("manifest.sig", signature.as_bytes()), ("bundle.key", key.as_bytes())];
+    envelope_of(world, &objects(&list))
+}
+
+pub fn small(world: &World) -> Carried {
+    world.seal_stream(b"a small secret")
+}
+
+pub fn world_copy(carried: &Carried) -> Carried {
+    Carried {
+        parts: carried.parts.clone(),
+        index: carried.index.clone(),
+        envelope: carried.envelope.clone(),
+        manifest: carried.manifest.clone(),
+        key: carried.key.expose_secret_string().parse().unwrap(),
+    }
+}
