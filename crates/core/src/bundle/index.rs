@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::archive::{ARCHIVE_END, Item, ItemKind, header, item_size};
 use super::layout::{Layout, LayoutError};
 use super::lines::{EntryLine, HeadLine, Lines, PartLine, entry_of, write_line};
-use super::path::{EntryPath, PathError};
+use super::path::{EntryPath, PathError, in_order};
 use crate::age::sealed_len;
 
 /// The most bytes of a plain index, before padding.
@@ -291,7 +291,7 @@ impl Index {
 }
 
 fn find<'a>(entries: &'a [Entry], path: &str) -> Option<&'a Entry> {
-    let at = entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok()?;
+    let at = entries.binary_search_by(|e| in_order(e.path.as_str(), path)).ok()?;
     entries.get(at)
 }
 

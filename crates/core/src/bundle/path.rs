@@ -1,5 +1,6 @@
 //! Names inside a bundle: one parser, so that a path that could leave its folder cannot be held.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
@@ -57,9 +58,27 @@ pub enum PathError {
 
 /// A relative path of an entry: `/` between components, none of them empty, `.` or `..`.
 ///
-/// Ordered by bytes, which is the order of a bundle. Shown escaped; [`EntryPath::as_str`] is raw.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Ordered component by component, each by its bytes: the order of a bundle, in which all that is in a folder stands
+/// right behind it. Shown escaped; [`EntryPath::as_str`] is raw.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryPath(Box<str>);
+
+impl Ord for EntryPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        in_order(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for EntryPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The order of paths in a bundle.
+pub(super) fn in_order(a: &str, b: &str) -> Ordering {
+    a.split('/').cmp(b.split('/'))
+}
 
 impl EntryPath {
     /// The raw text. It may hold control characters: never print it, print the path itself.

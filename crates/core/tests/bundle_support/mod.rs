@@ -275,7 +275,7 @@ pub fn sample_tree(root: &Path) {
     std::fs::create_dir(root.join("empty folder")).unwrap();
     std::fs::write(root.join("a.txt"), "plain").unwrap();
     std::fs::write(root.join("empty"), "").unwrap();
-    std::fs::write(root.join("folder.txt"), "sorts between folder and what is in it").unwrap();
+    std::fs::write(root.join("folder.txt"), "by bytes it would stand between folder and what is in it").unwrap();
     std::fs::write(root.join("folder/run.sh"), "#!/bin/sh\n").unwrap();
     make_executable(&root.join("folder/run.sh"));
     std::fs::write(deep.join("x".repeat(200)), vec![7; 513]).unwrap();
