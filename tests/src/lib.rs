@@ -1,3 +1,29 @@
-//! Test support.
+//! The harness: real `pouch` processes, a relay on loopback, parties with homes of their own, folders to send and compare.
+//!
+//! Everything is bounded in time, everything started is stopped when it is dropped, and all of it lives in one
+//! temporary folder. [`Pair`] is where most tests begin.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, missing_docs)]
 
 pub mod hostile;
+mod party;
+mod program;
+mod relay;
+mod run;
+mod tools;
+mod tree;
+
+pub use party::{Pair, Party};
+pub use program::{program, workspace};
+pub use relay::Relay;
+pub use run::{LIMIT, Ran, Run, Running, until};
+pub use tools::{have, large, skip};
+pub use tree::{Node, Snapshot, files_beneath, find_bytes, holds, noise, sample_tree, set_mtime, snapshot};
+
+/// A path as an argument.
+///
+/// # Panics
+/// A path that is not UTF-8; tests make none outside the trees they send.
+#[must_use]
+pub fn text(path: &std::path::Path) -> &str {
+    path.to_str().unwrap()
+}

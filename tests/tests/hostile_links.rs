@@ -17,7 +17,7 @@ fn forged(card: &Value) -> Value {
 }
 
 fn contacts(world: &World, who: &str) -> Vec<String> {
-    let path = world.home(who).join("contacts.json");
+    let path = world.party(who).home().join("contacts.json");
     let Ok(bytes) = std::fs::read(path) else { return Vec::new() };
     let rows: Vec<Value> = serde_json::from_slice(&bytes).unwrap();
     rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
@@ -29,20 +29,20 @@ fn join_is_refused(world: &World, change: impl Fn(Answer) -> Answer + Send + Syn
     let link = world.invite("bo");
     world.hostile.on("POST", "/v1/join", move |seen| change(seen.pass()).into());
     let name = format!("bo-{}", pouch_statement::BundleId::random().unwrap());
-    world.run_with(&name, &["join", "--name", "bo", "--no-passphrase"], link.as_bytes()).ends(4);
+    world.run_with(&name, &["join", "--name", "bo", "--no-passphrase"], link.as_bytes()).fails(4, "");
     assert!(contacts(world, &name).is_empty());
-    assert!(!world.home(&name).join("account.json").exists());
+    assert!(!world.party(&name).home().join("account.json").exists());
     world.run(&name, &["inbox"]).ends(2).says("nobody has joined");
     world.hostile.behave();
     // The relay's own record of who joined is true, so Ada pins the real joiner; she forgets them for the next round.
-    world.run("ada", &["contact", "list"]).ends(0);
-    world.run("ada", &["contact", "remove", "bo"]).ends(0);
+    world.run("ada", &["contact", "list"]).ok();
+    world.run("ada", &["contact", "remove", "bo"]).ok();
 }
 
 #[test]
 fn attack_35_61_an_inviter_whose_card_the_relay_changes_is_not_joined() {
     let world = World::empty();
-    world.join("ada", &world.owner_link).ends(0);
+    world.join("ada", &world.owner_link).ok();
     // Another card under the true card's MAC; no card; a MAC that is wrong; and members that nobody knows.
     join_is_refused(&world, |answer| answer.edit(|v| v["inviter"]["card"] = forged(&v["inviter"]["card"])));
     join_is_refused(&world, |answer| answer.edit(|v| v["inviter"] = Value::Null));
@@ -54,7 +54,7 @@ fn attack_35_61_an_inviter_whose_card_the_relay_changes_is_not_joined() {
 #[test]
 fn attack_61_a_joiner_is_not_given_their_own_card_as_the_inviters() {
     let world = World::empty();
-    world.join("ada", &world.owner_link).ends(0);
+    world.join("ada", &world.owner_link).ok();
     let link = world.invite("bo");
     // The joiner's request carries a card with a good MAC of theirs: the relay hands it back.
     world.hostile.on("POST", "/v1/join", |seen| {
@@ -66,7 +66,7 @@ fn attack_61_a_joiner_is_not_given_their_own_card_as_the_inviters() {
     assert!(contacts(&world, "bo").is_empty());
     // The same link with the honest answer works: the refusal was for what the relay did.
     world.hostile.behave();
-    world.join("bo", &link).ends(0).says("ada pinned");
+    world.join("bo", &link).ok().says("ada pinned");
     assert_eq!(contacts(&world, "bo"), ["ada"]);
 }
 
@@ -78,10 +78,10 @@ fn attack_61_an_owners_link_has_no_inviter() {
         let stranger = stranger.clone();
         seen.pass().edit(|v| v["inviter"] = stranger).into()
     });
-    world.join("ada", &world.owner_link).ends(4);
+    world.join("ada", &world.owner_link).fails(4, "");
     assert!(contacts(&world, "ada").is_empty());
     world.hostile.behave();
-    world.join("ada", &world.owner_link).ends(0);
+    world.join("ada", &world.owner_link).ok();
 }
 
 /// A well-made card of nobody, with any MAC.
@@ -107,9 +107,9 @@ fn forged_inviter() -> Value {
 #[track_caller]
 fn joiner_is_refused(change: impl Fn(&mut Value) + Send + Sync + 'static) {
     let world = World::empty();
-    world.join("ada", &world.owner_link).ends(0);
+    world.join("ada", &world.owner_link).ok();
     let link = world.invite("bo");
-    world.join("bo", &link).ends(0);
+    world.join("bo", &link).ok();
     world.hostile.on("GET", "/v1/links", move |seen| seen.pass().edit(|v| change(&mut v["links"][0])).into());
     world.run("ada", &["inbox"]).ends(4).says("nobody was pinned");
     assert!(contacts(&world, "ada").is_empty());
@@ -117,9 +117,9 @@ fn joiner_is_refused(change: impl Fn(&mut Value) + Send + Sync + 'static) {
     assert_eq!((&event["outcome"], &event["peer"]), (&json!("failed"), &json!("bo")));
     // The stop is final: an honest relay afterwards does not bring the name back by itself, and nothing is sent to it.
     world.hostile.behave();
-    world.run("ada", &["contact", "list"]).ends(0);
+    world.run("ada", &["contact", "list"]).ok();
     assert!(contacts(&world, "ada").is_empty());
-    world.run("ada", &["send", "/etc/hostname", "--to", "bo"]).ends(3);
+    world.run("ada", &["send", "/etc/hostname", "--to", "bo"]).fails(3, "");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn attack_35_61_a_joiner_whose_mac_the_relay_changed_is_not_pinned() {
 #[test]
 fn attack_61_the_inviters_own_card_is_not_taken_as_the_joiners() {
     let world = World::empty();
-    world.join("ada", &world.owner_link).ends(0);
+    world.join("ada", &world.owner_link).ok();
     let mirrored = std::sync::Arc::new(std::sync::Mutex::new(Value::Null));
     let kept = mirrored.clone();
     world.hostile.on("POST", "/v1/links", move |seen| {
@@ -157,7 +157,7 @@ fn attack_61_the_inviters_own_card_is_not_taken_as_the_joiners() {
 #[test]
 fn attack_35_a_joiner_from_another_relay_is_not_pinned() {
     let world = World::empty();
-    world.join("ada", &world.owner_link).ends(0);
+    world.join("ada", &world.owner_link).ok();
     let link: Link = world.invite("bo").parse().unwrap();
     let other: Detached = serde_json::from_value(forged_inviter()["card"].clone()).unwrap();
     let mac = CardMac::of(&link.secret.card_key(), LinkRole::Joiner, &other);
@@ -172,17 +172,17 @@ fn attack_35_a_joiner_from_another_relay_is_not_pinned() {
 #[test]
 fn attack_61_a_link_works_once_and_its_copies_do_not() {
     let world = World::empty();
-    world.join("ada", &world.owner_link).ends(0);
+    world.join("ada", &world.owner_link).ok();
     let link = world.invite("bo");
-    world.join("bo", &link).ends(0);
+    world.join("bo", &link).ok();
     world.join("bo2", &link).ends(6).says("used");
     assert!(contacts(&world, "bo2").is_empty());
     for broken in [&link[..link.len() - 1], &link.replace("https", "http"), "https://127.0.0.1/j", ""] {
         let name = format!("broken-{}", broken.len());
-        let ran = world.join(&name, broken).ends(2);
+        let ran = world.join(&name, broken).fails(2, "");
         // A link is a secret: no error repeats it (34, 59).
         let fragment = link.split('#').nth(1).unwrap();
         assert!(!ran.err.contains(&fragment[..20]) && !ran.text().contains(&fragment[..20]));
     }
-    world.run("ada", &["contact", "list"]).ends(0).says("bo joined and is pinned");
+    world.run("ada", &["contact", "list"]).ok().says("bo joined and is pinned");
 }

@@ -35,13 +35,13 @@ pub(crate) struct Global {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Read the passphrase from the first line of this file
-    #[arg(long, global = true, value_name = "FILE", group = "passphrase")]
+    #[arg(long, global = true, value_name = "FILE", group = "passphrase_source")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Run this command with sh and read the passphrase from its first line
-    #[arg(long, global = true, value_name = "CMD", group = "passphrase")]
+    #[arg(long, global = true, value_name = "CMD", group = "passphrase_source")]
     pub(crate) passphrase_command: Option<String>,
     /// Read the passphrase from this file descriptor
-    #[arg(long, global = true, value_name = "FD", group = "passphrase")]
+    #[arg(long, global = true, value_name = "FD", group = "passphrase_source")]
     pub(crate) passphrase_fd: Option<u32>,
 }
 

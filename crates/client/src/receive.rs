@@ -28,6 +28,7 @@ use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::party::Party;
 use crate::send::again;
+use crate::transport::TransportError;
 use crate::watch::Watch;
 
 const RECEIVED: &str = "received";
@@ -272,6 +273,11 @@ async fn look_inside(
     }
 }
 
+/// What is longer than all that was read of it is of the wrong size, and the sender is to know.
+fn beyond(limit: usize) -> u64 {
+    (limit as u64).saturating_add(1)
+}
+
 fn failed() -> Event {
     Event::new(Action::Received, Ended::Failed)
 }
@@ -421,8 +427,14 @@ async fn feed_from_relay(
     let mut fetched = futures_util::stream::iter(specs)
         .map(|(number, sealed_size, size)| async move {
             let most = usize::try_from(*sealed_size).unwrap_or(usize::MAX);
-            let sealed = again(|| api.get_part(bundle, *number, most)).await?;
-            Ok::<_, ApiError>((*number, sealed, *size))
+            let sealed = again(|| api.get_part(bundle, *number, most)).await.map_err(|error| match error {
+                ApiError::Transport(TransportError::TooLong(limit)) => {
+                    let (number, wanted) = (*number, *sealed_size);
+                    Error::Open(OpenError::PartSize { number, found: beyond(limit), wanted })
+                }
+                other => other.into(),
+            })?;
+            Ok::<_, Error>((*number, sealed, *size))
         })
         .buffered(DOWNLOADS);
     while let Some(part) = fetched.next().await {

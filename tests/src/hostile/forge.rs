@@ -108,7 +108,7 @@ pub fn archive(entries: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
 impl Forger {
     /// Somebody with an account; the recipient is one of their contacts.
     pub fn new(world: &World, who: &str, to: &str) -> Self {
-        let (party, keys) = world.party(who);
+        let (party, keys) = world.party(who).client();
         let book = party.contacts().unwrap();
         let contact = book.named(&to.parse().unwrap()).unwrap();
         let recipient = contact.card().age_recipient.as_str().parse().unwrap();
@@ -232,4 +232,19 @@ impl Carried {
         });
         hostile.on("POST", "/v1/inbox/*/receipt", |_| Answer::new(204, "text/plain", "").into());
     }
+}
+
+/// A bundle as a recipient's own device gets it from the relay.
+pub fn fetched(world: &World, who: &str, bundle: BundleId, parts: u32) -> Carried {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let api = world.party(who).client().0.api().unwrap();
+        let envelope = api.release(bundle).await.unwrap().to_vec();
+        let index = api.get_index(bundle, 16 << 20).await.unwrap().to_vec();
+        let mut all = Vec::new();
+        for number in 0..parts {
+            all.push(api.get_part(bundle, number, 16 << 20).await.unwrap().to_vec());
+        }
+        Carried { bundle, parts: all, index, envelope }
+    })
 }

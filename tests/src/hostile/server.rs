@@ -154,7 +154,7 @@ struct Shared {
     seen: Mutex<Vec<String>>,
     streamed: AtomicU64,
     stopped: AtomicBool,
-    open: Mutex<Vec<(Option<TcpStream>, JoinHandle<()>)>>,
+    open: Mutex<Vec<(Option<TcpStream>, JoinHandle<io::Result<()>>)>>,
 }
 
 /// The hostile relay. Stops when dropped.
@@ -278,8 +278,13 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         let also = stream.try_clone().ok();
         let thread = {
             let shared = shared.clone();
-            // A client that hangs up is what many of these tests are about.
-            std::thread::spawn(move || drop(serve(&shared, stream)))
+            // A client that hangs up is what many of these tests are about, so errors are none here.
+            std::thread::spawn(move || {
+                let last = stream.try_clone();
+                drop(serve(&shared, stream));
+                // The copy that is kept for stopping would hold the connection open.
+                last.and_then(|stream| stream.shutdown(Shutdown::Both))
+            })
         };
         shared.open.lock().unwrap().push((also, thread));
     }

@@ -95,6 +95,9 @@ fn read_card(file: &PathBuf) -> Result<SignedCard, Failure> {
         std::fs::File::open(file).and_then(|f| f.take(MAX_CARD).read_to_string(&mut text))
     };
     read.map_err(|e| Error::File(format!("cannot read {}", file.display()), e))?;
+    if text.contains(super::encrypt::SECRET_KEY) {
+        return Err(Failure::usage("this holds a secret key and is nobody's card", "`pouch card` at theirs writes a card"));
+    }
     let detached = Detached::from_text(&text).map_err(|e| Error::Statement(e.into()))?;
     Ok(SignedCard::verify(&detached).map_err(Error::Card)?)
 }

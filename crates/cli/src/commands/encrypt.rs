@@ -12,6 +12,8 @@ use pouch_client::Watch as _;
 
 /// The longest recipient or identity file that is read, in bytes.
 pub(crate) const MAX_KEY_FILE: u64 = 16 << 20;
+/// How a secret key begins, in any case.
+pub(crate) const SECRET_KEY: &str = "AGE-SECRET-KEY-";
 /// How much is read at once.
 const BUFFER: usize = 1 << 20;
 
@@ -25,7 +27,7 @@ pub(crate) struct Encrypt {
     input: Option<PathBuf>,
     /// For this recipient: age1…
     #[arg(short, long, value_name = "RECIPIENT")]
-    recipient: Vec<Recipient>,
+    recipient: Vec<String>,
     /// For the recipients in this file, one a line
     #[arg(short = 'R', long, value_name = "FILE")]
     recipients_file: Vec<PathBuf>,
@@ -82,7 +84,11 @@ impl Encrypt {
     }
 
     fn recipients(&self, context: &Context) -> Result<Vec<Recipient>, Failure> {
-        let mut all = self.recipient.clone();
+        // Not parsed by clap, which would repeat what was typed: that may be a secret key (attacks.md 34).
+        let parse = |text: &String| text.parse().map_err(|e: age::KeyError| {
+            Failure::usage(format!("a recipient cannot be read: {e}"), "a recipient begins with age1")
+        });
+        let mut all = self.recipient.iter().map(parse).collect::<Result<Vec<Recipient>, _>>()?;
         for path in &self.recipients_file {
             all.extend(parse_recipients(&read_text(path)?).map_err(|e| told(path, &e))?);
         }
@@ -120,6 +126,9 @@ pub(crate) fn told(path: &std::path::Path, error: &age::Error) -> Failure {
 
 /// Reads a file of keys.
 pub(crate) fn read_text(path: &std::path::Path) -> Result<zeroize::Zeroizing<String>, Failure> {
+    if path.to_string_lossy().to_ascii_uppercase().starts_with(SECRET_KEY) {
+        return Err(Failure::usage("a secret key stands where the name of a file belongs", "write it to a file of its own"));
+    }
     let mut text = zeroize::Zeroizing::new(String::new());
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text))

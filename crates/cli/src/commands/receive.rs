@@ -32,7 +32,7 @@ pub(crate) struct Receive {
     /// Into this folder, which must not exist
     #[arg(short, long, value_name = "DIR", conflicts_with_all = ["stdout", "env", "list"])]
     out: Option<PathBuf>,
-    /// Write the one file in the bundle to standard output; beyond 32 MiB as it is verified, and the exit code is the verdict
+    /// Write the one file in the bundle to standard output; beyond 32 MiB, only the exit code tells if it is whole
     #[arg(long, conflicts_with_all = ["env", "list"])]
     stdout: bool,
     /// Show what is in it and fetch nothing more; for the relay and the sender, the envelope is fetched

@@ -1,0 +1,182 @@
+//! Parties: each with a home, a desk to work at and a temporary folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pouch_client::Home;
+use pouch_client::identity::Identity;
+use tempfile::TempDir;
+
+use crate::program::program;
+use crate::relay::Relay;
+use crate::run::{Ran, Run};
+use crate::text;
+
+/// Somebody who runs `pouch`.
+pub struct Party {
+    name: String,
+    root: PathBuf,
+    counter: AtomicU32,
+}
+
+impl Party {
+    /// Somebody whose folders are in `root`. Nobody has joined yet.
+    #[must_use]
+    pub fn new(root: &Path, name: &str) -> Self {
+        let party = Self { name: name.to_owned(), root: root.to_owned(), counter: AtomicU32::new(0) };
+        for folder in [party.desk(), party.temporary()] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        party
+    }
+
+    /// `POUCH_HOME`.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.root.join(format!("{}.home", self.name))
+    }
+
+    /// The folder in which commands run.
+    #[must_use]
+    pub fn desk(&self) -> PathBuf {
+        self.root.join(format!("{}.desk", self.name))
+    }
+
+    /// `TMPDIR`.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.root.join(format!("{}.tmp", self.name))
+    }
+
+    /// `pouch` with these words, and nothing of the user's own settings.
+    pub fn pouch<I: IntoIterator<Item: AsRef<std::ffi::OsStr>>>(&self, words: I) -> Run {
+        let mut run = Run::of(program());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            let lower = name.to_ascii_lowercase();
+            if lower.starts_with("pouch_") || lower.starts_with("xdg_") || lower.ends_with("_proxy") {
+                run = run.without_env(&name);
+            }
+        }
+        run.args(words)
+            .env("POUCH_HOME", self.home())
+            .env("HOME", self.desk())
+            .env("TMPDIR", self.temporary())
+            .env("TZ", "UTC")
+            .dir(&self.desk())
+    }
+
+    /// Runs `pouch` with these words.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> Ran {
+        self.pouch(words).end()
+    }
+
+    /// Joins without a passphrase.
+    #[track_caller]
+    pub fn join(&self, link: &str) -> Ran {
+        self.pouch(["join", "--name", &self.name, "--no-passphrase"]).input(link).end().ok()
+    }
+
+    /// A link for somebody.
+    #[track_caller]
+    pub fn invite(&self, name: &str) -> String {
+        self.run(&["invite", name, "-q"]).ok().word()
+    }
+
+    /// Sends and gives the bundle's id.
+    #[track_caller]
+    pub fn send(&self, words: &[&str]) -> String {
+        self.run(&[&["send", "-q"], words].concat()).ok().word()
+    }
+
+    /// Receives a bundle or file into a fresh folder.
+    #[track_caller]
+    pub fn receive(&self, what: &str) -> PathBuf {
+        let fresh = self.fresh();
+        self.run(&["receive", what, "-o", text(&fresh)]).ok();
+        fresh
+    }
+
+    /// A path on the desk that does not exist.
+    #[must_use]
+    pub fn fresh(&self) -> PathBuf {
+        self.desk().join(format!("new-{}", self.counter.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A file on the desk.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.desk().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// What lies on the desk and in the temporary folder, hidden or not, sorted.
+    #[must_use]
+    pub fn lying_around(&self) -> Vec<String> {
+        let list = |folder: PathBuf| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name());
+        let names = list(self.desk()).chain(list(self.temporary()));
+        let mut names: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// The journal's events.
+    #[track_caller]
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        self.run(&["log", "show", "--json"]).ok().objects()
+    }
+
+    /// This party as the client library sees it, and its keys, which have no passphrase.
+    #[must_use]
+    pub fn client(&self) -> (pouch_client::Party, Identity) {
+        let party = pouch_client::Party::open(&Home::open(Some(&self.home())).unwrap()).unwrap();
+        let identity = party.unlock(|| unreachable!("no passphrase")).unwrap();
+        (party, identity)
+    }
+}
+
+/// A relay, Ada who owns it, and Bo whom she invited; each has pinned the other.
+pub struct Pair {
+    pub relay: Relay,
+    pub ada: Party,
+    pub bo: Party,
+    // Last, so that the relay is stopped before its folder goes.
+    folder: TempDir,
+}
+
+impl Pair {
+    #[track_caller]
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let relay = Relay::start(folder.path());
+        Self::introduce(folder, relay)
+    }
+
+    #[track_caller]
+    fn introduce(folder: TempDir, relay: Relay) -> Self {
+        let (ada, bo) = (Party::new(folder.path(), "ada"), Party::new(folder.path(), "bo"));
+        ada.join(relay.owner_link());
+        bo.join(&ada.invite("bo"));
+        ada.run(&["contact", "list"]).ok().says("bo joined and is pinned");
+        Self { relay, ada, bo, folder }
+    }
+
+    /// The folder of everything.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Somebody new, in the same folder.
+    #[must_use]
+    pub fn stranger(&self, name: &str) -> Party {
+        Party::new(self.root(), name)
+    }
+}
+
+impl Default for Pair {
+    fn default() -> Self {
+        Self::new()
+    }
+}

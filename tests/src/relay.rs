@@ -1,0 +1,119 @@
+//! An honest relay process on loopback.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::party::Party;
+use crate::run::{Ran, Running, until};
+use crate::text;
+
+const START: Duration = Duration::from_secs(30);
+
+/// A relay and its folder. Killed when it is dropped.
+pub struct Relay {
+    operator: Party,
+    port: u16,
+    owner_link: String,
+    running: Option<Running>,
+}
+
+/// A port below those that the system gives to outgoing connections, so that a restarted relay finds it free.
+fn free_port() -> u16 {
+    until("a free port", START, || {
+        let port = 20_000 + u16::from_le_bytes(pouch_statement::random().unwrap()) % 12_000;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
+    })
+}
+
+impl Relay {
+    /// Makes one in `root` and starts it.
+    pub fn start(root: &Path) -> Self {
+        Self::start_configured(root, "")
+    }
+
+    /// Makes one in `root`, adds lines to its configuration, and starts it.
+    pub fn start_configured(root: &Path, lines: &str) -> Self {
+        let operator = Party::new(root, "relay");
+        let port = free_port();
+        let mut relay = Self { operator, port, owner_link: String::new(), running: None };
+        let (port, listen, data) = (port.to_string(), format!("127.0.0.1:{port}"), relay.data());
+        let init = ["relay", "init", "-q", "--host", "127.0.0.1", "--port", &port, "--listen", &listen, "--data"];
+        let made = relay.operator.pouch(init).args([&data]).end().ok();
+        relay.owner_link = made.word();
+        let file = data.join("relay.toml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{lines}\n{config}")).unwrap();
+        relay.serve();
+        relay
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.operator.home().join("relay")
+    }
+
+    /// What it logged, over all its runs.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.operator.home().with_extension("log")).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The owner's one-time link.
+    #[must_use]
+    pub fn owner_link(&self) -> &str {
+        &self.owner_link
+    }
+
+    /// The process.
+    ///
+    /// # Panics
+    /// When it was stopped.
+    #[must_use]
+    pub fn process(&self) -> &Running {
+        self.running.as_ref().expect("the relay runs")
+    }
+
+    /// Starts it, on the same port as before.
+    #[track_caller]
+    pub fn serve(&mut self) {
+        let told = self.operator.home().with_extension("ready");
+        let log = self.operator.home().with_extension("log");
+        let words = ["relay", "serve", "--data", text(&self.data())].map(str::to_owned);
+        let mut running = self
+            .operator
+            .pouch(words)
+            .env("POUCH_LOG", "debug")
+            .env("RELAY_LOG_FILE", &log)
+            .output_to(File::create(&told).unwrap())
+            .behind("exec 2>>\"$RELAY_LOG_FILE\"; exec")
+            .start();
+        until("the relay is ready", START, || {
+            assert!(running.is_running(), "the relay ended: {}", self.log());
+            std::fs::read_to_string(&told).is_ok_and(|said| said.contains("relay ready")).then_some(())
+        });
+        self.running = Some(running);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// SIGTERM, and waits for its end.
+    #[track_caller]
+    pub fn stop(&mut self) -> Ran {
+        let running = self.running.take().expect("the relay runs");
+        running.signal(Signal::TERM);
+        running.end()
+    }
+}

@@ -1,0 +1,25 @@
+//! Programs that a machine may not have, and runs that are too large for every day.
+
+/// Whether these programs are there. If not, says what is skipped; with `POUCH_REQUIRE_TOOLS` (CI) that is a failure.
+#[must_use]
+pub fn have(tools: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let missing = tools.iter().find(|tool| !std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
+    if let Some(tool) = missing {
+        assert!(std::env::var_os("POUCH_REQUIRE_TOOLS").is_none(), "{tool} is required and not installed");
+        skip(&format!("{tool} is not installed"));
+    }
+    missing.is_none()
+}
+
+/// Whether gigabytes may be moved: `POUCH_LARGE`.
+#[must_use]
+pub fn large() -> bool {
+    std::env::var_os("POUCH_LARGE").is_some()
+}
+
+/// Says that something is left out, and why.
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    eprintln!("skipped: {}: {why}", thread.name().unwrap_or_default());
+}

@@ -1,0 +1,220 @@
+//! What scripts and people rely on: ids, JSON, settings, exit codes, contacts, passphrases, and what is never printed.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+
+use pouch_tests::{Pair, Ran, have, text};
+
+/// Whether there is anything but text in it.
+fn is_plain(ran: &Ran) -> bool {
+    !ran.text().chars().chain(ran.err.chars()).any(|c| c.is_control() && c != '\n')
+}
+
+#[test]
+fn quiet_prints_the_id_alone() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let ran = pair.ada.run(&["send", text(&file), "--to", "bo", "-q"]).ok();
+    let id = ran.word();
+    assert_eq!((ran.text(), ran.err.as_str()), (format!("{id}\n"), ""));
+    assert!(id.len() == 26 && id.bytes().all(|c| b"0123456789abcdefghjkmnpqrstvwxyz".contains(&c)), "{id}");
+    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().text(), format!("{id}\n"));
+    let into = pair.bo.fresh();
+    let ran = pair.bo.run(&["receive", &id, "-o", text(&into), "-q"]).ok();
+    assert_eq!((ran.word(), ran.err.as_str()), (text(&into).to_owned(), ""));
+    assert_eq!(pair.ada.run(&["outbox", "-q"]).ok().text(), format!("{id}\n"));
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let sent = pair.ada.run(&["send", text(&file), "--to", "bo", "--json"]).ok();
+    let id = sent.object("sent")["bundle"].as_str().unwrap().to_owned();
+    let into = pair.bo.fresh();
+    assert_eq!(pair.bo.run(&["inbox", "--json"]).ok().object("waiting")["bundle"], id.as_str());
+    let received = pair.bo.run(&["receive", &id, "--json", "-o", text(&into)]).ok();
+    assert_eq!((received.object("received")["files"].as_u64(), received.objects().len()), (Some(1), 1));
+    let receipt = &pair.ada.run(&["outbox", &id, "--json"]).ok().object("bundle")["recipients"][0]["receipt"];
+    assert!(receipt["statement"].is_string() && receipt["signature"].is_string());
+    assert_eq!(pair.ada.run(&["card", "--json"]).ok().object("card")["name"], "ada");
+    assert_eq!(pair.ada.run(&["contact", "list", "--json"]).ok().object("contact")["verified"], "link");
+    assert_eq!(pair.ada.run(&["log", "verify", "--json"]).ok().object("journal")["sound"], true);
+    assert!(pair.ada.run(&["log", "show", "--json"]).ok().objects().iter().all(|o| o["type"] == "event"));
+    assert!(!pair.ada.run(&["log", "show", "--relay", "--json"]).ok().objects().is_empty());
+    assert_eq!(pair.ada.run(&["relay", "accounts", "--json"]).ok().objects().len(), 2);
+    assert!(pair.ada.run(&["invite", "cy", "--json"]).ok().object("invited")["link"].is_string());
+    // Failures are told in JSON as well.
+    let failed = pair.ada.run(&["send", text(&file), "--to", "nobody", "--json"]).ends(3);
+    assert_eq!(failed.object("error")["code"], 3);
+    assert!(failed.err.contains("pouch: error:"));
+}
+
+#[test]
+fn a_flag_beats_the_variable_which_beats_the_file() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let config = pair.ada.home().join("config.toml");
+    fs::write(&config, "quiet = false\n[send]\nnote = \"from the file\"\nuntil = \"1h\"\nburn = true\n").unwrap();
+    let send = ["send", text(&file), "--to", "bo", "-q"];
+    let note = |ran: Ran| {
+        let id = ran.ok().word();
+        let listed = pair.bo.run(&["receive", &id, "--list", "--json"]).ok().object("bundle");
+        listed["note"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(note(pair.ada.run(&send)), "from the file");
+    assert_eq!(note(pair.ada.pouch(send).env("POUCH_SEND_NOTE", "from the variable").end()), "from the variable");
+    let flag = [&send[..], &["--note", "from the flag"]].concat();
+    assert_eq!(note(pair.ada.pouch(&flag).env("POUCH_SEND_NOTE", "from the variable").end()), "from the flag");
+    // Switches, too: --burn from the file, and off by the variable.
+    for (burn, state) in [("1", "burnt"), ("0", "committed")] {
+        let id = pair.ada.pouch(send).env("POUCH_SEND_BURN", burn).end().ok().word();
+        pair.bo.receive(&id);
+        assert_eq!(pair.ada.run(&["outbox", &id, "--json"]).ok().object("bundle")["relay"], state);
+    }
+    // Global flags have short names, and the home can be a flag.
+    let moved = pair.ada.pouch(["outbox", "--home", text(&pair.ada.home())]).without_env("POUCH_HOME");
+    let ran = moved.env("POUCH_QUIET", "true").end().ok();
+    assert_eq!(ran.word().lines().next().unwrap().len(), 26, "{ran}");
+    for (wrong, what) in [("sned = 1", "sned"), ("[send]\nnoot = \"x\"", "noot"), ("[sand]\nnote = \"x\"", "sand"), ("=", "TOML")] {
+        fs::write(&config, wrong).unwrap();
+        pair.ada.run(&["inbox"]).fails(9, what);
+    }
+}
+
+#[test]
+fn exit_codes_of_what_cannot_be() {
+    let mut pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    pair.ada.run(&["send", text(&file), "--to", "nobody"]).fails(3, "nobody");
+    pair.ada.run(&["send", "no such file", "--to", "bo"]).ends(3);
+    pair.ada.run(&["send", text(&file)]).fails(2, "--to");
+    pair.ada.run(&["frobnicate"]).ends(2);
+    pair.ada.run(&["--version"]).ok().says("pouch");
+    pair.bo.run(&["receive"]).fails(3, "nothing is waiting");
+    pair.bo.run(&["receive", "zzzzzz"]).fails(3, "zzzzzz");
+    pair.stranger("eve").run(&["inbox"]).fails(2, "nobody has joined");
+    // One link, one use (attacks.md 61).
+    let link = pair.ada.invite("cy");
+    pair.stranger("cy").join(&link);
+    let late = pair.stranger("late").pouch(["join", "--name", "cy", "--no-passphrase"]).input(link.clone()).end();
+    late.fails(6, "ask for a new link");
+    let slip = format!("{}x{}", &link[..60], &link[61..]);
+    pair.stranger("slip").pouch(["join", "--name", "cy", "--no-passphrase"]).input(slip).end().ends(2);
+    pair.ada.run(&["contact", "list"]).ok().says("cy joined");
+    // Nobody answers.
+    pair.relay.stop().ok();
+    let id = "0123456789abcdefghjkmnpqr0";
+    for words in [&["inbox"][..], &["send", text(&file), "--to", "bo"], &["receive", id], &["invite", "dee"]] {
+        pair.ada.run(words).fails(7, "cannot reach the relay");
+    }
+    // What failed is in the journal, not in the outbox.
+    assert!(pair.ada.events().iter().any(|e| e["action"] == "sent" && e["outcome"] == "failed"));
+    pair.ada.run(&["outbox"]).ok().says("nothing was sent yet");
+    // State of another version.
+    fs::write(pair.ada.home().join("version"), "2\n").unwrap();
+    pair.ada.run(&["inbox"]).fails(9, "version 2");
+    fs::write(pair.ada.home().join("version"), "1\n").unwrap();
+    fs::write(pair.ada.home().join("contacts.json"), "[{").unwrap();
+    pair.ada.run(&["contact", "list"]).fails(9, "damaged");
+}
+
+#[test]
+fn attack_25_contacts_are_verified_before_they_are_sent_to() {
+    let pair = Pair::new();
+    // Cy is on the relay; Ada has the card from a mail.
+    let cy = pair.stranger("cy");
+    cy.join(&pair.bo.invite("cy"));
+    let card = cy.run(&["card", "-q"]).ok();
+    let mail = pair.ada.file("cy.card", card.out);
+    let words = cy.run(&["card", "--words", "-q"]).ok().word();
+    assert_eq!(words.split('-').count(), 12);
+    let wrong = pair.bo.run(&["card", "--words", "-q"]).ok().word();
+
+    pair.ada.run(&["contact", "add", text(&mail), "--words", &wrong]).fails(4, "another card's");
+    pair.ada.run(&["contact", "add", text(&mail), "--words", "one two three"]).ends(2);
+    pair.ada.run(&["contact", "show", "cy"]).ends(3);
+    pair.ada.run(&["contact", "add", text(&mail)]).ok().says("not verified yet");
+    let file = pair.ada.file("f", "for cy");
+    pair.ada.run(&["send", text(&file), "--to", "cy"]).fails(5, "never verified");
+    pair.ada.run(&["contact", "verify", "cy", "--words", &wrong]).fails(4, "another card's");
+    pair.ada.run(&["send", text(&file), "--to", "cy"]).ends(5);
+    // Spaces or dashes, capitals or not.
+    let spoken = words.replace('-', " ").to_uppercase();
+    pair.ada.run(&["contact", "verify", "cy", "--words", &spoken]).ok();
+    let id = pair.ada.send(&[text(&file), "--to", "cy"]);
+    // Cy does not know Ada: nothing is opened, and no receipt leaves (format.md, "Receipt").
+    let into = cy.fresh();
+    cy.run(&["receive", &id, "-o", text(&into)]).fails(5, "not in your address book");
+    assert!(!into.exists());
+    let hers = cy.file("ada.card", pair.ada.run(&["card", "-q"]).ok().out);
+    let her_words = pair.ada.run(&["card", "--words", "-q"]).ok().word();
+    cy.run(&["contact", "add", text(&hers), "--name", "boss", "--words", &her_words]).ok();
+    cy.run(&["receive", &id, "-o", text(&into)]).ok().says("from boss");
+    assert_eq!(fs::read(into.join("f")).unwrap(), b"for cy");
+    // Bo's card under Cy's name, and a card that somebody changed (attacks.md 35).
+    let bos = pair.ada.file("bo.card", pair.bo.run(&["card", "-q"]).ok().out);
+    pair.ada.run(&["contact", "remove", "bo"]).ok();
+    pair.ada.run(&["contact", "add", text(&bos), "--name", "cy"]).ends(4);
+    let changed = fs::read_to_string(&bos).unwrap().replace("\"name\":\"bo\"", "\"name\":\"cy\"");
+    let changed = pair.ada.file("changed.card", changed);
+    pair.ada.run(&["contact", "add", text(&changed)]).ends(4);
+    pair.ada.run(&["contact", "show", "bo"]).ends(3);
+}
+
+#[test]
+fn a_passphrase_protects_the_identity() {
+    let pair = Pair::new();
+    let cy = pair.stranger("cy");
+    let phrase = "sieben Zwerge, acht Gläser";
+    let good = cy.file("good", format!("{phrase}\nnot this line\n"));
+    let bad = cy.file("bad", "sieben Zwerge\n");
+    let link = pair.ada.invite("cy");
+    cy.pouch(["join", "--name", "cy", "--passphrase-file", text(&good)]).input(link).end().ok();
+    assert!(cy.home().join("identity.age").exists() && !cy.home().join("identity").exists());
+    pair.ada.run(&["contact", "list"]).ok();
+    let file = pair.ada.file("f", "f");
+    let id = pair.ada.send(&[text(&file), "--to", "cy"]);
+    // Polling asks for nothing.
+    assert_eq!(cy.run(&["inbox", "-q"]).ok().word(), id);
+    cy.run(&["log", "verify"]).ok();
+    // Opening and signing do.
+    cy.run(&["receive", &id]).fails(2, "a passphrase is needed");
+    cy.run(&["receive", &id, "--passphrase-file", text(&bad)]).fails(5, "does not open");
+    cy.run(&["receive", &id, "--passphrase-file", "no such file"]).ends(2);
+    cy.run(&["receive", &id, "--passphrase-file", text(&good), "--passphrase-command", "true"]).ends(2);
+    let into = cy.fresh();
+    cy.run(&["receive", &id, "-o", text(&into), "--passphrase-file", text(&good)]).ok();
+    let fd = format!("3<'{}' exec", text(&good));
+    cy.pouch(["receive", &id, "--list", "--passphrase-fd", "3"]).behind(&fd).end().ok();
+    let command = format!("cat '{}'", text(&good));
+    cy.run(&["receive", &id, "--list", "--passphrase-command", &command]).ok();
+    cy.run(&["receive", &id, "--list", "--passphrase-command", "false"]).ends(2);
+    // Standard input is the data, not the passphrase.
+    pair.bo.run(&["contact", "list"]).ok();
+    let back = ["send", "-", "--to", "ada", "-q", "--passphrase-file", text(&good)];
+    let id = cy.pouch(back).input("the data").end().ok().word();
+    assert_eq!(pair.ada.run(&["receive", &id, "--stdout"]).ok().out, b"the data");
+}
+
+#[test]
+fn no_colour_and_no_bar_where_nobody_watches() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", vec![7; 1 << 20]);
+    let ran = pair.ada.run(&["send", text(&file), "--to", "bo"]).ok();
+    assert!(is_plain(&ran), "{ran}");
+    for words in [&["--help"][..], &["send", "--help"], &["send", "--to"], &["inbox"], &["contact", "list"]] {
+        // Variables that ask for colours do not make a pipe a terminal; NO_COLOR is obeyed on one.
+        let ran = pair.bo.pouch(words).env("TERM", "xterm-256color").env("COLORTERM", "truecolor").end();
+        assert!(is_plain(&ran), "{ran}");
+    }
+    if have(&["script"]) {
+        let help = pair.bo.pouch(["--help"]);
+        let on_terminal = help.behind("exec script -qec \"$0 --help\" /dev/null #");
+        let coloured = on_terminal.env("TERM", "xterm-256color").end().ok();
+        assert!(coloured.text().contains("Exchange:"), "{coloured}");
+        let plain = pair.bo.pouch(["--help"]).behind("exec script -qec \"$0 --help\" /dev/null #");
+        let plain = plain.env("TERM", "xterm-256color").env("NO_COLOR", "1").end().ok();
+        assert!(!plain.text().contains('\u{1b}'), "{plain}");
+    }
+}

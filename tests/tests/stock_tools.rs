@@ -1,0 +1,132 @@
+//! Stock tools alone open what pouch made: runs the commands of docs/stock-tools.md, so that page and test cannot drift.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pouch_tests::{Pair, Party, Ran, Run, have, noise, program, sample_tree, snapshot, text, workspace};
+
+const TOOLS: [&str; 7] = ["bash", "age", "tar", "b3sum", "ssh-keygen", "jq", "sha256sum"];
+const TO_THE_PARTS: [&str; 3] = ["The envelope", "Who signed it, and for whom", "Index and parts"];
+
+/// The commands that stand under these headings of the page.
+fn commands(headings: &[&str]) -> String {
+    let page = fs::read_to_string(workspace().join("docs/stock-tools.md")).unwrap();
+    let mut script = String::new();
+    for heading in headings {
+        let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+        let section = section.split("\n## ").next().unwrap();
+        let blocks: Vec<&str> =
+            section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+        assert!(!blocks.is_empty(), "no commands under {heading}");
+        script.extend(blocks);
+    }
+    script
+}
+
+fn run(script: &str, folder: &Path) -> Ran {
+    // Without a pouch on the path.
+    Run::of("bash").args(["-c", &format!("set -euo pipefail; umask 077\n{script}")]).dir(folder).end()
+}
+
+fn card(party: &Party) -> Vec<u8> {
+    party.run(&["card", "-q"]).ok().out
+}
+
+/// The folder in which Bo begins: bundle, keys and cards.
+fn begin(pair: &Pair, name: &str, bundle: &Path) -> PathBuf {
+    let folder = pair.root().join(name);
+    fs::create_dir(&folder).unwrap();
+    fs::copy(bundle, folder.join("dataset.pouch")).unwrap();
+    fs::copy(pair.bo.home().join("identity"), folder.join("identity")).unwrap();
+    fs::write(folder.join("ada.card"), card(&pair.ada)).unwrap();
+    fs::write(folder.join("bo.card"), card(&pair.bo)).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_with_stock_tools() {
+    if !have(&TOOLS) {
+        return;
+    }
+    let pair = Pair::new();
+    let source = pair.ada.desk().join("dataset");
+    sample_tree(&source);
+    // Two parts, and a name that would upset a shell.
+    fs::write(source.join("src/large"), noise("large", 9 << 20)).unwrap();
+    fs::write(source.join("$(touch pwned) 'q'"), "quoted").unwrap();
+    let file = pair.ada.desk().join("dataset.pouch");
+    pair.ada.send(&[text(&source), "--to", "bo", "--out", text(&file)]);
+    let script = commands(&[&TO_THE_PARTS[..], &["Files"]].concat());
+
+    let folder = begin(&pair, "open", &file);
+    run(&script, &folder).ok();
+    assert_eq!(snapshot(&folder.join("files")), snapshot(&source));
+    assert!(folder.join("part.00001").exists() && !folder.join("part.00002").exists());
+    // And pouch says the same.
+    assert_eq!(snapshot(&pair.bo.receive(text(&file))), snapshot(&source));
+
+    // The commands verify: each of these stops them.
+    let refused = |name: &str, change: &dyn Fn(&Path)| {
+        let folder = begin(&pair, name, &file);
+        change(&folder);
+        let ran = run(&script, &folder);
+        assert_ne!(ran.code, 0, "{name}: {ran}");
+        assert!(!folder.join("files").exists(), "{name}: {ran}");
+    };
+    refused("another sender's card", &|folder| fs::write(folder.join("ada.card"), card(&pair.bo)).unwrap());
+    refused("for somebody else", &|folder| fs::write(folder.join("bo.card"), card(&pair.ada)).unwrap());
+    refused("others' keys", &|folder| drop(fs::copy(pair.ada.home().join("identity"), folder.join("identity")).unwrap()));
+    // Objects in order: id, parts, index, envelope.
+    let length = fs::metadata(&file).unwrap().len() as usize;
+    for (name, at) in [("id", 515), ("part", 3 << 20), ("index", length - 9_000), ("envelope", length - 4_000)] {
+        refused(name, &|folder| {
+            let mut bytes = fs::read(&file).unwrap();
+            bytes[at] ^= 1;
+            fs::write(folder.join("dataset.pouch"), bytes).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_stream_with_stock_tools() {
+    if !have(&TOOLS) {
+        return;
+    }
+    let pair = Pair::new();
+    let file = pair.ada.desk().join("stream.pouch");
+    let bytes = noise("stream", 300_001);
+    let send = ["send", "-", "--name", "dump.sql", "--to", "bo", "--out", text(&file)];
+    pair.ada.pouch(send).input(bytes.clone()).end().ok();
+    let folder = begin(&pair, "open", &file);
+    run(&commands(&[&TO_THE_PARTS[..], &["A stream"]].concat()), &folder).ok();
+    assert!(fs::read(folder.join("dump.sql")).unwrap() == bytes);
+    assert_eq!(fs::metadata(folder.join("content")).unwrap().len() % 4096, 0, "it was padded");
+}
+
+#[test]
+fn a_receipt_with_stock_tools() {
+    if !have(&TOOLS) {
+        return;
+    }
+    let pair = Pair::new();
+    let path = pair.ada.file("report", "all is well");
+    let id = pair.ada.send(&[text(&path), "--to", "bo"]);
+    pair.bo.receive(&id);
+    fs::write(pair.ada.desk().join("bo.card"), card(&pair.bo)).unwrap();
+    let script = format!("set -euo pipefail\n{}", commands(&["The receipt"]));
+    let path = std::env::join_paths(
+        std::iter::once(program().parent().unwrap().to_owned())
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    let path = path.unwrap();
+    let bash = |id: &str| {
+        let run = Run::of("bash").args(["-c", &script]).dir(&pair.ada.desk());
+        run.env("POUCH_HOME", pair.ada.home()).env("PATH", &path).env("id", id).end()
+    };
+    let ran = bash(&id).ok();
+    assert!(ran.text().ends_with("\nverified\n"), "{ran}");
+    // A receipt of somebody else's is not Bo's.
+    fs::write(pair.ada.desk().join("bo.card"), card(&pair.ada)).unwrap();
+    assert_ne!(bash(&id).code, 0);
+}
