@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::commands::Verb;
 use crate::{config, exit, show};
@@ -35,13 +36,13 @@ pub(crate) struct Global {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Read the passphrase from the first line of this file
-    #[arg(long, global = true, value_name = "FILE", group = "passphrase_source")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Run this command with sh and read the passphrase from its first line
-    #[arg(long, global = true, value_name = "CMD", group = "passphrase_source")]
+    #[arg(long, global = true, value_name = "CMD")]
     pub(crate) passphrase_command: Option<String>,
     /// Read the passphrase from this file descriptor
-    #[arg(long, global = true, value_name = "FD", group = "passphrase_source")]
+    #[arg(long, global = true, value_name = "FD")]
     pub(crate) passphrase_fd: Option<u32>,
 }
 
@@ -110,10 +111,35 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
         let _ = e.print();
         ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::DONE })
     })?;
-    Cli::from_arg_matches(&matches).map_err(|e| {
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|e| {
         let _ = e.print();
         ExitCode::from(exit::USAGE)
-    })
+    })?;
+    one_passphrase_source(&mut cli.global, &matches).map_err(|text| {
+        show::complain(&text, Some("give one of --passphrase-file, --passphrase-command, --passphrase-fd"));
+        ExitCode::from(exit::USAGE)
+    })?;
+    Ok(cli)
+}
+
+/// Keeps the one source of the passphrase that comes first: flags before variables before the config file. Two on one
+/// level contradict each other.
+fn one_passphrase_source(global: &mut Global, matches: &ArgMatches) -> Result<(), String> {
+    const SOURCES: [&str; 3] = ["passphrase_file", "passphrase_command", "passphrase_fd"];
+    for level in [ValueSource::CommandLine, ValueSource::EnvVariable, ValueSource::DefaultValue] {
+        let given: Vec<&str> = SOURCES.into_iter().filter(|id| matches.value_source(id) == Some(level)).collect();
+        match given.as_slice() {
+            [] => {}
+            [one] => {
+                global.passphrase_file = global.passphrase_file.take().filter(|_| *one == "passphrase_file");
+                global.passphrase_command = global.passphrase_command.take().filter(|_| *one == "passphrase_command");
+                global.passphrase_fd = global.passphrase_fd.filter(|_| *one == "passphrase_fd");
+                return Ok(());
+            }
+            _ => return Err("more than one place is named to read the passphrase from".into()),
+        }
+    }
+    Ok(())
 }
 
 /// Where the config file may lie, which must be known before the line can be parsed with its defaults.

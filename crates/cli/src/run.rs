@@ -9,11 +9,13 @@ use std::time::Duration;
 use pouch_client::api::RelayApi;
 use pouch_client::invite::{self, Answered};
 use pouch_client::{Class, Error, Home, Party};
+use pouch_core::age;
+use pouch_core::bundle::{EnvelopeError, OpenError};
 use pouch_statement::Escaped;
 
 use crate::args::{Cli, Global};
 use crate::prompt::Asker;
-use crate::show::{Show, complain};
+use crate::show::Show;
 use crate::{commands, exit, signals};
 
 /// How long an interrupted transfer may take to clean up after itself.
@@ -31,6 +33,8 @@ pub(crate) enum Failure {
         text: String,
         /// What to do.
         hint: Option<String>,
+        /// What a script tells failures apart by, where the code is too coarse.
+        kind: Option<String>,
     },
     /// Nothing more to tell: the code of a child process, or a verdict that was printed.
     Code(u8),
@@ -39,12 +43,12 @@ pub(crate) enum Failure {
 impl Failure {
     /// Called wrongly, in a way that the parser cannot see.
     pub(crate) fn usage(text: impl Into<String>, hint: &str) -> Self {
-        Self::Told { code: exit::USAGE, text: text.into(), hint: Some(hint.to_owned()) }
+        Self::Told { code: exit::USAGE, text: text.into(), hint: Some(hint.to_owned()), kind: None }
     }
 
     /// Anything else.
     pub(crate) fn other(text: impl fmt::Display) -> Self {
-        Self::Told { code: exit::OTHER, text: text.to_string(), hint: None }
+        Self::Told { code: exit::OTHER, text: text.to_string(), hint: None, kind: None }
     }
 }
 
@@ -144,23 +148,16 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     match commands::run(cli.verb, &context) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(Failure::Code(code)) => ExitCode::from(code),
-        Err(Failure::Told { code, text, hint }) => {
-            complain(&text, hint.as_deref());
-            object(show, code, &text);
+        Err(Failure::Told { code, text, hint, kind }) => {
+            show.error(code, kind.as_deref(), &text, hint.as_deref());
             ExitCode::from(if wrapper && code != exit::USAGE { exit::WRAPPER } else { code })
         }
         Err(Failure::Client(error)) => {
             let code = exit::code(error.class());
-            let text = tell(&error);
-            complain(&text, hint(&error).as_deref());
-            object(show, code, &text);
+            show.error(code, None, &tell(&error), hint(&error).as_deref());
             ExitCode::from(if wrapper && error.class() != Class::Interrupted { exit::WRAPPER } else { code })
         }
     }
-}
-
-fn object(show: Show, code: u8, text: &str) {
-    let _ = show.object(&serde_json::json!({ "type": "error", "code": code, "message": text }));
 }
 
 /// The error's text; what the relay said is somebody else's words and is shown escaped.
@@ -196,6 +193,9 @@ fn hint(error: &Error) -> Option<String> {
         }
         Error::Ambiguous { found, .. } => {
             return Some(format!("say more of it: {}", found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+        }
+        Error::Open(OpenError::Envelope(EnvelopeError::Age(age::Error::NoMatch))) => {
+            "it was sealed for somebody else, or for an identity that you had before"
         }
         Error::NothingWaiting => "`pouch inbox` shows what waits; `pouch receive --next` waits for it",
         Error::NoReceipt(_) => "the bundle is delivered; `pouch outbox ID` shows the receipt when it comes",

@@ -40,6 +40,16 @@ impl Show {
         writeln!(io::stdout().lock(), "{}", Inert(&serde_json::to_string(object)?))
     }
 
+    /// An error on stderr: for people with what to do about it, with `--json` as one object. Never on stdout, which may be
+    /// carrying data.
+    pub(crate) fn error(self, code: u8, kind: Option<&str>, error: &str, hint: Option<&str>) {
+        if !self.json {
+            return complain(error, hint);
+        }
+        let object = serde_json::json!({ "type": "error", "code": code, "kind": kind, "message": error, "hint": hint });
+        let _ = writeln!(io::stderr().lock(), "{object}");
+    }
+
     /// A remark on stderr, for people only.
     pub(crate) fn remark(self, text: impl Display) {
         if self.chatty() {

@@ -239,9 +239,11 @@ impl RelayApi {
         self.pages(route::ACCOUNTS, |p: Accounts| (p.accounts, p.next)).await
     }
 
-    /// The access record that I may see.
+    /// The newest of the access record that I may see, oldest first.
     pub async fn access(&self) -> Result<Vec<pouch_protocol::Access>> {
-        self.pages(route::ACCESS, |p: AccessPage| (p.records, p.next)).await
+        let mut records = self.pages(route::ACCESS, |p: AccessPage| (p.records, p.next)).await?;
+        records.reverse();
+        Ok(records)
     }
 
     /// Begins a bundle.

@@ -65,7 +65,7 @@ pub enum Error {
     #[error("no bundle {0} here")]
     NoBundle(String),
     /// A prefix of several.
-    #[error("{prefix} is the beginning of {} bundles", found.len())]
+    #[error("{} bundles {}", found.len(), if prefix.is_empty() { "are there".into() } else { format!("begin with {prefix}") })]
     Ambiguous {
         /// What was typed.
         prefix: String,
@@ -139,7 +139,7 @@ pub enum Error {
     #[error(transparent)]
     Random(#[from] RandomError),
     /// Reading or writing a file that the user named.
-    #[error("{0}")]
+    #[error("{0}: {1}")]
     File(String, #[source] std::io::Error),
 }
 

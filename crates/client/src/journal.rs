@@ -240,6 +240,7 @@ impl Report {
     pub fn finding(&self) -> String {
         let unreadable = match self.unreadable {
             0 => String::new(),
+            1 => "; one line is no record".to_owned(),
             some => format!("; {some} lines are no records"),
         };
         let finding = match &self.comparison {
@@ -249,9 +250,13 @@ impl Report {
             }
             Comparison::Truncated { have, want, .. } => format!("truncated: {have} of {want} records are left"),
             Comparison::Altered { want, spans, .. } => {
-                let places: Vec<_> = spans.iter().map(|s| format!("{} to {}", s.start, s.end.saturating_sub(1))).collect();
+                let place = |span: &std::ops::Range<u64>| match span.end.saturating_sub(1) {
+                    last if last == span.start => last.to_string(),
+                    last => format!("{} to {last}", span.start),
+                };
+                let places: Vec<_> = spans.iter().map(place).collect();
                 let places = if places.is_empty() { "somewhere".to_owned() } else { places.join(", ") };
-                format!("altered: of {want} records those numbered {places} are not what they were")
+                format!("altered: of {want} records something among those numbered {places} is not what it was")
             }
             Comparison::Rewritten { want, .. } => format!("rewritten: none of the {want} records is what it was"),
         };

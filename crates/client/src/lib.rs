@@ -22,5 +22,5 @@ mod watch;
 
 pub use error::{Class, Error, Result};
 pub use home::{Home, HomeError};
-pub use party::Party;
+pub use party::{Party, is_joined};
 pub use watch::{Unwatched, Watch};

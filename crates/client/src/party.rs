@@ -182,6 +182,8 @@ pub(crate) fn store_card(home: &Home, card: &SignedCard) -> std::result::Result<
     home::write_private(&home.config(CARD), card.detached().to_text().as_bytes())
 }
 
-pub(crate) fn is_joined(home: &Home) -> bool {
+/// Whether somebody has joined a relay in this home.
+#[must_use]
+pub fn is_joined(home: &Home) -> bool {
     home.config(ACCOUNT).exists()
 }

@@ -33,6 +33,7 @@ use crate::watch::Watch;
 
 const RECEIVED: &str = "received";
 const RECEIPTS: &str = "receipts";
+const REFUSED: &str = "refused";
 /// Parts fetched at once. With the one being opened and the one that waits this bounds memory to five parts.
 const DOWNLOADS: usize = 3;
 /// The longest pause between two looks into the inbox.
@@ -91,7 +92,10 @@ pub async fn next(party: &Party, api: &RelayApi, from: Option<&Name>, limit: Opt
     let mut pause = Duration::from_millis(250);
     loop {
         let waiting = waiting(party, api).await?;
-        if let Some(one) = waiting.iter().find(|w| from.is_none() || w.from.as_ref() == from) {
+        let wanted = |w: &&Waiting| from.is_none() || w.from.as_ref() == from;
+        // What was refused stays in the list, but must not keep what comes after it from being received.
+        let next = waiting.iter().filter(wanted).find(|w| !refused_path(party, w.item.bundle).exists());
+        if let Some(one) = next {
             return Ok(one.item.bundle);
         }
         if limit.is_some_and(|limit| begun.elapsed() + pause > limit) {
@@ -199,6 +203,8 @@ pub enum ReceiptState {
     Sent,
     /// It goes with the next command that reaches the relay.
     Kept,
+    /// One was signed when this bundle was received before.
+    Before,
     /// The bundle was carried: no relay waits for one.
     Carried,
 }
@@ -219,6 +225,16 @@ fn received_before(party: &Party) -> Result<Vec<BundleId>> {
         Err(e) => return Err(Error::File(format!("cannot list {}", folder.display()), e)),
     };
     Ok(names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
+}
+
+/// Marks a bundle whose envelope or sender was refused: `next` passes it over, its id still receives it.
+fn refused_path(party: &Party, bundle: BundleId) -> PathBuf {
+    party.home.state(REFUSED).join(format!("{bundle}.json"))
+}
+
+/// What was received of this bundle before.
+fn seen(party: &Party, bundle: BundleId) -> Result<Option<ReceivedBefore>> {
+    Ok(home::read_json(&received_path(party, bundle))?)
 }
 
 fn received_path(party: &Party, bundle: BundleId) -> PathBuf {
@@ -242,6 +258,10 @@ pub async fn open(party: &Party, identity: &Identity, source: &mut Source<'_>) -
         Err(Refusal::Unsigned(error)) => {
             // The sender is not known to be the sender: nothing leaves, the journal has it.
             attempt.conclude(&Event { detail: Some(error.to_string()), ..event.clone() })?;
+            if !matches!(error, Error::Api(_) | Error::Transport(_)) {
+                home::private_folder(&party.home.state(REFUSED))?;
+                home::write_json(&refused_path(party, source.bundle()), &now())?;
+            }
             Err(error)
         }
         Err(Refusal::Signed(from, manifest, error)) => {
@@ -301,7 +321,7 @@ fn verify(
     let verified = opened.verify(&expected).map_err(OpenError::Envelope)?;
     from.card.check_valid_at(now())?;
     let manifest = verified.manifest();
-    if let Some(before) = home::read_json::<ReceivedBefore>(&received_path(party, bundle))?
+    if let Some(before) = seen(party, bundle)?
         && before.manifest != manifest.digest()
         && manifest.body().revision <= before.revision
     {
@@ -339,6 +359,7 @@ pub async fn take(
     let Ready { from, opening, .. } = ready;
     let manifest = opening.manifest().clone();
     let content = opening.files();
+    let again = seen(party, manifest.body().bundle)?.is_some_and(|before| before.manifest == manifest.digest());
     let event = about(&manifest, &from, failed());
     let attempt = Attempt::begin(party.journal(), &event);
     let placed = place(&mut source, opening, target, watch.as_ref()).await;
@@ -346,6 +367,9 @@ pub async fn take(
     match placed {
         Ok(placed) => {
             record(party, attempt, &from, &manifest, content, &placed)?;
+            if again {
+                return Ok((placed, ReceiptState::Before));
+            }
             let receipt = sign_receipt(party, identity, &from, &manifest, Outcome::Verified, None)?;
             Ok((placed, deliver_receipt(party, &source, &from, &manifest, receipt).await?))
         }
@@ -474,7 +498,10 @@ fn record(
     placed: &Placed,
 ) -> Result<()> {
     let detail = match placed {
-        Placed::Folder(path) => Some(format!("into {}", path.display())),
+        Placed::Folder(path) => {
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Some(format!("into {}", whole.display()))
+        }
         Placed::Written => Some("to standard output".into()),
         Placed::Memory(_) => Some("into memory".into()),
     };

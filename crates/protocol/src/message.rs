@@ -279,7 +279,7 @@ messages! {
 
     /// `GET /v1/access`.
     struct AccessPage {
-        /// One page, oldest first.
+        /// One page, newest first.
         records: Vec<Access>,
         /// Where the next page begins (`?after=`); `null` at the end.
         next: Option<u64>,

@@ -111,6 +111,7 @@ fn matches(card: &SignedCard, words: &str) -> Result<(), Failure> {
             code: 4,
             text: "the words are another card's: this card is not theirs".into(),
             hint: Some("do not use it; get the card again from them, over another channel".into()),
+            kind: None,
         }),
         Err(e) => Err(Failure::usage(e.to_string(), "a slip? all twelve, in order, as they read them to you")),
     }
@@ -227,6 +228,7 @@ fn verify(verb: Verify, party: &Party, context: &Context) -> Outcome {
         Ok(())
     })?;
     party.journal().append(&event(Ended::Done))?;
+    object(party.contacts()?.named(&verb.name)?, context)?;
     context.show.line(format_args!("{} is verified by words", verb.name)).map_err(printing)
 }
 
@@ -237,6 +239,7 @@ fn ask(contact: &contacts::Contact) -> Outcome {
             code: exit::USAGE,
             text: "no terminal to ask on".into(),
             hint: Some("give the words that they told you: --words \"…\"".into()),
+            kind: None,
         });
     }
     let question = format!("type the twelve words that {} reads to you: ", contact.name);
@@ -248,5 +251,6 @@ fn remove(name: &Name, party: &Party, context: &Context) -> Outcome {
     let gone = AddressBook::change(&party.home, |book| book.remove(name).map_err(ContactError::from))?;
     let event = Event::new(Action::ContactRemoved, Ended::Done).with_peer(&gone.name, gone.fingerprint());
     party.journal().append(&event)?;
+    context.show.object(&json!({ "type": "removed", "name": name })).map_err(printing)?;
     context.show.line(format_args!("{name} is forgotten; what was sent stays sent")).map_err(printing)
 }

@@ -7,7 +7,7 @@ use pouch_core::age::{self, Identity, Opener, decrypt, parse_identities};
 use crate::commands::encrypt::{copy, failure, open_input, read_text, told};
 use crate::commands::output::Output;
 use crate::progress::Bar;
-use crate::run::{Context, Outcome};
+use crate::run::{Context, Failure, Outcome};
 
 /// Decrypt one age file, armored or not
 ///
@@ -47,11 +47,15 @@ impl Decrypt {
             Ok(())
         });
         bar.done();
-        written.map_err(|error| failure(&error, context))
+        written.map_err(|error| failure(&error))
     }
 
-    fn identities(&self, context: &Context) -> Result<Vec<Identity>, crate::run::Failure> {
+    fn identities(&self, context: &Context) -> Result<Vec<Identity>, Failure> {
         if self.identity.is_empty() {
+            let home = context.home()?;
+            if !pouch_client::is_joined(&home) {
+                return Err(Failure::usage("no identity to decrypt with", "-i FILE, or -p if it has a passphrase"));
+            }
             let party = context.party()?;
             return Ok(vec![context.unlock(&party)?.age]);
         }

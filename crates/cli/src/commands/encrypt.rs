@@ -80,7 +80,7 @@ impl Encrypt {
             Ok(())
         });
         bar.done();
-        written.map_err(|error| failure(&error, context))
+        written.map_err(|error| failure(&error))
     }
 
     fn recipients(&self, context: &Context) -> Result<Vec<Recipient>, Failure> {
@@ -108,15 +108,18 @@ impl Encrypt {
 }
 
 /// Fails with 1 like age, and names the kind of failure with `--json` in the words of the age test vectors.
-pub(crate) fn failure(error: &age::Error, context: &Context) -> Failure {
+pub(crate) fn failure(error: &age::Error) -> Failure {
     if let age::Error::Io(io) = error
         && io.kind() == io::ErrorKind::BrokenPipe
     {
         return Failure::Code(exit::OTHER);
     }
-    let object = serde_json::json!({ "type": "age", "kind": error.kind().to_string(), "message": error.to_string() });
-    let _ = context.show.object(&object);
-    Failure::other(error)
+    let hint = match error {
+        age::Error::PassphraseNeeded => Some("it was encrypted with a passphrase: use -p".to_owned()),
+        age::Error::NoMatch => Some("it was encrypted for somebody else; -i names other identities".to_owned()),
+        _ => None,
+    };
+    Failure::Told { code: exit::OTHER, text: error.to_string(), hint, kind: Some(error.kind().to_string()) }
 }
 
 /// An error about a key file, by its name; the file's content is never quoted.

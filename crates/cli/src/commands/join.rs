@@ -24,6 +24,10 @@ pub(crate) struct Join {
 impl Join {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         let home = context.home()?;
+        // Before anything is asked for: a link that is pasted into the wrong home is not spent.
+        if pouch_client::is_joined(&home) {
+            return Err(pouch_client::Error::AlreadyJoined.into());
+        }
         let name = match self.name {
             Some(name) => name,
             None => {

@@ -81,6 +81,8 @@ fn line(event: &Event) -> String {
 fn verify(context: &Context) -> Outcome {
     let party = context.party()?;
     let Some(report) = party.journal().verify()? else {
+        let empty = json!({ "type": "journal", "journal": null, "records": 0, "sound": true });
+        context.show.object(&empty).map_err(printing)?;
         return context.show.line("the journal is empty").map_err(printing);
     };
     let found = report.finding();
@@ -103,6 +105,7 @@ fn verify(context: &Context) -> Outcome {
         code: 4,
         text: format!("the journal is not what it was: {found}"),
         hint: Some("keep the folder as it is: it is evidence. Whoever else has receipts can show what was done".into()),
+        kind: None,
     })
 }
 
@@ -138,12 +141,13 @@ fn show_access(context: &Context) -> Outcome {
         context
             .show
             .line(format_args!(
-                "{}  {:<12} {:<15} {:<6} {} {} {}{}",
+                "{}  {:<12} {:<15} {:<6} {} {}  {} {}{}",
                 local(record.time),
                 who,
                 Escaped(&record.address),
                 Escaped(&record.method),
                 Escaped(&record.route),
+                record.bundle.map(short).unwrap_or_default(),
                 record.status,
                 record.problem.as_deref().map(|p| Escaped(p).to_string()).unwrap_or_default(),
                 if record.count > 1 { format!(" ×{}", record.count) } else { String::new() },

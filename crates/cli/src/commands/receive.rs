@@ -1,5 +1,5 @@
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use pouch_client::identity::Identity;
 use pouch_client::receive::{self, Order, Placed, Ready, ReceiptState, Source, Target};
 use pouch_client::{Party, Watch as _};
-use pouch_core::bundle::{Entry, EntryKind};
+use pouch_core::bundle::{Entry, EntryKind, Kind};
 use pouch_statement::Name;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -55,6 +55,17 @@ pub(crate) struct Receive {
     command: Vec<String>,
 }
 
+/// Checks that a command can be run, as `execvp` would look for it.
+fn find_program(program: &str) -> Outcome {
+    let runs = |path: &Path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
+    let found = if program.contains('/') {
+        runs(Path::new(program))
+    } else {
+        std::env::var_os("PATH").is_some_and(|paths| std::env::split_paths(&paths).any(|p| runs(&p.join(program))))
+    };
+    if found { Ok(()) } else { Err(Failure::other(format_args!("there is no command {program} to run; nothing was fetched"))) }
+}
+
 /// An entry as a row: size and path, or a folder's path with a slash.
 fn row(entry: &Entry) -> String {
     match entry.kind {
@@ -63,7 +74,8 @@ fn row(entry: &Entry) -> String {
     }
 }
 
-fn variable(text: &str) -> Result<String, String> {
+/// Reads the name of a variable for a secret.
+pub(super) fn variable(text: &str) -> Result<String, String> {
     let letters = text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
     if !letters || text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) {
         return Err("a variable's name has letters, digits and _, and begins with no digit".into());
@@ -81,6 +93,10 @@ impl Receive {
     }
 
     pub(crate) fn run(self, context: &Context) -> Outcome {
+        // Before the secret is fetched, and perhaps burnt: a receipt must not be followed by "no such command".
+        if let Some(program) = self.command.first() {
+            find_program(program)?;
+        }
         let party = context.party()?;
         let secret = context.run(self.receive(context, &party))?;
         match (secret, &self.env) {
@@ -128,6 +144,13 @@ impl Receive {
         let bundle = ready.opening.manifest().body().bundle;
         let from = ready.from.name.clone();
         let (files, bytes) = ready.opening.files();
+        if ready.opening.manifest().body().kind == Kind::Credential && !self.stdout && self.env.is_none() && self.out.is_none()
+        {
+            return Err(Failure::usage(
+                "this is a credential, and a folder would keep it on disk in the clear",
+                "--env NAME -- COMMAND or --stdout keep it off the disk; -o DIR writes it there all the same",
+            ));
+        }
         let target = if self.stdout {
             Target::Writer(Box::new(std::io::stdout()))
         } else if self.env.is_some() {
@@ -153,12 +176,14 @@ impl Receive {
             "receipt": match receipt {
                 ReceiptState::Sent => "sent",
                 ReceiptState::Kept => "kept",
+                ReceiptState::Before => "before",
                 ReceiptState::Carried => "none",
             },
         }), &folder)?;
         let receipt = match receipt {
             ReceiptState::Sent => "; receipt sent",
             ReceiptState::Kept => "; the receipt goes with the next command that reaches the relay",
+            ReceiptState::Before => "; received before, and the receipt went then",
             ReceiptState::Carried => "",
         };
         let place = folder.map(|f| format!(", in {}", f.display())).unwrap_or_default();
@@ -228,7 +253,7 @@ impl Receive {
         context
             .show
             .object(&json!({
-                "type": "bundle",
+                "type": "contents",
                 "bundle": manifest.bundle,
                 "from": ready.from.name,
                 "kind": manifest.kind,

@@ -29,7 +29,7 @@ enum Verb {
 #[derive(Args)]
 struct Init {
     /// The name or address under which everybody will reach it
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", required_unless_present = "again", default_value = "", hide_default_value = true)]
     host: String,
     /// The port under which everybody will reach it
     #[arg(long, value_name = "PORT", default_value_t = 443)]
@@ -47,7 +47,7 @@ struct Init {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// A new owner's link for a relay that has no owner yet
-    #[arg(long, conflicts_with_all = ["port", "listen", "certificate", "key"])]
+    #[arg(long, conflicts_with_all = ["host", "listen", "certificate", "key"])]
     again: bool,
 }
 
@@ -81,7 +81,7 @@ fn folder(data: Option<PathBuf>, context: &Context) -> Result<PathBuf, Failure> 
 }
 
 fn state(error: impl std::fmt::Display) -> Failure {
-    Failure::Told { code: exit::STATE, text: error.to_string(), hint: None }
+    Failure::Told { code: exit::STATE, text: error.to_string(), hint: None, kind: None }
 }
 
 fn load(data: &std::path::Path) -> Result<Config, Failure> {
@@ -89,6 +89,7 @@ fn load(data: &std::path::Path) -> Result<Config, Failure> {
         code: exit::STATE,
         text: e.to_string(),
         hint: Some("`pouch relay init --host HOST` makes a relay; --data says where it is".into()),
+        kind: None,
     })
 }
 

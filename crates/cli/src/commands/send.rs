@@ -109,7 +109,7 @@ impl Send {
         }
         let scan = self.scan(context)?;
         let identity = context.unlock(&party)?;
-        let content = self.content(scan)?;
+        let content = self.content(context, scan)?;
         let kind = match (self.kind, &self.secret) {
             (Some(kind), _) => kind.into(),
             (None, Some(_)) => Kind::Credential,
@@ -135,6 +135,7 @@ impl Send {
             let mut sent = send::send(&party, &api, &identity, request, bar).await?;
             self.report(context, &sent)?;
             if self.wait == Some(WaitArg::Receipt) {
+                context.show.remark("waiting for the receipt");
                 let identity = std::cell::RefCell::new(Some(identity));
                 let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(&party), Ok);
                 outbox::wait_receipt(&party, &api, &mut sent, unlock, Duration::from_secs(self.timeout)).await?;
@@ -168,12 +169,15 @@ impl Send {
         Ok(Some(scan))
     }
 
-    fn content(&self, scan: Option<Scan>) -> Result<Content, Failure> {
+    fn content(&self, context: &Context, scan: Option<Scan>) -> Result<Content, Failure> {
         let mtime = i64::try_from(now().unix()).unwrap_or(0);
         match (scan, &self.secret) {
             (Some(scan), _) => Ok(Content::Tree(scan)),
             (None, Some(name)) => {
                 let value = secret_bytes(&format!("value of {name}: "), MAX_IN_MEMORY as usize).map_err(Failure::other)?;
+                if value.ends_with(b"\n") {
+                    context.show.warn("the secret ends with a line feed, which is sent with it; printf '%s' writes none");
+                }
                 if value.is_empty() {
                     return Err(Failure::usage("the secret is empty", "type it at the prompt, or pipe it in"));
                 }
@@ -217,6 +221,9 @@ impl Send {
         context.show.essence(sent.bundle).map_err(printing)?;
         let command = match &self.out {
             Some(file) => format!("pouch receive {}", file.file_name().unwrap_or_default().to_string_lossy()),
+            None if sent.kind == Kind::Credential => {
+                format!("pouch receive {} --env {} -- COMMAND", short(sent.bundle), self.variable())
+            }
             None => format!("pouch receive {}", short(sent.bundle)),
         };
         context
@@ -229,6 +236,12 @@ impl Send {
                 self.to,
             ))
             .map_err(printing)
+    }
+
+    /// A variable that the recipient could name: the secret's name, if it can be one.
+    fn variable(&self) -> String {
+        let name = self.secret.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
+        if super::receive::variable(&name).is_ok() { name } else { "NAME".to_owned() }
     }
 
     fn report_receipt(&self, context: &Context, sent: &Sent) -> Done {
@@ -255,6 +268,7 @@ impl Send {
                         code: 4,
                         text: format!("{} could not verify bundle {}: it failed{}", recipient.name, short(sent.bundle), super::outbox::at(verdict.stage)),
                         hint: Some("send it again; if that fails too, the relay's disk is not to be trusted".into()),
+                        kind: None,
                     });
                 }
             }

@@ -53,22 +53,23 @@ impl Ledger {
         Ok(())
     }
 
-    /// One page, oldest first: everything, or what `only` did and what was done to bundles that they sent.
-    pub(crate) async fn access(&self, only: Option<(i64, MailboxId)>, after: u64) -> Result<AccessPage> {
+    /// One page, newest first: everything, or what `only` did and what was done to bundles that they sent.
+    pub(crate) async fn access(&self, only: Option<(i64, MailboxId)>, after: Option<u64>) -> Result<AccessPage> {
+        let before = int(after.unwrap_or(u64::MAX));
         let mut conn = self.readers.acquire().await?;
         let rows = match only {
             None => {
-                sqlx::query("SELECT * FROM access WHERE seq > $1 ORDER BY seq LIMIT $2")
-                    .bind(int(after))
+                sqlx::query("SELECT * FROM access WHERE seq < $1 ORDER BY seq DESC LIMIT $2")
+                    .bind(before)
                     .bind(i64::from(MAX_PAGE))
                     .fetch_all(&mut *conn)
                     .await?
             }
             Some((account, mailbox)) => {
                 sqlx::query(
-                    "SELECT * FROM access WHERE (account = $3 OR sender = $4) AND seq > $1 ORDER BY seq LIMIT $2",
+                    "SELECT * FROM access WHERE (account = $3 OR sender = $4) AND seq < $1 ORDER BY seq DESC LIMIT $2",
                 )
-                .bind(int(after))
+                .bind(before)
                 .bind(i64::from(MAX_PAGE))
                 .bind(mailbox.as_bytes().as_slice())
                 .bind(account)

@@ -84,7 +84,7 @@ pub(super) async fn accounts(call: Call) -> Answer {
 
 pub(super) async fn access(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
-    let after = call.after()?.unwrap_or(0);
+    let after = call.after()?;
     call.app.access.flush().await;
     let only = (caller.role != AccountRole::Owner).then_some((caller.account, caller.mailbox));
     message(&call.app.ledger.access(only, after).await?)

@@ -60,7 +60,7 @@ pub(super) async fn put_index(call: Call) -> Answer {
     store(&call, &caller, slot, MAX_INDEX, Hasher::sha256()).await
 }
 
-/// Pending row → blob → ledger → answer (design.md §4, "Durability order").
+/// Pending row → blob → ledger → answer (docs/protocol.md, "Commit and durability").
 async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Hasher) -> Answer {
     if slot.length > limit {
         return Err(Failure::new(ProblemKind::TooLarge, ""));
