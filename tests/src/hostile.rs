@@ -6,6 +6,7 @@
 
 pub mod forge;
 mod server;
+mod trap;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use pouch_statement::{BundleId, hazardous};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use server::{Answer, Hostile, Reply, Seen, Trap, tls_1_2_of, tls_of, tls_of_a_stranger};
+pub use server::{Answer, Hostile, Reply, Seen, tls_1_2_of, tls_of, tls_of_a_stranger};
+pub use trap::Trap;
 
 use crate::{Party, Ran, Run, Running, text, until};
 

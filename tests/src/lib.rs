@@ -2,7 +2,7 @@
 //!
 //! Everything is bounded in time, everything started is stopped when it is dropped, and all of it lives in one
 //! temporary folder. [`Pair`] is where most tests begin.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 pub mod hostile;
 mod party;

@@ -17,6 +17,7 @@ const START: Duration = Duration::from_secs(30);
 pub struct Relay {
     operator: Party,
     port: u16,
+    before: String,
     owner_link: String,
     running: Option<Running>,
 }
@@ -37,15 +38,25 @@ impl Relay {
 
     /// Makes one in `root`, adds lines to its configuration, and starts it.
     pub fn start_configured(root: &Path, lines: &str) -> Self {
+        Self::make(root, lines, "exec")
+    }
+
+    /// Makes and starts one behind a piece of shell that ends in `exec`, such as an `umask`.
+    pub fn start_under(root: &Path, before: &str) -> Self {
+        Self::make(root, "", before)
+    }
+
+    fn make(root: &Path, lines: &str, before: &str) -> Self {
         let operator = Party::new(root, "relay");
         let port = free_port();
-        let mut relay = Self { operator, port, owner_link: String::new(), running: None };
+        let mut relay = Self { operator, port, before: before.to_owned(), owner_link: String::new(), running: None };
         let (port, listen, data) = (port.to_string(), format!("127.0.0.1:{port}"), relay.data());
         let init = ["relay", "init", "-q", "--host", "127.0.0.1", "--port", &port, "--listen", &listen, "--data"];
-        let made = relay.operator.pouch(init).args([&data]).end().ok();
+        let made = relay.operator.pouch(init).args([&data]).behind(before).end().ok();
         relay.owner_link = made.word();
         let file = data.join("relay.toml");
         let config = std::fs::read_to_string(&file).unwrap();
+        // In place: the file keeps its mode.
         std::fs::write(&file, format!("{lines}\n{config}")).unwrap();
         relay.serve();
         relay
@@ -95,7 +106,7 @@ impl Relay {
             .env("POUCH_LOG", "debug")
             .env("RELAY_LOG_FILE", &log)
             .output_to(File::create(&told).unwrap())
-            .behind("exec 2>>\"$RELAY_LOG_FILE\"; exec")
+            .behind(&format!("exec 2>>\"$RELAY_LOG_FILE\"; {}", self.before))
             .start();
         until("the relay is ready", START, || {
             assert!(running.is_running(), "the relay ended: {}", self.log());

@@ -1,5 +1,7 @@
 //! Programs that a machine may not have, and runs that are too large for every day.
 
+use std::io::Write as _;
+
 /// Whether these programs are there. If not, says what is skipped; with `POUCH_REQUIRE_TOOLS` (CI) that is a failure.
 #[must_use]
 pub fn have(tools: &[&str]) -> bool {
@@ -18,8 +20,8 @@ pub fn large() -> bool {
     std::env::var_os("POUCH_LARGE").is_some()
 }
 
-/// Says that something is left out, and why.
+/// Says that something is left out, and why. Past the capture of passing tests: it must be seen.
 pub fn skip(why: &str) {
     let thread = std::thread::current();
-    eprintln!("skipped: {}: {why}", thread.name().unwrap_or_default());
+    let _ = writeln!(std::io::stderr().lock(), "skipped: {}: {why}", thread.name().unwrap_or_default());
 }

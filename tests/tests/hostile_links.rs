@@ -111,6 +111,8 @@ fn joiner_is_refused(change: impl Fn(&mut Value) + Send + Sync + 'static) {
     let link = world.invite("bo");
     world.join("bo", &link).ok();
     world.hostile.on("GET", "/v1/links", move |seen| seen.pass().edit(|v| change(&mut v["links"][0])).into());
+    // Nor can it keep Ada from hearing of it by failing at the next request.
+    world.hostile.on("DELETE", "/v1/links/*", |_| Answer::problem(500, "internal", "sorry").into());
     world.run("ada", &["inbox"]).ends(4).says("nobody was pinned");
     assert!(contacts(&world, "ada").is_empty());
     let event = world.last_event("ada", "contact-pinned");

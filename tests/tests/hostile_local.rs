@@ -11,6 +11,8 @@ use pouch_tests::hostile::{NASTY, World};
 use pouch_tests::{noise, text, until};
 use rustix::process::Signal;
 
+type Make<'a> = Box<dyn Fn() -> Option<UnixListener> + 'a>;
+
 const PART: &str = "/v1/bundles/*/parts/*";
 const SOON: Duration = Duration::from_secs(30);
 
@@ -73,8 +75,7 @@ fn attack_15_sources_that_are_no_files_or_lead_elsewhere() {
     std::fs::create_dir(&tree).unwrap();
     std::fs::write(tree.join("good.txt"), "good").unwrap();
     let odd = tree.join("odd");
-    let _socket;
-    let made: [(&str, Box<dyn Fn() -> Option<UnixListener>>); 4] = [
+    let made: [(&str, Make<'_>); 4] = [
         ("pipe", Box::new(|| {
             assert!(std::process::Command::new("mkfifo").arg(&odd).status().unwrap().success());
             None
@@ -93,7 +94,7 @@ fn attack_15_sources_that_are_no_files_or_lead_elsewhere() {
         }
         std::fs::remove_file(&odd).unwrap();
     }
-    _socket = kept;
+    drop(kept);
     assert!(world.hostile.seen().iter().all(|s| !s.contains("/parts/")), "nothing was uploaded");
     world.run("bo", &["inbox"]).ok().says("nothing is waiting");
     world.run("ada", &["send", text(&tree), "--to", "bo"]).ok();

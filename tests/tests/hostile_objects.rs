@@ -11,6 +11,7 @@ const INDEX: &str = "/v1/bundles/*/index";
 const PART: &str = "/v1/bundles/*/parts/*";
 const RELEASE: &str = "/v1/inbox/*/release";
 
+type Change<'a> = &'a dyn Fn(&mut Carried);
 type Twist = Arc<dyn Fn(&mut Vec<u8>) + Send + Sync>;
 
 fn twist(change: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> Twist {
@@ -146,7 +147,7 @@ fn large(world: &World, bytes: usize, parts: u32) -> (Carried, Carried, Vec<u8>)
 fn attack_18_parts_swapped_repeated_or_spliced_from_another_bundle() {
     let world = World::of_two();
     let (honest, other, content) = large(&world, 17 << 20, 3);
-    let changes: [(&str, &dyn Fn(&mut Carried)); 6] = [
+    let changes: [(&str, Change<'_>); 6] = [
         ("swapped", &|c| c.parts.swap(0, 1)),
         ("repeated", &|c| c.parts[1] = c.parts[0].clone()),
         ("the last is the first", &|c| c.parts[2] = c.parts[0].clone()),

@@ -1,12 +1,15 @@
-//! attacks.md 1–3, 6, 8, 9, 11–14, 23–28: bundles that a hostile sender or co-recipient makes with keys of their own.
+//! attacks.md 1–3, 6, 8, 9, 11, 13, 14, 23–28, 30–32: bundles that a hostile sender or co-recipient makes with keys of their own.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use pouch_core::age::seal_to_vec;
-use pouch_core::bundle::{ContentKind, seal_envelope};
+use pouch_core::bundle::{ContentKind, Manifest, seal_envelope};
 use pouch_statement::{Outcome, Receipt, Signed, sign_detached};
 use pouch_tests::hostile::forge::{Carried, Draft, Forger, archive, fetched, line, objects, opened};
 use pouch_tests::hostile::{NASTY, World};
 use pouch_tests::text;
+
+type Tree<'a> = &'a [(&'a str, Option<&'a [u8]>)];
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
 
 const MEMORY: u64 = 200 << 10;
 
@@ -86,7 +89,7 @@ fn attack_6_one_name_for_two_things() {
     let world = World::of_two();
     let ada = Forger::new(&world, "ada", "bo");
     let file: Option<&[u8]> = Some(b"x");
-    let trees: [(&str, &[(&str, Option<&[u8]>)]); 7] = [
+    let trees: [(&str, Tree<'_>); 7] = [
         ("twice", &[("a", file), ("a", file)]),
         ("twice, once a folder", &[("a", None), ("a", file)]),
         ("a file with something in it", &[("a", file), ("a/b", file)]),
@@ -106,7 +109,7 @@ fn attack_3_13_headers_that_differ_from_the_index() {
     let world = World::of_two();
     let ada = Forger::new(&world, "ada", "bo");
     let lines = [line("a", Some(b"content"))];
-    let changes: [(&str, &dyn Fn(&mut Vec<u8>)); 8] = [
+    let changes: [(&str, Change<'_>); 8] = [
         ("another name", &|t| t[0] = b'b'),
         ("setuid", &|t| t[100..108].copy_from_slice(b"0004755\0")),
         ("an owner", &|t| t[108..116].copy_from_slice(b"0001750\0")),
@@ -337,4 +340,41 @@ fn attack_25_26_27_signatures_and_spellings_of_the_manifest() {
         });
         refused(&world, &carried(envelope), to);
     }
+}
+
+#[test]
+fn attack_31_32_37_manifests_out_of_their_time_or_order() {
+    let world = World::of_two();
+    let ada = Forger::new(&world, "ada", "bo");
+    let now = pouch_client::clock::now();
+    let made = |change: &dyn Fn(&mut Manifest)| {
+        let draft = Draft::stream(b"a stream");
+        let (mut manifest, index) = ada.manifest(&draft);
+        change(&mut manifest);
+        let signed = manifest.sign(&ada.keys.signing).unwrap();
+        let envelope = seal_envelope(&signed, &draft.key, &ada.recipient).unwrap();
+        let carried = Carried { bundle: signed.body().bundle, parts: draft.parts, index, envelope };
+        let path = world.fresh().path.with_extension("pouch");
+        carried.write(&path);
+        (world.receive(text(&path)), carried.bundle)
+    };
+    let at = |seconds| pouch_statement::Timestamp::from_unix(seconds).unwrap();
+    let ((ran, fresh), _) = made(&|m| (m.created, m.expires) = (at(now.unix() - 7200), at(now.unix() - 3600)));
+    let _ = ran.ends(6).says("expired 36");
+    fresh.is_untouched();
+    let ((ran, fresh), _) = made(&|m| m.created = at(now.unix() + 3590));
+    let _ = ran.ends(5).says("in the future");
+    fresh.is_untouched();
+    // Gaps are told and not refused.
+    let previous = Some(pouch_statement::Sha256Digest::of(b"never seen"));
+    let ((ran, _), bundle) = made(&|m| (m.sequence, m.previous) = (4, previous));
+    ran.ok().says("3 bundles from ada before this one have not come");
+    let ((ran, _), _) = made(&|m| (m.sequence, m.previous) = (2, previous));
+    ran.ok().says("before one that you already have");
+    // Another manifest under an id that was received, with no higher revision.
+    let ((ran, fresh), _) = made(&|m| m.bundle = bundle);
+    let _ = ran.ends(4).says("received before");
+    fresh.is_untouched();
+    let ((ran, _), _) = made(&|m| (m.bundle, m.revision) = (bundle, 2));
+    ran.ok();
 }

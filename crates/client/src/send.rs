@@ -319,7 +319,7 @@ where
 ///
 /// # Errors
 /// Also journaled. An existing file is not replaced.
-pub fn send_to_file(
+pub async fn send_to_file(
     party: &Party,
     identity: &Identity,
     request: Request,
@@ -330,13 +330,13 @@ pub fn send_to_file(
     let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
     let event = begun(&to, sent.bundle);
     let attempt = Attempt::begin(party.journal(), &event);
-    let result = write_file(party, identity, request, &to, &mut sent, out, watch);
+    let result = write_file(party, identity, request, &to, &mut sent, out, watch).await;
     watch.done();
     finish(party, attempt, &event, &sent, &result)?;
     result.map(|_| sent)
 }
 
-fn write_file(
+async fn write_file(
     party: &Party,
     identity: &Identity,
     request: Request,
@@ -348,13 +348,13 @@ fn write_file(
     let Request { content, note, .. } = request;
     watch.stage("sealing", planned(&content));
     let mut writer = PouchWriter::create(out, sent.bundle)?;
-    let mut sealer = Sealer::new(content)?;
-    let mut part = SealedPart::default();
-    while sealer.next_part(&mut part)? {
+    // Read on another thread: input that does not come must not keep an interruption from clearing the file away.
+    let (mut queue, worker) = seal_in_background(content);
+    while let Some(part) = queue.recv().await {
         writer.add_part(part.number, &part.sealed)?;
         watch.advance(part.plain_size);
     }
-    let sealed = sealer.finish()?;
+    let sealed = worker.await.map_err(|_| Error::Worker)??;
     sent.describe(party, &sealed, note.as_ref())?;
     let lock = party.home.lock()?;
     let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;

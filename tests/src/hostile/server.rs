@@ -3,7 +3,7 @@
 //! By hand, because an honest HTTP library would not write what these tests need written.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -144,17 +144,21 @@ impl Seen {
 }
 
 type Act = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
+/// Method, pattern of the path, and what is done then.
+type Rule = (&'static str, &'static str, Act);
+/// A connection, to be shut, and the thread that serves it.
+type Open = (Option<TcpStream>, JoinHandle<io::Result<()>>);
 
 struct Shared {
     relay: Https,
     authority: String,
     runtime: tokio::runtime::Runtime,
     tls: Mutex<Arc<ServerConfig>>,
-    rules: Mutex<Vec<(&'static str, &'static str, Act)>>,
+    rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<String>>,
     streamed: AtomicU64,
     stopped: AtomicBool,
-    open: Mutex<Vec<(Option<TcpStream>, JoinHandle<io::Result<()>>)>>,
+    open: Mutex<Vec<Open>>,
 }
 
 /// The hostile relay. Stops when dropped.
@@ -371,47 +375,4 @@ fn more(tls: &mut Tls, into: &mut Vec<u8>) -> io::Result<bool> {
     let count = tls.read(&mut buffer)?;
     into.extend_from_slice(&buffer[..count]);
     Ok(count > 0)
-}
-
-/// A place that must never be visited: counts whoever connects.
-pub struct Trap {
-    address: SocketAddr,
-    visits: Arc<AtomicU64>,
-    stopped: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Trap {
-    pub fn set() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (visits, stopped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let thread = {
-            let (visits, stopped) = (visits.clone(), stopped.clone());
-            std::thread::spawn(move || {
-                while listener.accept().is_ok() && !stopped.load(Ordering::Relaxed) {
-                    visits.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        };
-        Self { address, visits, stopped, thread: Some(thread) }
-    }
-
-    pub fn authority(&self) -> String {
-        self.address.to_string()
-    }
-
-    pub fn visits(&self) -> u64 {
-        self.visits.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Trap {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
 }

@@ -125,9 +125,8 @@ impl Send {
         };
         let bar = Bar::new(context.show);
         if let Some(out) = &self.out {
-            let sent = context.run(async {
-                tokio::task::block_in_place(|| Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref())?))
-            })?;
+            let sent = context
+                .run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
             return self.report(context, &sent);
         }
         context.run(async {

@@ -1,0 +1,181 @@
+//! attacks.md 63: stopped at any moment, pouch fails, leaves no litter, and works the next time.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use pouch_tests::{LIMIT, Pair, Ran, Run, Running, noise, text, until};
+use rustix::process::Signal;
+
+const SIGNALS: [(Signal, i32); 3] = [(Signal::INT, 2), (Signal::TERM, 15), (Signal::HUP, 1)];
+
+/// Not zero: 130, or where there is nothing to clean up, the end that the signal brings by itself.
+#[track_caller]
+fn was_interrupted(ran: &Ran, number: i32) {
+    assert!(ran.code == 130 || ran.code == -number, "{ran}");
+}
+
+/// Starts with an input that does not end, and feeds so much of it.
+fn fed(run: Run, bytes: usize) -> Running {
+    let mut running = run.holding_input().start();
+    running.stdin.as_mut().unwrap().write_all(&noise("fed", bytes)).unwrap();
+    running
+}
+
+/// Signals, while the input stays open: whatever reads it is not helped to its end.
+#[track_caller]
+fn stop(mut running: Running, signal: Signal) -> Ran {
+    let stdin = running.stdin.take();
+    let begun = Instant::now();
+    running.signal(signal);
+    let ran = running.end();
+    assert!(begun.elapsed() < Duration::from_secs(30), "it took {:?} to stop", begun.elapsed());
+    drop(stdin);
+    ran
+}
+
+/// The bundles of a party on the relay that are being uploaded.
+fn in_outbox(pair: &Pair) -> usize {
+    pair.ada.run(&["outbox", "-q"]).ok().text().lines().count()
+}
+
+#[test]
+fn attack_63_send() {
+    let pair = Pair::new();
+    for (round, (signal, number)) in SIGNALS.into_iter().enumerate() {
+        // Two parts are read and one of them on its way, when it stops.
+        let running = fed(pair.ada.pouch(["send", "-", "--to", "bo"]), 17 << 20);
+        until("the upload has begun", LIMIT, || (in_outbox(&pair) == round + 1).then_some(()));
+        was_interrupted(&stop(running, signal), number);
+        assert!(pair.ada.lying_around().is_empty());
+        pair.ada.run(&["log", "verify"]).ok().says("intact");
+        let events = pair.ada.events();
+        let last = events.last().unwrap();
+        assert_eq!((last["action"].as_str(), last["outcome"].as_str()), (Some("sent"), Some("failed")), "{last}");
+        assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().text(), "", "nothing half is visible");
+    }
+    // What was interrupted is shown as that, and can be cleared away.
+    let list = pair.ada.run(&["outbox", "-q"]).ok().text();
+    pair.ada.run(&["outbox"]).ok().says("interrupted");
+    for id in list.lines() {
+        pair.ada.run(&["outbox", "revoke", id]).ok();
+    }
+    let file = pair.ada.file("next", "works");
+    let into = pair.bo.receive(&pair.ada.send(&[text(&file), "--to", "bo"]));
+    assert_eq!(fs::read(into.join("next")).unwrap(), b"works");
+}
+
+#[test]
+fn attack_63_send_to_a_file() {
+    let pair = Pair::new();
+    for (signal, number) in SIGNALS {
+        let out = pair.ada.desk().join("out.pouch");
+        let running = fed(pair.ada.pouch(["send", "-", "--to", "bo", "--out", text(&out)]), 9 << 20);
+        until("a hidden file", LIMIT, || (!pair.ada.lying_around().is_empty()).then_some(()));
+        was_interrupted(&stop(running, signal), number);
+        assert_eq!(pair.ada.lying_around(), Vec::<String>::new());
+    }
+    pair.ada.run(&["log", "verify"]).ok().says("intact");
+}
+
+#[test]
+fn attack_63_receive() {
+    let pair = Pair::new();
+    let folder = pair.ada.desk().join("many");
+    fs::create_dir(&folder).unwrap();
+    for number in 0..48 {
+        fs::write(folder.join(number.to_string()), noise(&number.to_string(), 1 << 20)).unwrap();
+    }
+    let id = pair.ada.send(&[text(&folder), "--to", "bo"]);
+    for (signal, number) in SIGNALS {
+        let into = pair.bo.fresh();
+        let running = pair.bo.pouch(["receive", &id, "-o", text(&into)]).start();
+        // As soon as the staging folder holds something, the relay stands still, so that it cannot be done too early.
+        until("a staging folder", LIMIT, || pair.bo.lying_around().iter().any(|n| n.starts_with(".pouch-")).then_some(()));
+        pair.relay.process().signal(Signal::STOP);
+        let ran = stop(running, signal);
+        pair.relay.process().signal(Signal::CONT);
+        was_interrupted(&ran, number);
+        assert_eq!(pair.bo.lying_around(), Vec::<String>::new(), "no staging folder stays");
+        let last = pair.bo.events().pop().unwrap();
+        assert_eq!((last["action"].as_str(), last["outcome"].as_str()), (Some("received"), Some("failed")), "{last}");
+    }
+    pair.bo.run(&["log", "verify"]).ok().says("intact");
+    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().word(), id, "it still waits");
+    assert_eq!(fs::read_dir(pair.bo.receive(&id)).unwrap().count(), 48);
+}
+
+#[test]
+fn attack_63_encrypt_and_decrypt_to_a_file() {
+    let pair = Pair::new();
+    let out = pair.ada.desk().join("out");
+    let sealed = pair.ada.pouch(["encrypt", "--to", "bo"]).input(noise("fed", 9 << 20)).end().ok().out;
+    for (signal, number) in SIGNALS {
+        let running = fed(pair.ada.pouch(["encrypt", "--to", "bo", "-o", text(&out)]), 9 << 20);
+        was_interrupted(&stop(running, signal), number);
+        let mut running = pair.bo.pouch(["decrypt", "-o", text(&pair.bo.desk().join("out"))]).holding_input().start();
+        running.stdin.as_mut().unwrap().write_all(&sealed[..8 << 20]).unwrap();
+        was_interrupted(&stop(running, signal), number);
+        assert!(pair.ada.lying_around().is_empty() && pair.bo.lying_around().is_empty());
+    }
+    // The next run works, and replaces what is there only when it is whole.
+    fs::write(&out, "old").unwrap();
+    let running = fed(pair.ada.pouch(["encrypt", "--to", "bo", "-o", text(&out)]), 1 << 20);
+    was_interrupted(&stop(running, Signal::INT), 2);
+    assert_eq!(fs::read(&out).unwrap(), b"old");
+    pair.ada.pouch(["encrypt", "--to", "bo", "-o", text(&out)]).input("new").end().ok();
+    assert_eq!(pair.bo.run(&["decrypt", text(&out)]).ok().out, b"new");
+    assert_eq!(pair.ada.lying_around(), ["out"]);
+}
+
+#[test]
+fn attack_63_a_closed_pipe_is_a_failure() {
+    let pair = Pair::new();
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    let stream = noise("stream", 1 << 20);
+    let id = pair.ada.pouch(["send", "-", "--to", "bo", "-q"]).input(stream.clone()).end().ok().word();
+    let key = pair.bo.home().join("identity");
+    let sealed = pair.ada.pouch(["encrypt", "--to", "bo"]).input(stream.clone()).end().ok().out;
+    let runs = [
+        pair.bo.pouch(["receive", &id, "--stdout"]),
+        pair.bo.pouch(["decrypt", "-i", text(&key)]).input(sealed),
+        pair.ada.pouch(["encrypt", "--to", "bo"]).input(stream),
+        pair.bo.pouch(["log", "show"]),
+        pair.ada.pouch(["card"]),
+    ];
+    for run in runs {
+        let ran = run.output_to(closed()).end();
+        assert_eq!(ran.code, 1, "{ran}");
+        assert!(!ran.err.contains("panicked"), "{ran}");
+    }
+    // What was not written was not received: no receipt, and it can be had.
+    pair.ada.run(&["outbox", &id]).ok().says("no receipt yet");
+    assert_eq!(pair.bo.run(&["receive", &id, "--stdout"]).ok().out.len(), 1 << 20);
+    // Only a prefix was wanted.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let running = pair.bo.pouch(["receive", &id, "--stdout"]).output_to(writer).start();
+    let mut first = [0u8; 10];
+    std::io::Read::read_exact(&mut &reader, &mut first).unwrap();
+    drop(reader);
+    assert_eq!(running.end().code, 1);
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let pair = Pair::new();
+    let mut running = fed(pair.ada.pouch(["send", "-", "--to", "bo"]), 9 << 20);
+    until("the upload has begun", LIMIT, || (in_outbox(&pair) == 1).then_some(()));
+    let stdin = running.stdin.take();
+    running.signal(Signal::INT);
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    running.signal(Signal::INT);
+    assert_eq!(running.end().code, 130);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    drop(stdin);
+}
