@@ -267,7 +267,9 @@ fn attack_9_what_the_relay_says_is_never_printed_raw() {
                 // What is printed is looked through by `run` itself.
                 let ran = world.run("bo", &words);
                 assert!(ran.code > 0, "{status} {word}: {:?}", ran.code);
-                assert!(ran.err.lines().all(|l| l.starts_with("pouch: ") || l.starts_with("  ") || l.starts_with("from ada")), "{}", ran.err);
+                // No line of it is one that the relay made up.
+                let ours = |line: &str| ["pouch: ", "  ", "from ada", "{\"code\":"].iter().any(|own| line.starts_with(own));
+                assert!(ran.err.lines().all(ours), "{}", ran.err);
                 fresh.is_untouched();
             }
         }
