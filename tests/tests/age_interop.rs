@@ -98,9 +98,8 @@ fn with_a_passphrase() {
     let good = party.file("good", "correct horse\n");
     let bad = party.file("bad", "correct cow\n");
     let sealed = party.pouch(["encrypt", "-p", "--passphrase-file", text(&good)]).input("plain").end().ok().out;
-    let open = |phrase: &Path| {
-        party.pouch(["decrypt", "-p", "--passphrase-file", text(phrase)]).input(sealed.clone()).end()
-    };
+    let open =
+        |phrase: &Path| party.pouch(["decrypt", "-p", "--passphrase-file", text(phrase)]).input(sealed.clone()).end();
     assert_eq!(open(&good).ok().out, b"plain");
     let ran = open(&bad).ends(1);
     assert!(ran.out.is_empty(), "{ran}");
@@ -144,7 +143,8 @@ fn no_binary_on_a_terminal() {
     }
     let plain = desk.party.file("plain", "plain");
     let on_terminal = |words: &str| {
-        let line = format!("exec script -qec \"$0 encrypt -r {} {words} {}\" /dev/null #", desk.recipient, text(&plain));
+        let line =
+            format!("exec script -qec \"$0 encrypt -r {} {words} {}\" /dev/null #", desk.recipient, text(&plain));
         desk.party.pouch([""; 0]).behind(&line).end()
     };
     on_terminal("").ends(2).says("refusing to write binary to the terminal");

@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
 ];
 /// What could open something, or keep something closed for whom it should not.
 const CAN_OPEN: [&str; 8] = ["pouch-core", "pouch-client", "age", "age-core", "rage", "hpke", "ml-kem", "x25519-dalek"];
-const ASYNC: [&str; 5] = ["tokio", "axum", "hyper", "reqwest", "futures-util"];
+const ASYNC: [&str; 4] = ["tokio", "axum", "hyper", "reqwest"];
 
 fn metadata() -> &'static Value {
     static METADATA: OnceLock<Value> = OnceLock::new();
@@ -79,8 +79,11 @@ fn every_crate_has_its_arrows_and_no_other() {
         let name = package["name"].as_str().unwrap();
         let allowed: BTreeSet<&str> = ARROWS.iter().find(|(of, _)| *of == name).unwrap().1.iter().copied().collect();
         let all = package["dependencies"].as_array().unwrap();
-        let mine: BTreeSet<&str> =
-            all.iter().filter(|d| d["kind"].is_null() && !d["path"].is_null()).map(|d| d["name"].as_str().unwrap()).collect();
+        let mine: BTreeSet<&str> = all
+            .iter()
+            .filter(|d| d["kind"].is_null() && !d["path"].is_null())
+            .map(|d| d["name"].as_str().unwrap())
+            .collect();
         let wrong: Vec<_> = mine.difference(&allowed).collect();
         assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
         // Not by another way either.
@@ -108,7 +111,8 @@ fn only_client_relay_and_command_line_are_async() {
     }
     assert!(links("pouch-log").iter().all(|name| !name.starts_with("pouch")));
     // Without its feature the program has no relay in it.
-    let words = ["tree", "-p", "pouch", "--no-default-features", "-e", "normal", "--offline", "--locked", "--prefix", "none"];
+    let words =
+        ["tree", "-p", "pouch", "--no-default-features", "-e", "normal", "--offline", "--locked", "--prefix", "none"];
     let tree = Run::of(env!("CARGO")).args(words).dir(workspace()).end().ok().text();
     assert!(tree.contains("pouch-client") && !tree.contains("pouch-relay") && !tree.contains("axum"), "{tree}");
 }
@@ -133,10 +137,13 @@ fn one_place_for_versions_and_lints() {
 
 /// Sources of the crates without tests, benches and examples.
 fn sources() -> Vec<PathBuf> {
-    let beneath = |folder: &Path| files_beneath(folder).into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let beneath =
+        |folder: &Path| files_beneath(folder).into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs"));
     let all: Vec<PathBuf> = crates()
         .iter()
-        .flat_map(|p| beneath(&Path::new(p["manifest_path"].as_str().unwrap()).with_file_name("src")).collect::<Vec<_>>())
+        .flat_map(|p| {
+            beneath(&Path::new(p["manifest_path"].as_str().unwrap()).with_file_name("src")).collect::<Vec<_>>()
+        })
         .collect();
     assert!(all.len() > 80, "{}", all.len());
     all

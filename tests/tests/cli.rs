@@ -76,7 +76,9 @@ fn a_flag_beats_the_variable_which_beats_the_file() {
     let moved = pair.ada.pouch(["outbox", "--home", text(&pair.ada.home())]).without_env("POUCH_HOME");
     let ran = moved.env("POUCH_QUIET", "true").end().ok();
     assert_eq!(ran.word().lines().next().unwrap().len(), 26, "{ran}");
-    for (wrong, what) in [("sned = 1", "sned"), ("[send]\nnoot = \"x\"", "noot"), ("[sand]\nnote = \"x\"", "sand"), ("=", "TOML")] {
+    for (wrong, what) in
+        [("sned = 1", "sned"), ("[send]\nnoot = \"x\"", "noot"), ("[sand]\nnote = \"x\"", "sand"), ("=", "TOML")]
+    {
         fs::write(&config, wrong).unwrap();
         pair.ada.run(&["inbox"]).fails(9, what);
     }

@@ -24,7 +24,11 @@ fn a_folder_arrives_as_it_was() {
     assert!(ran.err.contains("note: für dich: №1"), "{ran}");
     assert!(ran.text().contains("12 files from ada") && ran.text().contains("receipt sent"), "{ran}");
     assert_eq!(snapshot(&into), sent);
-    assert_eq!(fs::metadata(into.join("README")).unwrap().permissions().mode() & 0o777, 0o644, "the umask's, not the sender's");
+    assert_eq!(
+        fs::metadata(into.join("README")).unwrap().permissions().mode() & 0o777,
+        0o644,
+        "the umask's, not the sender's"
+    );
 
     pair.bo.run(&["inbox"]).ok().says("nothing is waiting");
     pair.ada.run(&["outbox", &id]).ok().says("received and verified");
@@ -123,7 +127,10 @@ fn a_list_shows_and_fetches_nothing() {
     // Looking is not receiving: it waits as before, and there is no receipt.
     assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().word(), id);
     let bundle = pair.ada.run(&["outbox", &id, "--json"]).ok().object("bundle");
-    assert_eq!((&bundle["recipients"][0]["outcome"], bundle["recipients"][0]["delivery"].as_str()), (&serde_json::Value::Null, Some("released")));
+    assert_eq!(
+        (&bundle["recipients"][0]["outcome"], bundle["recipients"][0]["delivery"].as_str()),
+        (&serde_json::Value::Null, Some("released"))
+    );
 }
 
 #[test]
@@ -134,7 +141,8 @@ fn next_waits_for_what_comes() {
     let waiting = pair.bo.pouch(["receive", "--next", "--from", "ada", "--timeout", "60s", "-o", text(&into)]).start();
     let file = pair.ada.file("late", "better than never");
     // And Ada waits for the receipt, at the same time.
-    let sent = pair.ada.run(&["send", text(&file), "--to", "bo", "--wait", "receipt", "--timeout", "60s", "--json"]).ok();
+    let sent =
+        pair.ada.run(&["send", text(&file), "--to", "bo", "--wait", "receipt", "--timeout", "60s", "--json"]).ok();
     assert_eq!(sent.object("receipt")["outcome"], "verified");
     assert_eq!(sent.object("sent")["bundle"], sent.object("receipt")["bundle"]);
     waiting.end().ok();

@@ -37,13 +37,22 @@ fn id(number: u64) -> String {
 fn attack_54_endless_bodies_are_cut_off() {
     let world = World::of_two();
     let bundle = world.send(&world.file("a.txt", "hello"));
-    let routes = [("GET", "/v1/inbox"), ("POST", "/v1/inbox/*/release"), ("GET", "/v1/bundles/*/index"), ("GET", "/v1/bundles/*/parts/*")];
+    let routes = [
+        ("GET", "/v1/inbox"),
+        ("POST", "/v1/inbox/*/release"),
+        ("GET", "/v1/bundles/*/index"),
+        ("GET", "/v1/bundles/*/parts/*"),
+    ];
     for (method, path) in routes {
         for chunked in [true, false] {
             world.hostile.behave();
             let before = world.hostile.streamed();
             world.hostile.on(method, path, move |_| match chunked {
-                true => endless("200 OK", "content-type: application/octet-stream\r\ntransfer-encoding: chunked", &chunk(&[b' '; 32 << 10])),
+                true => endless(
+                    "200 OK",
+                    "content-type: application/octet-stream\r\ntransfer-encoding: chunked",
+                    &chunk(&[b' '; 32 << 10]),
+                ),
                 false => endless("200 OK", "connection: close", &[b'{'; 32 << 10]),
             });
             let (ran, fresh) = world.receive(&bundle.to_string());
@@ -66,7 +75,9 @@ fn attack_54_endless_bodies_are_cut_off() {
 fn attack_54_an_announced_length_is_not_believed() {
     let world = World::of_two();
     let bundle = world.send(&world.file("a.txt", "hello"));
-    for length in ["99999999999999", "18446744073709551615", "18446744073709551616", "-1", "5, 6", "5\r\ncontent-length: 6"] {
+    for length in
+        ["99999999999999", "18446744073709551615", "18446744073709551616", "-1", "5, 6", "5\r\ncontent-length: 6"]
+    {
         world.hostile.behave();
         world.hostile.on("POST", "/v1/inbox/*/release", move |_| {
             Reply::Raw(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\nshort").into_bytes())
@@ -114,7 +125,11 @@ fn attack_54_redirects_are_not_followed() {
     let world = World::of_two();
     let bundle = world.send(&world.file("a.txt", "hello"));
     let (plain, tls) = (Trap::set(), Trap::set());
-    let targets = [format!("http://{}/v1/inbox", plain.authority()), format!("https://{}/v1/inbox", tls.authority()), "/v1/outbox".into()];
+    let targets = [
+        format!("http://{}/v1/inbox", plain.authority()),
+        format!("https://{}/v1/inbox", tls.authority()),
+        "/v1/outbox".into(),
+    ];
     for status in [301, 302, 303, 307, 308] {
         for target in &targets {
             world.hostile.behave();
@@ -129,7 +144,9 @@ fn attack_54_redirects_are_not_followed() {
     }
     let to = format!("http://{}/", plain.authority());
     world.hostile.behave();
-    world.hostile.on("POST", "/v1/inbox/*/release", move |_| Answer::new(307, "text/html", "").with_field("location", &to).into());
+    world.hostile.on("POST", "/v1/inbox/*/release", move |_| {
+        Answer::new(307, "text/html", "").with_field("location", &to).into()
+    });
     let (ran, fresh) = world.receive(&bundle.to_string());
     ran.fails(4, "");
     fresh.is_untouched();
@@ -229,7 +246,10 @@ fn attack_54_http_that_is_odd_or_broken_ends_in_an_error_or_in_the_truth() {
     world.hostile.on("GET", "/v1/inbox", |seen| {
         let body = seen.pass().body;
         let mut bytes = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20);
-        let head = format!("HTTP/1.1 201 Created\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 201 Created\r\ncontent-type: text/html\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         bytes.extend_from_slice(head.as_bytes());
         bytes.extend_from_slice(&body);
         Reply::Raw(bytes)
@@ -243,7 +263,12 @@ fn attack_54_http_that_is_odd_or_broken_ends_in_an_error_or_in_the_truth() {
 fn attack_54_a_problem_that_calls_itself_success_is_no_object() {
     let world = World::of_two();
     let bundle = world.send(&world.file("a.txt", "hello"));
-    for (method, path) in [("GET", "/v1/inbox"), ("POST", "/v1/inbox/*/release"), ("GET", "/v1/bundles/*/index"), ("GET", "/v1/bundles/*/parts/*")] {
+    for (method, path) in [
+        ("GET", "/v1/inbox"),
+        ("POST", "/v1/inbox/*/release"),
+        ("GET", "/v1/bundles/*/index"),
+        ("GET", "/v1/bundles/*/parts/*"),
+    ] {
         world.hostile.behave();
         world.hostile.on(method, path, |_| Answer { status: 200, ..Answer::problem(200, "not-found", "x") }.into());
         let (ran, fresh) = world.receive(&bundle.to_string());
@@ -256,8 +281,17 @@ fn attack_54_a_problem_that_calls_itself_success_is_no_object() {
 fn attack_9_what_the_relay_says_is_never_printed_raw() {
     let world = World::of_two();
     let bundle = world.send(&world.file("a.txt", "hello")).to_string();
-    for (status, word) in [(400, "bad-request"), (403, "forbidden"), (404, "not-found"), (410, "gone"), (507, "quota"), (500, "internal"), (499, NASTY)] {
-        for (method, path) in [("GET", "/v1/inbox"), ("POST", "/v1/inbox/*/release"), ("GET", "/v1/bundles/*/parts/*")] {
+    for (status, word) in [
+        (400, "bad-request"),
+        (403, "forbidden"),
+        (404, "not-found"),
+        (410, "gone"),
+        (507, "quota"),
+        (500, "internal"),
+        (499, NASTY),
+    ] {
+        for (method, path) in [("GET", "/v1/inbox"), ("POST", "/v1/inbox/*/release"), ("GET", "/v1/bundles/*/parts/*")]
+        {
             for json in [false, true] {
                 world.hostile.behave();
                 world.hostile.on(method, path, move |_| Answer::problem(status, word, &NASTY.repeat(100)).into());
@@ -268,7 +302,8 @@ fn attack_9_what_the_relay_says_is_never_printed_raw() {
                 let ran = world.run("bo", &words);
                 assert!(ran.code > 0, "{status} {word}: {:?}", ran.code);
                 // No line of it is one that the relay made up.
-                let ours = |line: &str| ["pouch: ", "  ", "from ada", "{\"code\":"].iter().any(|own| line.starts_with(own));
+                let ours =
+                    |line: &str| ["pouch: ", "  ", "from ada", "{\"code\":"].iter().any(|own| line.starts_with(own));
                 assert!(ran.err.lines().all(ours), "{}", ran.err);
                 fresh.is_untouched();
             }
@@ -298,10 +333,14 @@ fn attack_9_what_the_relay_says_is_never_printed_raw() {
 #[test]
 fn attack_9_names_of_accounts_and_senders_cannot_be_forged_into_text() {
     let world = World::of_two();
-    world.hostile.on("GET", "/v1/accounts", |seen| seen.pass().edit(|v| v["accounts"][1]["name"] = json!(NASTY)).into());
+    world
+        .hostile
+        .on("GET", "/v1/accounts", |seen| seen.pass().edit(|v| v["accounts"][1]["name"] = json!(NASTY)).into());
     world.run("ada", &["relay", "accounts"]).fails(4, "");
     // An unknown sender's mailbox is not shown as anybody.
-    world.hostile.on("GET", "/v1/inbox", |_| Answer::json(&json!({ "items": [item(&id(1), &id(9))], "next": null })).into());
+    world
+        .hostile
+        .on("GET", "/v1/inbox", |_| Answer::json(&json!({ "items": [item(&id(1), &id(9))], "next": null })).into());
     world.run("bo", &["inbox"]).ok().says("somebody unknown");
 }
 

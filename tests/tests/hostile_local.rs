@@ -58,7 +58,9 @@ fn attack_5_a_destination_that_exists_or_appears_meanwhile() {
                 "file" => assert_eq!(std::fs::read(&fresh.path).unwrap(), b"mine"),
                 "folder" => assert_eq!(std::fs::read_dir(&fresh.path).unwrap().count(), 0),
                 "full folder" => assert_eq!(fresh.read("a.txt"), b"mine"),
-                "link to a folder" => assert_eq!(std::fs::read_link(&fresh.path).unwrap(), std::path::Path::new("elsewhere")),
+                "link to a folder" => {
+                    assert_eq!(std::fs::read_link(&fresh.path).unwrap(), std::path::Path::new("elsewhere"))
+                }
                 _ => assert!(!fresh.path.with_file_name("nowhere").exists()),
             }
         }
@@ -76,12 +78,27 @@ fn attack_15_sources_that_are_no_files_or_lead_elsewhere() {
     std::fs::write(tree.join("good.txt"), "good").unwrap();
     let odd = tree.join("odd");
     let made: [(&str, Make<'_>); 4] = [
-        ("pipe", Box::new(|| {
-            assert!(std::process::Command::new("mkfifo").arg(&odd).status().unwrap().success());
-            None
-        })),
-        ("link out", Box::new(|| { symlink("/etc/passwd", &odd).unwrap(); None })),
-        ("dangling link", Box::new(|| { symlink("nowhere", &odd).unwrap(); None })),
+        (
+            "pipe",
+            Box::new(|| {
+                assert!(std::process::Command::new("mkfifo").arg(&odd).status().unwrap().success());
+                None
+            }),
+        ),
+        (
+            "link out",
+            Box::new(|| {
+                symlink("/etc/passwd", &odd).unwrap();
+                None
+            }),
+        ),
+        (
+            "dangling link",
+            Box::new(|| {
+                symlink("nowhere", &odd).unwrap();
+                None
+            }),
+        ),
         ("socket", Box::new(|| Some(UnixListener::bind(&odd).unwrap()))),
     ];
     let mut kept = Vec::new();
@@ -189,7 +206,11 @@ fn attack_34_a_secret_key_where_something_else_belongs() {
     }
     // Cards that are not well, without secrets: other refusals, and with ESC in them never raw.
     let card = world.run("bo", &["card"]).ok().text();
-    for (what, text_of) in [("cut", card[..card.len() / 2].to_owned()), ("nasty", card.replacen("bo", NASTY, 1)), ("nothing", String::new())] {
+    for (what, text_of) in [
+        ("cut", card[..card.len() / 2].to_owned()),
+        ("nasty", card.replacen("bo", NASTY, 1)),
+        ("nothing", String::new()),
+    ] {
         let path = world.file("bad.card", text_of);
         let ran = world.run("ada", &["contact", "add", text(&path), "--name", "eve"]);
         assert!(ran.code > 0, "{what}");
@@ -271,7 +292,9 @@ fn attack_58_a_journal_edited_cut_or_swapped_is_found_out() {
 fn attack_63_interrupted_while_the_relay_holds_an_answer_back() {
     let world = World::of_two();
     let bundle = world.send(&world.file("a.bin", noise("a", 17 << 20))).to_string();
-    for (signal, path) in [(Signal::INT, PART), (Signal::TERM, PART), (Signal::INT, "/v1/bundles/*/index"), (Signal::HUP, PART)] {
+    for (signal, path) in
+        [(Signal::INT, PART), (Signal::TERM, PART), (Signal::INT, "/v1/bundles/*/index"), (Signal::HUP, PART)]
+    {
         let (asked, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (told, stop) = (asked.clone(), over.clone());
         world.hostile.behave();
@@ -322,12 +345,15 @@ fn attack_63_interrupted_while_the_relay_holds_an_answer_back() {
 fn attack_39_51_ids_and_names_that_people_type_stay_what_they_are() {
     let world = World::of_two();
     world.hostile.behave();
-    for typed in ["..", "../../x", "%2e%2e", "' OR 1=1 --", "0".repeat(26).as_str(), "0".repeat(5000).as_str(), "*", "é"] {
+    for typed in
+        ["..", "../../x", "%2e%2e", "' OR 1=1 --", "0".repeat(26).as_str(), "0".repeat(5000).as_str(), "*", "é"]
+    {
         for words in [&["receive", typed][..], &["outbox", typed], &["outbox", "revoke", typed]] {
             let ran = world.run("bo", words);
             assert!(ran.code > 0, "{typed}: {ran}");
         }
     }
-    let odd: Vec<_> = world.hostile.seen().into_iter().filter(|s| s.contains("..") || s.contains('%') || s.contains('\'')).collect();
+    let odd: Vec<_> =
+        world.hostile.seen().into_iter().filter(|s| s.contains("..") || s.contains('%') || s.contains('\'')).collect();
     assert!(odd.is_empty(), "{odd:?}");
 }

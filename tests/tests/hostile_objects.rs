@@ -24,13 +24,24 @@ fn twists(other: Vec<u8>) -> Vec<(&'static str, Twist)> {
         ("first bit", twist(|b| b[0] ^= 1)),
         ("a bit in the header", twist(|b| b[60] ^= 4)),
         ("a bit in the nonce", twist(|b| b[170] ^= 0x80)),
-        ("a bit in the middle", twist(|b| { let at = b.len() / 2; b[at] ^= 1 })),
+        (
+            "a bit in the middle",
+            twist(|b| {
+                let at = b.len() / 2;
+                b[at] ^= 1
+            }),
+        ),
         ("last bit", twist(|b| *b.last_mut().unwrap() ^= 1)),
         ("nothing", twist(Vec::clear)),
         ("one byte", twist(|b| b.truncate(1))),
         ("the header alone", twist(|b| b.truncate(184))),
         ("half", twist(|b| b.truncate(b.len() / 2))),
-        ("without the last byte", twist(|b| { b.pop(); })),
+        (
+            "without the last byte",
+            twist(|b| {
+                b.pop();
+            }),
+        ),
         ("without the last tag", twist(|b| b.truncate(b.len() - 16))),
         ("one byte more", twist(|b| b.push(0))),
         ("an empty chunk more", twist(|b| b.extend([0; 16]))),

@@ -20,11 +20,13 @@ fn claim(world: &World, receipt: Value) {
     world.hostile.behave();
     world.hostile.on("GET", BUNDLE, move |seen: &Seen| {
         let receipt = receipt.clone();
-        seen.pass().edit(|status| {
-            status["deliveries"][0]["state"] = json!("received");
-            status["deliveries"][0]["received"] = json!(now().unix());
-            status["deliveries"][0]["receipt"] = receipt;
-        }).into()
+        seen.pass()
+            .edit(|status| {
+                status["deliveries"][0]["state"] = json!("received");
+                status["deliveries"][0]["received"] = json!(now().unix());
+                status["deliveries"][0]["receipt"] = receipt;
+            })
+            .into()
     });
 }
 
@@ -133,11 +135,21 @@ fn attack_25_26_receipts_by_the_wrong_key_or_of_another_kind() {
         ("by a stranger", made(&world, good.clone(), &mallory)),
         ("by the sender", made(&world, good.clone(), &ada_keys.signing)),
         ("another bundle", made(&world, Receipt { bundle: other, ..good.clone() }, &bo_keys.signing)),
-        ("another manifest", made(&world, Receipt { manifest_sha256: Sha256Digest::of(b""), ..good.clone() }, &bo_keys.signing)),
+        (
+            "another manifest",
+            made(&world, Receipt { manifest_sha256: Sha256Digest::of(b""), ..good.clone() }, &bo_keys.signing),
+        ),
         ("another sender", made(&world, Receipt { sender: bo.fingerprint(), ..good.clone() }, &bo_keys.signing)),
         ("another recipient", made(&world, Receipt { recipient: ada.fingerprint(), ..good.clone() }, &bo_keys.signing)),
         ("verified at a stage", made(&world, Receipt { stage: Some(Stage::Part), ..good.clone() }, &bo_keys.signing)),
-        ("failed, called verified", made(&world, Receipt { outcome: Outcome::Failed, stage: Some(Stage::Part), ..good.clone() }, &bo_keys.signing)),
+        (
+            "failed, called verified",
+            made(
+                &world,
+                Receipt { outcome: Outcome::Failed, stage: Some(Stage::Part), ..good.clone() },
+                &bo_keys.signing,
+            ),
+        ),
     ];
     for (what, receipt) in claims {
         claim(&world, receipt);

@@ -49,8 +49,24 @@ fn attack_1_8_names_that_are_no_paths_or_lead_out() {
     let (long, deep) = ("n".repeat(256), vec!["d"; 257].join("/"));
     let far = vec!["e".repeat(200); 21].join("/");
     let names = [
-        "../x", "..", ".", "", "/x", "/etc/passwd", "C:\\x", "C:/x", "\\\\host\\share", "a\\..\\b", "a/../b", "./a", "a//b", "a/",
-        "a\0b", &long, &deep, &far,
+        "../x",
+        "..",
+        ".",
+        "",
+        "/x",
+        "/etc/passwd",
+        "C:\\x",
+        "C:/x",
+        "\\\\host\\share",
+        "a\\..\\b",
+        "a/../b",
+        "./a",
+        "a//b",
+        "a/",
+        "a\0b",
+        &long,
+        &deep,
+        &far,
     ];
     for name in names {
         let shown: String = name.chars().take(20).collect();
@@ -74,7 +90,8 @@ fn attack_1_8_names_that_are_no_paths_or_lead_out() {
 fn attack_2_hidden_names_stay_in_the_fresh_folder_and_are_shown_before() {
     let world = World::of_two();
     let ada = Forger::new(&world, "ada", "bo");
-    let carried = ada.carry(Draft::tree(&[(".ssh", None), (".ssh/authorized_keys", Some(b"ssh-ed25519 AAAA mallory"))]));
+    let carried =
+        ada.carry(Draft::tree(&[(".ssh", None), (".ssh/authorized_keys", Some(b"ssh-ed25519 AAAA mallory"))]));
     let path = world.root().join("keys.pouch");
     carried.write(&path);
     world.run("bo", &["receive", text(&path), "--list"]).ok().says(".ssh/authorized_keys");
@@ -114,7 +131,10 @@ fn attack_3_13_headers_that_differ_from_the_index() {
         ("setuid", &|t| t[100..108].copy_from_slice(b"0004755\0")),
         ("an owner", &|t| t[108..116].copy_from_slice(b"0001750\0")),
         ("a symbolic link", &|t| t[156] = b'2'),
-        ("a hard link to a file", &|t| { t[156] = b'1'; t[157..161].copy_from_slice(b"/etc") }),
+        ("a hard link to a file", &|t| {
+            t[156] = b'1';
+            t[157..161].copy_from_slice(b"/etc")
+        }),
         ("a device", &|t| t[156] = b'3'),
         ("another size", &|t| t[124..135].copy_from_slice(b"77777777777")),
         ("a prefix", &|t| t[345..349].copy_from_slice(b"/etc")),
@@ -176,7 +196,13 @@ fn attack_11_13_14_numbers_that_lie() {
         refused(&world, &ada.carry(draft), &to);
     }
     // 27: one spelling of an index.
-    for (from, to) in [("{\"path\"", "{ \"path\""), ("\"kind\":\"file\"", "\"kind\":\"link\""), ("\"mtime\":0", "\"mtime\":0,\"uid\":0"), ("index.v1", "index.v2"), ("\"a\"", "\"\\u0061\"")] {
+    for (from, to) in [
+        ("{\"path\"", "{ \"path\""),
+        ("\"kind\":\"file\"", "\"kind\":\"link\""),
+        ("\"mtime\":0", "\"mtime\":0,\"uid\":0"),
+        ("index.v1", "index.v2"),
+        ("\"a\"", "\"\\u0061\""),
+    ] {
         let mut draft = Draft::tree(&[("a", Some(b"content"))]);
         draft.index = draft.index.replacen(from, to, 1);
         refused(&world, &ada.carry(draft), to);
@@ -248,10 +274,9 @@ fn attack_23_24_what_a_recipient_can_do_with_what_they_got() {
     pouch_core::age::open_part(&key, &honest.index, &mut index).unwrap();
     let text = String::from_utf8(index).unwrap();
     let (old, new) = (blake3::hash(&honest.parts[0]).to_string(), blake3::hash(&part).to_string());
-    let text = text.replace(&old, &new).replace(
-        &blake3::hash(b"from ada, for bo").to_string(),
-        &blake3::hash(b"from eve, for bo").to_string(),
-    );
+    let text = text
+        .replace(&old, &new)
+        .replace(&blake3::hash(b"from ada, for bo").to_string(), &blake3::hash(b"from eve, for bo").to_string());
     let index = seal_to_vec(&key.recipient(), text.as_bytes()).unwrap();
     for (carried, stage) in [
         (Carried { parts: vec![part.clone()], ..honest.clone() }, "part"),

@@ -121,7 +121,8 @@ fn attack_59_secrets_are_nowhere() {
     let mut told: Vec<Ran> = Vec::new();
     told.push(run(&["join", "--name", "cy"], &link).ok());
     told.push(pair.ada.run(&["contact", "list"]).ok());
-    let id = run(&["send", "--secret", "DB_URL", "--to", "ada", "-q", "--note", "rotate monthly"], credential).ok().word();
+    let id =
+        run(&["send", "--secret", "DB_URL", "--to", "ada", "-q", "--note", "rotate monthly"], credential).ok().word();
     told.push(pair.ada.run(&["receive", &id, "--env", "DB", "--", "sh", "-c", "sleep 0.2; test -n \"$DB\""]).ok());
     let id = pair.ada.pouch(["send", "--secret", "DB_URL", "--to", "cy", "-q"]).input(credential).end().ok().word();
     let got = run(&["receive", &id, "--stdout"], "").ok();
@@ -134,7 +135,9 @@ fn attack_59_secrets_are_nowhere() {
     let wrong = outside.path().join("wrong");
     fs::write(&wrong, format!("{phrase}?")).unwrap();
     told.push(cy.run(&["receive", &id, "--stdout", "--passphrase-file", text(&wrong)]).ends(5));
-    told.push(pair.stranger("late").pouch(["join", "--name", "x", "--no-passphrase"]).input(link.clone()).end().ends(6));
+    told.push(
+        pair.stranger("late").pouch(["join", "--name", "x", "--no-passphrase"]).input(link.clone()).end().ends(6),
+    );
     let cut = &link[..link.len() - 1];
     told.push(pair.stranger("slip").pouch(["join", "--name", "x", "--no-passphrase"]).input(cut).end().ends(2));
     told.push(run(&["receive", &id, "--env", "X", "--", "/no/such/command"], "").ends(125));
@@ -158,7 +161,11 @@ fn attack_59_secrets_are_nowhere() {
     assert_absent(&needles, pair.root(), &identities);
     let keys: &[Needle] = &[("an age key", b"AGE-SECRET-KEY-1".to_vec())];
     assert_absent(keys, pair.root(), &identities);
-    assert_eq!(find_bytes(&pair.ada.home(), keys[0].1.as_slice()), [identities[0].clone()], "the search finds what is there");
+    assert_eq!(
+        find_bytes(&pair.ada.home(), keys[0].1.as_slice()),
+        [identities[0].clone()],
+        "the search finds what is there"
+    );
     // Nor names, notes or contents of what was sent at the relay.
     let private = [b"rotate monthly".to_vec(), b"DB_URL".to_vec()].map(|needle| ("what was sent", needle));
     assert_absent(&private, &pair.relay.data(), &[]);
@@ -198,7 +205,8 @@ fn attack_60_modes_under_any_umask() {
         let under = format!("umask {umask}; exec");
         let relay = pouch_tests::Relay::start_under(root, &under);
         let (ada, bo) = (Party::new(root, "ada"), Party::new(root, "bo"));
-        let run = |party: &Party, words: &[&str], input: &str| party.pouch(words).input(input).behind(&under).end().ok();
+        let run =
+            |party: &Party, words: &[&str], input: &str| party.pouch(words).input(input).behind(&under).end().ok();
         run(&ada, &["join", "--name", "ada", "--no-passphrase"], relay.owner_link());
         let link = run(&ada, &["invite", "bo", "-q"], "").word();
         run(&bo, &["join", "--name", "bo", "--no-passphrase"], &link);

@@ -92,7 +92,9 @@ fn attack_63_receive() {
         let into = pair.bo.fresh();
         let running = pair.bo.pouch(["receive", &id, "-o", text(&into)]).start();
         // As soon as the staging folder holds something, the relay stands still, so that it cannot be done too early.
-        until("a staging folder", LIMIT, || pair.bo.lying_around().iter().any(|n| n.starts_with(".pouch-")).then_some(()));
+        until("a staging folder", LIMIT, || {
+            pair.bo.lying_around().iter().any(|n| n.starts_with(".pouch-")).then_some(())
+        });
         pair.relay.process().signal(Signal::STOP);
         let ran = stop(running, signal);
         pair.relay.process().signal(Signal::CONT);

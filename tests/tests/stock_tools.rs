@@ -14,7 +14,8 @@ fn commands(headings: &[&str]) -> String {
     let page = fs::read_to_string(workspace().join("docs/stock-tools.md")).unwrap();
     let mut script = String::new();
     for heading in headings {
-        let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+        let (_, section) =
+            page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
         let section = section.split("\n## ").next().unwrap();
         let blocks: Vec<&str> =
             section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
@@ -76,7 +77,9 @@ fn a_folder_with_stock_tools() {
     };
     refused("another sender's card", &|folder| fs::write(folder.join("ada.card"), card(&pair.bo)).unwrap());
     refused("for somebody else", &|folder| fs::write(folder.join("bo.card"), card(&pair.ada)).unwrap());
-    refused("others' keys", &|folder| drop(fs::copy(pair.ada.home().join("identity"), folder.join("identity")).unwrap()));
+    refused("others' keys", &|folder| {
+        drop(fs::copy(pair.ada.home().join("identity"), folder.join("identity")).unwrap())
+    });
     // Objects in order: id, parts, index, envelope.
     let length = fs::metadata(&file).unwrap().len() as usize;
     for (name, at) in [("id", 515), ("part", 3 << 20), ("index", length - 9_000), ("envelope", length - 4_000)] {

@@ -87,7 +87,7 @@ impl Asker<'_> {
 }
 
 fn from_command(command: &str) -> io::Result<Zeroizing<String>> {
-    let mut child = Command::new("sh").arg("-c").arg(command).stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
+    let mut child = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let line = match child.stdout.take() {
         Some(out) => line_of(out),
         None => Err(io::Error::other("no output")),

@@ -103,11 +103,22 @@ impl Context {
         for answered in invite::collect(party, &api).await? {
             match answered {
                 Answered::Pinned(contact) => {
-                    self.show.remark(format_args!("{} joined and is pinned: {}", contact.name, contact.fingerprint().words()));
+                    self.show.remark(format_args!(
+                        "{} joined and is pinned: {}",
+                        contact.name,
+                        contact.fingerprint().words()
+                    ));
                 }
-                Answered::Expired(name) => self.show.warn(format_args!("the invitation for {name} was not used in time")),
+                Answered::Later { name, error } => {
+                    self.show.warn(format_args!("{name} joined but is not pinned yet: {error}"));
+                }
+                Answered::Expired(name) => {
+                    self.show.warn(format_args!("the invitation for {name} was not used in time"))
+                }
                 Answered::Refused { name, error } => {
-                    self.show.warn(format_args!("somebody answered the invitation for {name}, but {error}; nobody was pinned"));
+                    self.show.warn(format_args!(
+                        "somebody answered the invitation for {name}, but {error}; nobody was pinned"
+                    ));
                     if error.class() == Class::Evidence {
                         substituted = Some(*error);
                     }
@@ -184,20 +195,32 @@ fn hint(error: &Error) -> Option<String> {
         Error::CardSubstituted | Error::Contact(ContactError::KeyChanged { .. }) => {
             "trust nobody's word for the new key but theirs: compare the twelve words with them on another channel"
         }
-        Error::Unverified(name) => return Some(format!("compare the words with them, then run `pouch contact verify {name}`")),
-        Error::Contact(ContactError::Unknown(_)) => "`pouch contact list` shows whom you know, `pouch invite NAME` invites somebody",
-        Error::Contact(ContactError::NameTaken(_)) => "choose another name, or `pouch contact remove` the old one first",
+        Error::Unverified(name) => {
+            return Some(format!("compare the words with them, then run `pouch contact verify {name}`"));
+        }
+        Error::Contact(ContactError::Unknown(_)) => {
+            "`pouch contact list` shows whom you know, `pouch invite NAME` invites somebody"
+        }
+        Error::Contact(ContactError::NameTaken(_)) => {
+            "choose another name, or `pouch contact remove` the old one first"
+        }
         Error::UnknownSender => "add the sender's card with `pouch contact add`, verify it, and receive again",
         Error::Identity(IdentityError::NoPassphrase(_)) => {
             "give --passphrase-file, --passphrase-command or --passphrase-fd, or run it on a terminal"
         }
         Error::Ambiguous { found, .. } => {
-            return Some(format!("say more of it: {}", found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+            return Some(format!(
+                "say more of it: {}",
+                found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ));
         }
         Error::Open(OpenError::Envelope(EnvelopeError::Age(age::Error::NoMatch))) => {
             "it was sealed for somebody else, or for an identity that you had before"
         }
         Error::NothingWaiting => "`pouch inbox` shows what waits; `pouch receive --next` waits for it",
+        Error::Unsettled(_) => "`pouch outbox ID` finds out when the relay is there again",
+        Error::NeverDelivered(_) => "send it again",
+        Error::OtherSender { .. } => "it stays in the inbox; the relay named the wrong sender, or names changed",
         Error::NoReceipt(_) => "the bundle is delivered; `pouch outbox ID` shows the receipt when it comes",
         Error::BadReceipt(..) => "the journal keeps the evidence; ask the recipient on another channel",
         Error::Api(ApiError::Refused { kind, .. }) => match kind {

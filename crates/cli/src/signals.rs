@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::exit;
@@ -34,17 +34,21 @@ static STOP: LazyLock<&'static Notify> = LazyLock::new(|| {
 fn watch(stop: &Notify, ready: &std::sync::mpsc::Sender<()>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
-        let (Ok(mut int), Ok(mut term), Ok(mut hup)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-        else {
-            return;
+        let ignored = ignored();
+        let listen = |kind: SignalKind| {
+            // What the parent had us ignore (nohup, a shell's background job) stays ignored.
+            let ours = ignored & (1 << (kind.as_raw_value() - 1)) == 0;
+            if ours { signal(kind).ok() } else { None }
         };
+        let mut int = listen(SignalKind::interrupt());
+        let mut term = listen(SignalKind::terminate());
+        let mut hup = listen(SignalKind::hangup());
         let _ = ready.send(());
         loop {
             tokio::select! {
-                _ = int.recv() => {}
-                _ = term.recv() => {}
-                _ = hup.recv() => {}
+                () = next(&mut int) => {}
+                () = next(&mut term) => {}
+                () = next(&mut hup) => {}
             }
             let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
             let at_prompt = state.terminal.take();
@@ -58,6 +62,33 @@ fn watch(stop: &Notify, ready: &std::sync::mpsc::Sender<()>) {
             stop.notify_one();
         }
     });
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The mask of ignored signals that the process was started with; bit N−1 is signal N (proc(5), `SigIgn`).
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether a signal came while somebody was waiting for one.
+pub(crate) fn came() -> bool {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).stopping
+}
+
+/// From now on a signal is only noted, for whoever asks [`came`] between two steps.
+pub(crate) fn note() {
+    LazyLock::force(&STOP);
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = true;
 }
 
 /// Done when SIGINT, SIGTERM or SIGHUP comes for the first time.

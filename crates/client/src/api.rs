@@ -64,6 +64,17 @@ fn title(kind: ProblemKind) -> &'static str {
 }
 
 impl ApiError {
+    /// Whether trying the same again may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        use ProblemKind as P;
+        matches!(
+            self,
+            Self::Transport(TransportError::Unreachable { .. })
+                | Self::Refused { kind: P::Unavailable | P::Rate | P::Internal, .. }
+        )
+    }
+
     /// The kind of the relay's no, if it was one.
     #[must_use]
     pub fn refused(&self) -> Option<ProblemKind> {
@@ -316,8 +327,7 @@ impl RelayApi {
 
     /// The envelope; the relay records the release.
     pub async fn release(&self, bundle: BundleId) -> Result<Bytes> {
-        let call =
-            Call { method: "POST", ..Call::get(route::RELEASE, route::release(bundle), MAX_ENVELOPE as usize) };
+        let call = Call { method: "POST", ..Call::get(route::RELEASE, route::release(bundle), MAX_ENVELOPE as usize) };
         Ok(self.send(Call { covered: Covered::Nothing, ..call }, true).await?.body)
     }
 
@@ -347,6 +357,8 @@ fn problem(route: &'static str, answer: &HttpAnswer) -> ApiError {
             ApiError::Clock { off: mine.abs_diff(*relay), direction }
         }
         Some((kind, problem)) => ApiError::Refused { kind, detail: problem.detail.clone() },
+        // A proxy in front of the relay, or the relay on its knees: for the moment, not evidence of anything.
+        None if answer.status >= 500 => ApiError::Refused { kind: ProblemKind::Unavailable, detail: None },
         None => ApiError::Protocol { route, reason: format!("status {}", answer.status) },
     }
 }

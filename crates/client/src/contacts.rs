@@ -1,11 +1,9 @@
 //! The address book: other people's cards as pinned, with how and when they were verified.
 
-use pouch_statement::{
-    Card, CardError, Detached, Fingerprint, MailboxId, Name, Sha256Digest, SignedCard, Timestamp,
-};
+use pouch_statement::{Card, CardError, Detached, Fingerprint, MailboxId, Name, Sha256Digest, SignedCard, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::home::{self, Home, HomeError, Lock};
+use crate::home::{self, Home, HomeError};
 
 const FILE: &str = "contacts.json";
 
@@ -145,16 +143,7 @@ impl AddressBook {
         home: &Home,
         change: impl FnOnce(&mut Self) -> Result<R, ContactError>,
     ) -> Result<R, ContactError> {
-        let lock = home.lock()?;
-        Self::change_locked(&lock, home, change)
-    }
-
-    /// [`AddressBook::change`] for a caller that holds the lock for more than this.
-    pub(crate) fn change_locked<R>(
-        _lock: &Lock,
-        home: &Home,
-        change: impl FnOnce(&mut Self) -> Result<R, ContactError>,
-    ) -> Result<R, ContactError> {
+        let _lock = home.lock()?;
         let mut book = Self::load(home)?;
         let result = change(&mut book)?;
         let rows: Vec<Row> = book.contacts.iter().map(Row::from).collect();
@@ -196,6 +185,12 @@ impl AddressBook {
         self.contacts.iter_mut().find(|c| c.name == *name).ok_or_else(|| ContactError::Unknown(name.clone()))
     }
 
+    /// For a change: the contact with this fingerprint.
+    #[must_use]
+    pub fn by_fingerprint_mut(&mut self, fingerprint: &Fingerprint) -> Option<&mut Contact> {
+        self.contacts.iter_mut().find(|c| c.fingerprint() == *fingerprint)
+    }
+
     /// Adds a contact, or takes a renewed card with the same keys and a higher serial for one that is there.
     ///
     /// # Errors
@@ -208,10 +203,7 @@ impl AddressBook {
             return old.renew(new);
         }
         if let Some(old) = self.contacts.iter().find(|c| c.name == new.name) {
-            return Err(ContactError::KeyChanged {
-                name: new.name,
-                pinned: old.fingerprint().words(),
-            });
+            return Err(ContactError::KeyChanged { name: new.name, pinned: old.fingerprint().words() });
         }
         let at = self.contacts.partition_point(|c| c.name < new.name);
         self.contacts.insert(at, new);

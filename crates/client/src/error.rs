@@ -50,7 +50,9 @@ pub enum Error {
     #[error("this home has joined a relay already")]
     AlreadyJoined,
     /// The relay gave a card that the other side of the link did not make.
-    #[error("the card that the relay gave is not from the other side of the link: it was substituted, or the link was used by somebody else")]
+    #[error(
+        "the card that the relay gave is not from the other side of the link: it was substituted, or the link was used by somebody else"
+    )]
     CardSubstituted,
     /// A card for another relay.
     #[error("the card names another relay, {0}")]
@@ -84,6 +86,23 @@ pub enum Error {
     /// Interrupted by the user.
     #[error("interrupted")]
     Interrupted,
+    /// The commit got no answer.
+    #[error("the relay did not answer whether bundle {0} was delivered")]
+    Unsettled(BundleId),
+    /// A commit that got no answer had no effect.
+    #[error("bundle {0} was never delivered")]
+    NeverDelivered(BundleId),
+    /// Another contact's bundle than the one that was asked for.
+    #[error("the bundle is from {found}, not from {wanted}")]
+    OtherSender {
+        /// Whom it was to be from.
+        wanted: Name,
+        /// Whom it is from.
+        found: Name,
+    },
+    /// A secret that no variable can hold.
+    #[error("the secret holds a NUL byte, which no variable can; use --stdout")]
+    NulByte,
     /// A receipt of a recipient that does not fit the bundle.
     #[error("the receipt for bundle {0} is not right: {1}")]
     BadReceipt(BundleId, String),
@@ -153,13 +172,18 @@ impl Error {
             | Self::OtherRelay(_)
             | Self::BadReceipt(..)
             | Self::Statement(_)
+            | Self::OtherSender { .. }
             | Self::Replayed(_) => Class::Evidence,
+            Self::Unsettled(_) => Class::Unreachable,
+            Self::NulByte => Class::Other,
             Self::Unverified(_) | Self::UnknownSender => Class::Refused,
-            Self::NothingWaiting | Self::NoBundle(_) | Self::NoReceipt(_) => Class::NotFound,
+            Self::NothingWaiting | Self::NoBundle(_) | Self::NoReceipt(_) | Self::NeverDelivered(_) => Class::NotFound,
             Self::Interrupted => Class::Interrupted,
             Self::Home(error) => home_class(error),
             Self::Identity(IdentityError::Home(error)) => home_class(error),
-            Self::Identity(IdentityError::Missing | IdentityError::Exists | IdentityError::NoPassphrase(_)) => Class::Usage,
+            Self::Identity(IdentityError::Missing | IdentityError::Exists | IdentityError::NoPassphrase(_)) => {
+                Class::Usage
+            }
             Self::Identity(IdentityError::Locked) => Class::Refused,
             Self::Identity(IdentityError::Damaged) => Class::State,
             Self::Contact(error) => contact_class(error),

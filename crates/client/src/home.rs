@@ -1,9 +1,10 @@
 //! Where a party keeps its state: folders, private files written whole or not at all, and the lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use etcetera::BaseStrategy as _;
 use serde::Serialize;
@@ -11,6 +12,10 @@ use serde::de::DeserializeOwned;
 
 /// The version of the local state; before 0.1.0 another one is refused, not migrated.
 const STATE_VERSION: &str = "1";
+/// How long a command waits for another one's short step.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a send waits for another one to commit.
+const SENDING_PATIENCE: Duration = Duration::from_secs(300);
 /// The longest state file that is read, in bytes.
 const MAX_STATE_FILE: u64 = 64 << 20;
 
@@ -45,6 +50,18 @@ pub enum HomeError {
         path: PathBuf,
         /// In which way.
         reason: String,
+    },
+    /// Others could put their own keys and contacts there.
+    #[error("{path} can be written by others; run chmod 700 on it")]
+    Exposed {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another pouch keeps the lock.
+    #[error("another pouch is using {path}; try again when it is done")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
     },
     /// Something that must not be overwritten is there.
     #[error("{path} exists already")]
@@ -83,6 +100,9 @@ impl Home {
                 Self { config: xdg.config_dir().join("pouch"), state: state.join("pouch") }
             }
         };
+        for folder in [&home.config, &home.state] {
+            check_private(folder)?;
+        }
         home.check_version()?;
         Ok(home)
     }
@@ -101,7 +121,10 @@ impl Home {
     }
 
     /// Makes the folders, for their owner alone, and marks them with the version.
-    pub(crate) fn create(&self) -> Result<(), HomeError> {
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn create(&self) -> Result<(), HomeError> {
         private_folder(&self.config)?;
         private_folder(&self.state)?;
         let version = self.config.join("version");
@@ -131,8 +154,51 @@ impl Home {
             .mode(0o600)
             .open(&path)
             .map_err(failed("cannot open", &path))?;
-        file.lock().map_err(failed("cannot lock", &path))?;
-        Ok(Lock { _file: file })
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path)(e)),
+                Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_PATIENCE => {
+                    return Err(HomeError::Locked { path: self.state.clone() });
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// The turn of one send to number its manifest and commit: held across some requests, while everything else of this
+    /// home goes on.
+    pub(crate) async fn sending_turn(&self) -> Result<Lock, HomeError> {
+        private_folder(&self.state)?;
+        let path = self.state.join("sending");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("cannot open", &path))?;
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path)(e)),
+                Err(TryLockError::WouldBlock) if begun.elapsed() > SENDING_PATIENCE => {
+                    return Err(HomeError::Locked { path: self.state.clone() });
+                }
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
+
+fn check_private(folder: &Path) -> Result<(), HomeError> {
+    match fs::metadata(folder) {
+        Ok(data) if data.permissions().mode() & 0o022 != 0 => Err(HomeError::Exposed { path: folder.to_owned() }),
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed("cannot look at", folder)(e)),
     }
 }
 
@@ -146,6 +212,8 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), HomeError> {
     if !path.is_dir() {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("cannot make the folder", path))?;
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed("cannot protect", path))?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        File::open(parent).and_then(|p| p.sync_all()).map_err(failed("cannot make durable", parent))?;
     }
     Ok(())
 }
@@ -192,8 +260,7 @@ pub(crate) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), HomeError>
 }
 
 fn temporary_name(path: &Path) -> Result<PathBuf, HomeError> {
-    let random = pouch_statement::BundleId::random()
-        .map_err(|e| failed("cannot write", path)(io::Error::other(e)))?;
+    let random = pouch_statement::BundleId::random().map_err(|e| failed("cannot write", path)(io::Error::other(e)))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{random}.tmp"));
     Ok(path.with_file_name(name))

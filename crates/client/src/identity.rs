@@ -106,10 +106,7 @@ impl Identity {
     ///
     /// # Errors
     /// No identity, a wrong passphrase, or a damaged file.
-    pub fn unlock(
-        home: &Home,
-        ask: impl FnOnce() -> Result<Passphrase, IdentityError>,
-    ) -> Result<Self, IdentityError> {
+    pub fn unlock(home: &Home, ask: impl FnOnce() -> Result<Passphrase, IdentityError>) -> Result<Self, IdentityError> {
         let text = match home::read(&home.config(PLAIN))? {
             Some(bytes) => Zeroizing::new(bytes),
             None => {
@@ -151,8 +148,7 @@ pub(crate) fn store_device(home: &Home, key: &SigningKey) -> Result<(), Identity
 pub(crate) fn device(home: &Home) -> Result<SigningKey, IdentityError> {
     let text = Zeroizing::new(home::read(&home.config(DEVICE))?.ok_or(IdentityError::Missing)?);
     let bytes = Zeroizing::new(HEXLOWER.decode(text.trim_ascii()).map_err(|_| IdentityError::Damaged)?);
-    let seed: Zeroizing<[u8; 32]> =
-        Zeroizing::new(bytes.as_slice().try_into().map_err(|_| IdentityError::Damaged)?);
+    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.as_slice().try_into().map_err(|_| IdentityError::Damaged)?);
     Ok(SigningKey::from_seed(&seed))
 }
 

@@ -2,7 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use pouch_protocol::limits::INVITE_LIFETIME;
-use pouch_protocol::{CardMac, Inviter, Link, LinkRole, LinkSecret, MacedCard, NewLink};
+use pouch_protocol::{CardMac, Inviter, Link, LinkRole, LinkSecret, MacedCard, NewLink, ProblemKind};
 use pouch_statement::{LinkId, Name, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -10,7 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::contacts::{Contact, ContactError, Verified};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::home;
 use crate::join::check_card;
 use crate::journal::{Action, Ended, Event};
@@ -44,6 +44,13 @@ pub enum Answered {
         /// Why.
         error: Box<Error>,
     },
+    /// Somebody redeemed it, but could not be pinned here and now; the next command tries again.
+    Later {
+        /// Who was invited.
+        name: Name,
+        /// Why.
+        error: Box<Error>,
+    },
     /// Nobody came in time.
     Expired(Name),
 }
@@ -55,6 +62,14 @@ pub enum Answered {
 pub async fn invite(party: &Party, api: &RelayApi, name: &Name) -> Result<(Link, Timestamp)> {
     if party.contacts()?.named(name).is_ok() {
         return Err(ContactError::NameTaken(name.clone()).into());
+    }
+    // One link for one person: an earlier one may have gone astray.
+    for earlier in load(party)?.iter().filter(|p| p.name == *name) {
+        api.delete_link(earlier.link).await.or_else(|e| match e.refused() {
+            Some(ProblemKind::NotFound) => Ok(()),
+            _ => Err(e),
+        })?;
+        change(party, |list| list.retain(|p| p.link != earlier.link))?;
     }
     let secret = LinkSecret::random()?;
     let link = Link {
@@ -70,12 +85,7 @@ pub async fn invite(party: &Party, api: &RelayApi, name: &Name) -> Result<(Link,
     let mac = CardMac::of(&card_key, LinkRole::Inviter, &card);
     let pending = Pending { link: id, name: name.clone(), card_key: HEXLOWER.encode(card_key.as_ref()), expires };
     change(party, |list| list.push(pending))?;
-    let new = NewLink {
-        link: id,
-        admit_sha256: link.secret.admit_sha256(),
-        expires,
-        inviter: MacedCard { card, mac },
-    };
+    let new = NewLink { link: id, admit_sha256: link.secret.admit_sha256(), expires, inviter: MacedCard { card, mac } };
     if let Err(error) = api.new_link(&new).await {
         change(party, |list| list.retain(|p| p.link != id))?;
         return Err(error.into());
@@ -125,6 +135,11 @@ pub async fn collect(party: &Party, api: &RelayApi) -> Result<Vec<Answered>> {
             None => continue,
             Some(joiner) => match admit(party, invitation, joiner) {
                 Ok(contact) => Answered::Pinned(Box::new(contact)),
+                Err(error) if error.class() != Class::Evidence => {
+                    let name = invitation.name.clone();
+                    answered.push(Answered::Later { name, error: Box::new(error) });
+                    continue;
+                }
                 Err(error) => Answered::Refused { name: invitation.name.clone(), error: Box::new(error) },
             },
         };
@@ -138,8 +153,7 @@ pub async fn collect(party: &Party, api: &RelayApi) -> Result<Vec<Answered>> {
 
 fn admit(party: &Party, invitation: &Pending, joiner: &MacedCard) -> Result<Contact> {
     let key = Zeroizing::new(HEXLOWER.decode(invitation.card_key.as_bytes()).unwrap_or_default());
-    let key: Zeroizing<[u8; 32]> =
-        Zeroizing::new(key.as_slice().try_into().map_err(|_| Error::CardSubstituted)?);
+    let key: Zeroizing<[u8; 32]> = Zeroizing::new(key.as_slice().try_into().map_err(|_| Error::CardSubstituted)?);
     let checked = check_card(&key, party.relay(), joiner, LinkRole::Joiner);
     match checked {
         Ok(card) => {

@@ -13,7 +13,7 @@ use crate::contacts::{AddressBook, Contact, Verified};
 use crate::error::{Error, Result};
 use crate::home::{self, Home};
 use crate::identity::{self, Identity};
-use crate::journal::{Action, Ended, Event};
+use crate::journal::{Action, Ended, Event, Journal};
 use crate::party::{self, Party, StoredAccount};
 use crate::transport::{Https, Transport};
 
@@ -70,7 +70,9 @@ pub async fn join(
     let sent = match pending(home)? {
         Some(pending) if pending.admit_sha256 == link.secret.admit_sha256() => pending,
         other => {
-            if other.is_some() {
+            let _lock = home.lock()?;
+            // Of an interrupted join with another link, or of one that was cut off before it wrote down its link.
+            if other.is_some() || identity::is_protected(home).is_some() {
                 set_aside(home)?;
             }
             prepare(home, link, name, passphrase)?
@@ -91,7 +93,12 @@ pub async fn join(
     if let Some(contact) = &inviter {
         AddressBook::change(home, |book| book.add(contact.clone()))?;
     }
-    let account = StoredAccount { relay: link.relay.clone(), pins: link.pins.clone(), role: answer.role };
+    let account = StoredAccount {
+        relay: link.relay.clone(),
+        pins: link.pins.clone(),
+        role: answer.role,
+        journal: Journal::create(home)?,
+    };
     let party = Party::found(home, account)?;
     let mut event = Event::new(Action::Joined, Ended::Done);
     event.statement_sha256 = Some(party.card().statement().digest());
@@ -127,11 +134,8 @@ fn prepare(home: &Home, link: &Link, name: &Name, passphrase: Option<&Passphrase
     identity.store(home, passphrase)?;
     identity::store_device(home, &device_key)?;
     party::store_card(home, &card)?;
-    let pending = Pending {
-        admit_sha256: link.secret.admit_sha256(),
-        card: card.detached(),
-        device: device.detached(),
-    };
+    let pending =
+        Pending { admit_sha256: link.secret.admit_sha256(), card: card.detached(), device: device.detached() };
     home::write_json(&home.config(PENDING), &pending)?;
     Ok(pending)
 }

@@ -3,6 +3,8 @@
 //! Appending and verifying need no passphrase, reading does. A record is durable before the command that
 //! it tells of reports success.
 
+mod event;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,10 +14,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_log::{Comparison, Domain, Frontier, Hash, Remembered, compare, event_leaf, leaf_hash};
-use pouch_statement::{BundleId, Fingerprint, JournalId, Name, Sha256Digest, Stage, Timestamp};
+use pouch_statement::{JournalId, Sha256Digest};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use self::event::{Action, Ended, Event};
 use crate::home::{self, Home, HomeError};
 
 const FOLDER: &str = "journal";
@@ -45,110 +48,6 @@ pub enum JournalError {
     /// An event that cannot be written down; a defect.
     #[error("a journal event cannot be encoded: {0}")]
     Encode(#[from] serde_json::Error),
-}
-
-/// What was done or tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// Became somebody on a relay.
-    Joined,
-    /// Made a link for somebody.
-    Invited,
-    /// Pinned a contact.
-    ContactPinned,
-    /// Compared a contact's words.
-    ContactVerified,
-    /// Removed a contact.
-    ContactRemoved,
-    /// Sent a bundle.
-    Sent,
-    /// Received a bundle.
-    Received,
-    /// Sent a receipt.
-    ReceiptSent,
-    /// Got and verified a receipt.
-    ReceiptReceived,
-    /// Withdrew a bundle.
-    Revoked,
-}
-
-/// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ended {
-    /// Done.
-    Done,
-    /// Refused or failed; `detail` says why.
-    Failed,
-}
-
-/// One record's content. Absent members are not written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Event {
-    /// When.
-    pub time: Timestamp,
-    /// What.
-    pub action: Action,
-    /// How it ended.
-    pub outcome: Ended,
-    /// My name for the other side.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<Name>,
-    /// The other side's fingerprint.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<Fingerprint>,
-    /// The bundle.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<BundleId>,
-    /// Digest of the statement that this is about: manifest, receipt or card.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub statement_sha256: Option<Sha256Digest>,
-    /// Digest of the sealed index: names the ciphertext, so it says nothing about a short secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sealed_index_sha256: Option<Sha256Digest>,
-    /// Bytes of content.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
-    /// Files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub files: Option<u64>,
-    /// Where verification failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stage: Option<Stage>,
-    /// Anything else worth knowing: the error, the place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-impl Event {
-    /// An event of now with nothing but the action and its end.
-    #[must_use]
-    pub fn new(action: Action, outcome: Ended) -> Self {
-        Self {
-            time: crate::clock::now(),
-            action,
-            outcome,
-            peer: None,
-            fingerprint: None,
-            bundle: None,
-            statement_sha256: None,
-            sealed_index_sha256: None,
-            size: None,
-            files: None,
-            stage: None,
-            detail: None,
-        }
-    }
-
-    /// With the other side.
-    #[must_use]
-    pub fn with_peer(mut self, name: &Name, fingerprint: Fingerprint) -> Self {
-        self.peer = Some(name.clone());
-        self.fingerprint = Some(fingerprint);
-        self
-    }
 }
 
 /// An attempt under way. It is journaled when it ends, and when it is interrupted (dropped) before that.
@@ -226,6 +125,8 @@ pub struct Report {
     pub comparison: Comparison,
     /// Lines that are no records, counted.
     pub unreadable: u64,
+    /// Half a record stands at the end, from a command that was cut off; the next one clears it away.
+    pub torn: bool,
 }
 
 impl Report {
@@ -260,7 +161,8 @@ impl Report {
             }
             Comparison::Rewritten { want, .. } => format!("rewritten: none of the {want} records is what it was"),
         };
-        finding + &unreadable
+        let torn = if self.torn { "; half a record of a command that was cut off stands behind" } else { "" };
+        finding + &unreadable + torn
     }
 }
 
@@ -268,25 +170,44 @@ impl Report {
 pub struct Journal {
     home: Home,
     to: age::Recipient,
+    id: JournalId,
 }
 
 impl Journal {
-    /// The journal in `home`, whose records are sealed to `to`, the owner's own recipient.
+    /// The journal `id` in `home`, whose records are sealed to `to`, the owner's own recipient.
     #[must_use]
-    pub fn new(home: Home, to: age::Recipient) -> Self {
-        Self { home, to }
+    pub fn new(home: Home, to: age::Recipient, id: JournalId) -> Self {
+        Self { home, to, id }
+    }
+
+    /// Begins an empty journal, or finds the one that an interrupted beginning left. Its head is durable before any
+    /// record, so a head that is missing later was taken away.
+    pub(crate) fn create(home: &Home) -> Result<JournalId, JournalError> {
+        let _lock = home.lock()?;
+        home::private_folder(&home.state(FOLDER))?;
+        let path = home.state(HEAD);
+        if let Some(head) = home::read_json::<Head>(&path)? {
+            return Ok(head.journal);
+        }
+        let journal = JournalId::random()?;
+        home::write_json(&path, &Head { journal, length: 0, frontier: Frontier::new().encode() })?;
+        Ok(journal)
     }
 
     fn records(&self) -> PathBuf {
         self.home.state(RECORDS)
     }
 
-    fn head(&self) -> Result<Option<(Head, Frontier)>, JournalError> {
+    fn head(&self) -> Result<(Head, Frontier), JournalError> {
         let path = self.home.state(HEAD);
-        let Some(head) = home::read_json::<Head>(&path)? else { return Ok(None) };
-        let frontier = Frontier::decode(&head.frontier)
-            .map_err(|e| HomeError::Damaged { path, reason: e.to_string() })?;
-        Ok(Some((head, frontier)))
+        let missing = || JournalError::Broken("its head is missing".into());
+        let head = home::read_json::<Head>(&path)?.ok_or_else(missing)?;
+        if head.journal != self.id {
+            return Err(JournalError::Broken("it is another journal than the one that was begun here".into()));
+        }
+        let frontier =
+            Frontier::decode(&head.frontier).map_err(|e| HomeError::Damaged { path, reason: e.to_string() })?;
+        Ok((head, frontier))
     }
 
     /// Appends a record; it is on stable storage when this returns.
@@ -295,17 +216,13 @@ impl Journal {
     /// A journal that was tampered with is not continued.
     pub fn append(&self, event: &Event) -> Result<(), JournalError> {
         let _lock = self.home.lock()?;
-        home::private_folder(&self.home.state(FOLDER))?;
-        let (mut head, mut frontier) = match self.head()? {
-            Some(found) => found,
-            None => (Head { journal: JournalId::random()?, length: 0, frontier: String::new() }, Frontier::new()),
-        };
+        let (mut head, mut frontier) = self.head()?;
         let path = self.records();
         let mut file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)?;
         head.length = recover(&mut file, head.length, &mut frontier)?;
 
-        let event = Zeroizing::new(serde_json::to_vec(event)?);
+        let event = Zeroizing::new(serde_json::to_vec(&event.bounded())?);
         let salt = pouch_statement::random::<32>()?;
         let commitment = Sha256Digest::from_bytes(event_leaf(Domain::JOURNAL_V1, &salt, &event));
         let mut plain = Zeroizing::new(salt.to_vec());
@@ -327,21 +244,16 @@ impl Journal {
         Ok(())
     }
 
-    /// Checks the records against the head, without any key. `None` if there is no journal yet.
+    /// Checks the records against the head, without any key.
     ///
     /// # Errors
-    /// The file system, or a head that is not readable.
-    pub fn verify(&self) -> Result<Option<Report>, JournalError> {
+    /// The file system, or a head that is missing, another journal's, or not readable.
+    pub fn verify(&self) -> Result<Report, JournalError> {
         let _lock = self.home.lock()?;
-        let Some((head, frontier)) = self.head()? else {
-            return match std::fs::metadata(self.records()) {
-                Ok(found) if found.len() > 0 => Err(JournalError::Broken("its head is missing".into())),
-                _ => Ok(None),
-            };
-        };
+        let (head, frontier) = self.head()?;
         let mut leaves = Vec::new();
         let mut unreadable = 0;
-        self.each(|record, sealed| match (record, sealed) {
+        let torn = self.each(head.length, |record, sealed| match (record, sealed) {
             (Some(record), Some(sealed)) if record.seq == leaves.len() as u64 => {
                 leaves.push(record.leaf(&sealed));
                 Ok(())
@@ -356,7 +268,7 @@ impl Journal {
         let size = frontier.size();
         let root = frontier.root();
         let comparison = compare(&leaves, &Remembered::from(frontier));
-        Ok(Some(Report { journal: head.journal, size, root, comparison, unreadable }))
+        Ok(Report { journal: head.journal, size, root, comparison, unreadable, torn })
     }
 
     /// Opens all records with the owner's identity, oldest first.
@@ -364,8 +276,10 @@ impl Journal {
     /// # Errors
     /// A record that does not open or is not what its commitment says.
     pub fn events(&self, identity: &age::Identity) -> Result<Vec<Event>, JournalError> {
+        let _lock = self.home.lock()?;
+        let (head, _) = self.head()?;
         let mut events = Vec::new();
-        self.each(|record, sealed| {
+        self.each(head.length, |record, sealed| {
             let broken = || JournalError::Broken(format!("record {} is not readable", events.len()));
             let (record, sealed) = (record.ok_or_else(broken)?, sealed.ok_or_else(broken)?);
             let mut plain = Zeroizing::new(Vec::new());
@@ -381,33 +295,45 @@ impl Journal {
         Ok(events)
     }
 
+    /// Gives each line to `take`; `true` if behind what the head covers there is half a line, from a command that was cut
+    /// off in the middle of writing it.
     fn each(
         &self,
+        covered: u64,
         mut take: impl FnMut(Option<Record>, Option<Vec<u8>>) -> Result<(), JournalError>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<bool, JournalError> {
         let file = match File::open(self.records()) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(e.into()),
         };
-        for line in BufReader::new(file).split(b'\n') {
-            let (record, sealed) = read_line(&line?);
+        let (mut reader, mut at, mut line) = (BufReader::new(file), 0, Vec::new());
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            let Some(text) = line.strip_suffix(b"\n") else {
+                if at >= covered {
+                    return Ok(true);
+                }
+                take(None, None)?;
+                break;
+            };
+            let (record, sealed) = read_line(text);
             take(record, sealed)?;
+            at += line.len() as u64;
+            line.clear();
         }
-        Ok(())
+        Ok(false)
     }
 }
 
 fn read_line(line: &[u8]) -> (Option<Record>, Option<Vec<u8>>) {
-    let record: Option<Record> =
-        if line.len() <= MAX_LINE { serde_json::from_slice(line).ok() } else { None };
+    let record: Option<Record> = if line.len() <= MAX_LINE { serde_json::from_slice(line).ok() } else { None };
     // One spelling: what is stored must be exactly what would be written.
     let record = record.filter(|r| serde_json::to_vec(r).is_ok_and(|again| again == line));
     let sealed = record.as_ref().and_then(|r| STANDARD.decode(&r.sealed).ok());
     (record, sealed)
 }
 
-/// Brings file and head together after a crash between the two: whole lines behind the head are taken in, half a
+/// Brings file and head together after a crash between the two: a whole line behind the head is taken in, half a
 /// line (never reported as done) is cut off. A file shorter than the head is damage. Gives the length to go on from.
 fn recover(file: &mut File, length: u64, frontier: &mut Frontier) -> Result<u64, JournalError> {
     let found = file.seek(SeekFrom::End(0))?;
@@ -429,6 +355,10 @@ fn recover(file: &mut File, length: u64, frontier: &mut Frontier) -> Result<u64,
         if record.seq != frontier.size() {
             return Err(JournalError::Broken(format!("record {} is out of place", record.seq)));
         }
+        if end > length {
+            // Each command brings file and head together before it writes: there is one record between them at most.
+            return Err(JournalError::Broken("more was appended than one command can have left".into()));
+        }
         frontier.append(record.leaf(&sealed));
         end += line.len() as u64;
         line.clear();
@@ -449,7 +379,8 @@ mod tests {
         let home = Home::open(Some(folder.path())).unwrap();
         home.create().unwrap();
         let identity = age::Identity::generate();
-        let journal = Journal::new(home, identity.recipient());
+        let id = Journal::create(&home).unwrap();
+        let journal = Journal::new(home, identity.recipient(), id);
         for i in 0..records {
             let event = Event { detail: Some(format!("event {i}")), ..Event::new(Action::Sent, Ended::Done) };
             journal.append(&event).unwrap();
@@ -469,7 +400,7 @@ mod tests {
     #[test]
     fn appended_verified_and_read() {
         let (_folder, journal, identity) = journal(5);
-        let report = journal.verify().unwrap().unwrap();
+        let report = journal.verify().unwrap();
         assert!(report.is_sound());
         assert_eq!(report.size, 5);
         let events = journal.events(&identity).unwrap();
@@ -486,7 +417,7 @@ mod tests {
         let good = lines(&journal);
         let check = |lines: &[String]| {
             store(&journal, lines);
-            let report = journal.verify().unwrap().unwrap();
+            let report = journal.verify().unwrap();
             assert!(!report.is_sound());
             report
         };
@@ -508,7 +439,7 @@ mod tests {
         assert!(matches!(check(cut).comparison, Comparison::Truncated { .. }));
         assert!(matches!(journal.append(&Event::new(Action::Sent, Ended::Done)), Err(JournalError::Broken(_))));
         store(&journal, &good);
-        assert!(journal.verify().unwrap().unwrap().is_sound());
+        assert!(journal.verify().unwrap().is_sound());
     }
 
     #[test]
@@ -521,14 +452,35 @@ mod tests {
         torn.extend_from_slice(b"{\"seq\":4,\"comm");
         fs::write(journal.records(), torn).unwrap();
         journal.append(&Event::new(Action::Sent, Ended::Done)).unwrap();
-        assert!(journal.verify().unwrap().unwrap().is_sound());
+        assert!(journal.verify().unwrap().is_sound());
         assert_eq!(journal.events(&identity).unwrap().len(), 5);
     }
 
     #[test]
-    fn a_missing_head_is_noticed() {
+    fn attack_58_a_missing_or_foreign_head_is_noticed_and_never_replaced() {
         let (_folder, journal, _) = journal(2);
+        let (_other_folder, other, _) = super::tests::journal(2);
+        let refused = |journal: &Journal| {
+            assert!(matches!(journal.verify(), Err(JournalError::Broken(_))));
+            assert!(matches!(journal.append(&Event::new(Action::Sent, Ended::Done)), Err(JournalError::Broken(_))));
+        };
+        fs::copy(other.home.state(HEAD), journal.home.state(HEAD)).unwrap();
+        fs::copy(other.records(), journal.records()).unwrap();
+        refused(&journal);
         fs::remove_file(journal.home.state(HEAD)).unwrap();
-        assert!(matches!(journal.verify(), Err(JournalError::Broken(_))));
+        refused(&journal);
+        fs::remove_file(journal.records()).unwrap();
+        refused(&journal);
+    }
+
+    #[test]
+    fn half_a_record_is_no_tampering() {
+        let (_folder, journal, identity) = journal(2);
+        let mut torn = fs::read(journal.records()).unwrap();
+        torn.extend_from_slice(b"{\"seq\":2,\"comm");
+        fs::write(journal.records(), torn).unwrap();
+        let report = journal.verify().unwrap();
+        assert!(report.is_sound() && report.torn, "{}", report.finding());
+        assert_eq!(journal.events(&identity).unwrap().len(), 2);
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::api::RelayApi;
+use crate::contacts::{AddressBook, Last};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::identity::Identity;
@@ -31,6 +32,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 pub enum Progress {
     /// Begun and not finished: interrupted, or still running.
     Sending,
+    /// About to be committed, and the relay's answer is not known: it may be delivered. [`settle`] finds out.
+    Committing,
     /// Committed on the relay.
     Sent,
     /// Written to a file.
@@ -51,6 +54,8 @@ pub struct Recipient {
     pub signing_key: PublicKey,
     /// Their mailbox.
     pub mailbox: MailboxId,
+    /// Sequence number of their manifest.
+    pub sequence: Option<u64>,
     /// Digest of their manifest.
     pub manifest_sha256: Option<Sha256Digest>,
     /// Their receipt, verified before it was stored.
@@ -124,6 +129,39 @@ impl Sent {
         Ok(home::write_json(&folder.join(format!("{}.json", self.bundle)), self)?)
     }
 
+    /// Writes down, before anything is delivered, what is being delivered: an answer that is lost, or a crash, then costs
+    /// neither the bundle key nor the digest that a receipt must name.
+    pub(crate) fn commit_to(
+        &mut self,
+        party: &Party,
+        manifest: &Signed<bundle::Manifest>,
+        progress: Progress,
+    ) -> Result<()> {
+        if let Some(recipient) = self.recipients.first_mut() {
+            recipient.sequence = Some(manifest.body().sequence);
+            recipient.manifest_sha256 = Some(manifest.digest());
+        }
+        self.progress = progress;
+        self.store(party)
+    }
+
+    /// The next manifest for each recipient follows this bundle's.
+    pub(crate) fn advance(&self, party: &Party) -> Result<()> {
+        Ok(AddressBook::change(&party.home, |book| {
+            for recipient in &self.recipients {
+                let (Some(sequence), Some(manifest)) = (recipient.sequence, recipient.manifest_sha256) else {
+                    continue;
+                };
+                // A contact that was removed meanwhile has no sequence to keep.
+                let Some(contact) = book.by_fingerprint_mut(&recipient.fingerprint) else { continue };
+                if contact.sent.is_none_or(|before| before.sequence < sequence) {
+                    contact.sent = Some(Last { sequence, manifest });
+                }
+            }
+            Ok(())
+        })?)
+    }
+
     /// Removes the state of a send that came to nothing; the journal keeps the attempt.
     pub(crate) fn forget(&self, party: &Party) -> Result<()> {
         let path = party.home.state(FOLDER).join(format!("{}.json", self.bundle));
@@ -152,11 +190,8 @@ impl Sent {
     #[must_use]
     pub fn verdict(&self, recipient: &Recipient) -> Option<Verdict> {
         let receipt = recipient.receipt.as_ref()?;
-        let signed = Signed::<Receipt>::verify(
-            receipt.statement.as_bytes(),
-            &receipt.signature,
-            &recipient.signing_key,
-        );
+        let signed =
+            Signed::<Receipt>::verify(receipt.statement.as_bytes(), &receipt.signature, &recipient.signing_key);
         let receipt = signed.ok()?;
         let Receipt { outcome, stage, created, .. } = *receipt.body();
         Some(Verdict { outcome, stage, created })
@@ -204,6 +239,48 @@ pub fn find(party: &Party, typed: &str) -> Result<Sent> {
     }
 }
 
+/// Finds out whether a bundle was delivered whose commit got no answer. `false`: it was not, and is forgotten.
+///
+/// # Errors
+/// The relay cannot be reached.
+pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
+    if sent.progress != Progress::Committing {
+        return Ok(true);
+    }
+    let delivered = match api.bundle(sent.bundle).await {
+        Ok(status) => status.committed.is_some(),
+        Err(e) if e.refused() == Some(ProblemKind::NotFound) => false,
+        Err(e) => return Err(e.into()),
+    };
+    let outcome = if delivered { Ended::Done } else { Ended::Failed };
+    let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Settled, outcome) };
+    let event = match sent.recipients.first() {
+        Some(to) => Event { statement_sha256: to.manifest_sha256, ..event }.with_peer(&to.name, to.fingerprint),
+        None => event,
+    };
+    if delivered {
+        sent.advance(party)?;
+        sent.progress = Progress::Sent;
+        sent.store(party)?;
+    } else {
+        // Whatever was uploaded is nobody's; the relay collects it in any case.
+        let _ = api.delete_bundle(sent.bundle).await;
+        sent.forget(party)?;
+    }
+    party.journal().append(&event)?;
+    Ok(delivered)
+}
+
+/// Settles what is open for this recipient, so that the next manifest follows the last that was delivered.
+pub(crate) async fn settle_for(party: &Party, api: &RelayApi, to: &Fingerprint) -> Result<()> {
+    for mut sent in list(party)? {
+        if sent.recipients.iter().any(|r| r.fingerprint == *to) {
+            settle(party, api, &mut sent).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Where a bundle stands on the relay, with receipts fetched, verified, stored and journaled. `unlock` is called only
 /// if a receipt came that was not opened yet.
 ///
@@ -215,6 +292,9 @@ pub async fn refresh(
     sent: &mut Sent,
     unlock: impl FnOnce() -> Result<Identity>,
 ) -> Result<BundleStatus> {
+    if !settle(party, api, sent).await? {
+        return Err(Error::NeverDelivered(sent.bundle));
+    }
     let status = api.bundle(sent.bundle).await?;
     let news: Vec<(MailboxId, ReceiptMessage)> = status
         .deliveries
@@ -253,23 +333,19 @@ fn take_receipt(
 ) -> Result<()> {
     let bundle = sent.bundle;
     let Some(recipient) = sent.recipients.iter_mut().find(|r| r.mailbox == mailbox) else { return Ok(()) };
-    let event =
-        Event { bundle: Some(bundle), ..Event::new(Action::ReceiptReceived, Ended::Done) }
-            .with_peer(&recipient.name, recipient.fingerprint);
+    let event = Event { bundle: Some(bundle), ..Event::new(Action::ReceiptReceived, Ended::Done) }
+        .with_peer(&recipient.name, recipient.fingerprint);
     match open_receipt(bundle, recipient, message, party, identity) {
         Ok(receipt) => {
             recipient.receipt = Some(receipt.detached());
-            let event = Event {
-                statement_sha256: Some(receipt.digest()),
-                stage: receipt.body().stage,
-                ..event
-            };
+            let event = Event { statement_sha256: Some(receipt.digest()), stage: receipt.body().stage, ..event };
             party.journal().append(&event)?;
             sent.store(party)
         }
         Err(reason) => {
-            let event = Event { outcome: Ended::Failed, detail: Some(reason.clone()), ..event };
-            party.journal().append(&event)?;
+            let kept = crate::evidence::keep(party, bundle, message.sealed.as_bytes())?;
+            let detail = Some(format!("{reason}; kept in {kept}"));
+            party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
             Err(Error::BadReceipt(bundle, reason))
         }
     }
@@ -314,7 +390,11 @@ pub async fn wait_receipt(
     let begun = Instant::now();
     let mut pause = Duration::from_millis(200);
     loop {
-        refresh(party, api, sent, &mut unlock).await?;
+        match refresh(party, api, sent, &mut unlock).await {
+            // A pipeline that waits for hours rides out what passes.
+            Err(Error::Api(error)) if error.is_passing() => {}
+            other => other.map(|_| ())?,
+        }
         if sent.recipients.iter().all(|r| r.receipt.is_some()) {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pouch_core::age;
 use pouch_protocol::AccountRole;
-use pouch_statement::{Detached, Fingerprint, RelayOrigin, Sha256Digest, SignedCard};
+use pouch_statement::{Detached, Fingerprint, JournalId, RelayOrigin, Sha256Digest, SignedCard};
 use serde::{Deserialize, Serialize};
 
 use crate::api::RelayApi;
@@ -12,6 +12,7 @@ use crate::contacts::{AddressBook, Contact, ContactError};
 use crate::error::{Error, Result};
 use crate::home::{self, Home, HomeError};
 use crate::identity::{self, Identity};
+use crate::inbox;
 use crate::journal::{Ended, Event, Journal};
 use crate::transport::{Https, Transport};
 
@@ -25,6 +26,8 @@ pub(crate) struct StoredAccount {
     pub(crate) relay: RelayOrigin,
     pub(crate) pins: Vec<Sha256Digest>,
     pub(crate) role: AccountRole,
+    /// The journal that was begun with the account.
+    pub(crate) journal: JournalId,
 }
 
 /// A party that has joined a relay.
@@ -119,7 +122,7 @@ impl Party {
     /// The journal.
     #[must_use]
     pub fn journal(&self) -> Journal {
-        Journal::new(self.home.clone(), self.recipient.clone())
+        Journal::new(self.home.clone(), self.recipient.clone(), self.account.journal)
     }
 
     /// The address book as it is now.
@@ -146,6 +149,9 @@ impl Party {
             Err(e) => Event { outcome: Ended::Failed, detail: Some(e.to_string()), ..event },
         };
         self.journal().append(&event)?;
+        if result.is_ok() {
+            inbox::unmark_all(self);
+        }
         Ok(result?)
     }
 
@@ -159,7 +165,11 @@ impl Party {
     ) -> Result<Identity> {
         let identity = Identity::unlock(&self.home, ask)?;
         let mine = Fingerprint::of(&identity.age.recipient().to_string(), &identity.signing.public());
-        if mine == self.fingerprint() { Ok(identity) } else { Err(damaged(&self.home, "identity and card do not belong together")) }
+        if mine == self.fingerprint() {
+            Ok(identity)
+        } else {
+            Err(damaged(&self.home, "identity and card do not belong together"))
+        }
     }
 }
 

@@ -1,153 +1,32 @@
 //! Receiving: envelope, verification, index, parts, publishing, receipt, in the order of docs/format.md, "Opening".
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+mod receipt;
+mod source;
+
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use pouch_core::bundle::{
-    Expected, InMemory, Manifest, OpenError, Opening, PouchFile, Released, Sink, SinkError, Staging,
-    open_envelope, seal_receipt,
+    Expected, InMemory, Manifest, OpenError, Opening, Released, Sink, SinkError, Staging, open_envelope,
 };
-use pouch_protocol::{InboxItem, ProblemKind, ReceiptMessage};
-use pouch_statement::{
-    BundleId, Name, Outcome, Receipt, Sha256Digest, Signed, Stage, Timestamp, matches_prefix,
-};
+use pouch_statement::{BundleId, Fingerprint, Name, Outcome, Sha256Digest, Signed, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use crate::api::{ApiError, RelayApi, receipt_message};
+pub use self::receipt::{ReceiptState, send_pending_receipts};
+pub use self::source::Source;
+use self::source::Wanted;
 use crate::clock::now;
 use crate::contacts::{AddressBook, Contact, Last};
-use crate::error::{Error, Result};
-use crate::home;
+use crate::error::{Class, Error, Result};
 use crate::identity::Identity;
+use crate::inbox::{self, RECEIVED};
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::party::Party;
-use crate::send::again;
-use crate::transport::TransportError;
 use crate::watch::Watch;
-
-const RECEIVED: &str = "received";
-const RECEIPTS: &str = "receipts";
-const REFUSED: &str = "refused";
-/// Parts fetched at once. With the one being opened and the one that waits this bounds memory to five parts.
-const DOWNLOADS: usize = 3;
-/// The longest pause between two looks into the inbox.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-
-/// A bundle in my mailbox, with my name for the account that the relay says it is from.
-#[derive(Debug)]
-pub struct Waiting {
-    /// What the relay says.
-    pub item: InboxItem,
-    /// My name for that account's owner.
-    pub from: Option<Name>,
-}
-
-/// What waits for me, oldest first.
-///
-/// # Errors
-/// The relay cannot be reached.
-pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Vec<Waiting>> {
-    let book = party.contacts()?;
-    let items = api.inbox().await?;
-    let named = |item: InboxItem| Waiting { from: book.by_mailbox(&item.sender).map(|c| c.name.clone()), item };
-    Ok(items.into_iter().map(named).collect())
-}
-
-/// Finds the bundle that a person means: a prefix of what waits or was received before, or the only one that waits.
-///
-/// # Errors
-/// Nothing, or several.
-pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<BundleId> {
-    let mut known: Vec<BundleId> = waiting(party, api).await?.into_iter().map(|w| w.item.bundle).collect();
-    let prefix = typed.unwrap_or_default();
-    if let Some(typed) = typed {
-        known.extend(received_before(party)?);
-        known.retain(|id| matches_prefix(&id.to_string(), typed));
-        known.sort_unstable();
-        known.dedup();
-    }
-    match known.as_slice() {
-        [one] => Ok(*one),
-        [] => match (typed, prefix.parse()) {
-            (None, _) => Err(Error::NothingWaiting),
-            (Some(_), Ok(whole)) => Ok(whole),
-            (Some(typed), Err(_)) => Err(Error::NoBundle(typed.to_owned())),
-        },
-        _ => Err(Error::Ambiguous { prefix: prefix.to_owned(), found: known }),
-    }
-}
-
-/// Waits for the oldest bundle, from a certain contact if one is named, at most `limit`.
-///
-/// # Errors
-/// [`Error::NothingWaiting`] at the end of the time.
-pub async fn next(party: &Party, api: &RelayApi, from: Option<&Name>, limit: Option<Duration>) -> Result<BundleId> {
-    let begun = std::time::Instant::now();
-    let mut pause = Duration::from_millis(250);
-    loop {
-        let waiting = waiting(party, api).await?;
-        let wanted = |w: &&Waiting| from.is_none() || w.from.as_ref() == from;
-        // What was refused stays in the list, but must not keep what comes after it from being received.
-        let next = waiting.iter().filter(wanted).find(|w| !refused_path(party, w.item.bundle).exists());
-        if let Some(one) = next {
-            return Ok(one.item.bundle);
-        }
-        if limit.is_some_and(|limit| begun.elapsed() + pause > limit) {
-            return Err(Error::NothingWaiting);
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(MAX_PAUSE);
-    }
-}
-
-/// Where a bundle's objects come from.
-pub enum Source<'a> {
-    /// A relay.
-    Relay(&'a RelayApi, BundleId),
-    /// A `.pouch` file.
-    File(Box<PouchFile<File>>),
-}
-
-impl Source<'_> {
-    /// A `.pouch` file that somebody carried here.
-    ///
-    /// # Errors
-    /// Not readable, or not one.
-    pub fn file(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::File(format!("cannot open {}", path.display()), e))?;
-        Ok(Self::File(Box::new(PouchFile::open(file)?)))
-    }
-
-    fn bundle(&self) -> BundleId {
-        match self {
-            Self::Relay(_, bundle) => *bundle,
-            Self::File(file) => file.bundle(),
-        }
-    }
-
-    async fn envelope(&mut self) -> Result<Bytes> {
-        match self {
-            Self::Relay(api, bundle) => Ok(api.release(*bundle).await?),
-            Self::File(file) => Ok(file.envelope()?.into()),
-        }
-    }
-
-    async fn index(&mut self, size: u64) -> Result<Bytes> {
-        match self {
-            Self::Relay(api, bundle) => {
-                let size = usize::try_from(size).unwrap_or(usize::MAX);
-                Ok(again(|| api.get_index(*bundle, size)).await?)
-            }
-            Self::File(file) => Ok(file.index()?.into()),
-        }
-    }
-}
+use crate::{evidence, home};
 
 /// How a bundle stands to the one received last from the same sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +60,7 @@ pub enum Target {
     Folder(PathBuf),
     /// A writer, for a bundle of one file.
     Writer(Box<dyn std::io::Write + Send>),
-    /// Memory, for a credential.
+    /// Memory, for a credential on its way into a variable: no NUL byte.
     Memory,
 }
 
@@ -196,40 +75,13 @@ pub enum Placed {
     Memory(Zeroizing<Vec<u8>>),
 }
 
-/// What became of the receipt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiptState {
-    /// The relay has it.
-    Sent,
-    /// It goes with the next command that reaches the relay.
-    Kept,
-    /// One was signed when this bundle was received before.
-    Before,
-    /// The bundle was carried: no relay waits for one.
-    Carried,
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReceivedBefore {
+    sender: Fingerprint,
     manifest: Sha256Digest,
     revision: u64,
     time: Timestamp,
-}
-
-fn received_before(party: &Party) -> Result<Vec<BundleId>> {
-    let folder = party.home.state(RECEIVED);
-    let names = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.filter_map(|e| e.ok()?.file_name().into_string().ok()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::File(format!("cannot list {}", folder.display()), e)),
-    };
-    Ok(names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
-}
-
-/// Marks a bundle whose envelope or sender was refused: `next` passes it over, its id still receives it.
-fn refused_path(party: &Party, bundle: BundleId) -> PathBuf {
-    party.home.state(REFUSED).join(format!("{bundle}.json"))
 }
 
 /// What was received of this bundle before.
@@ -241,27 +93,35 @@ fn received_path(party: &Party, bundle: BundleId) -> PathBuf {
     party.home.state(RECEIVED).join(format!("{bundle}.json"))
 }
 
-/// Opens a bundle as far as it can be judged before its parts: envelope, manifest, index. What fails is journaled, and
-/// where the sender's manifest verified, answered with a receipt that says so.
+/// Opens a bundle as far as it can be judged before its parts: envelope, manifest, index. With `wanted`, only one from
+/// that contact. What fails is journaled, and where the sender's manifest verified, answered with a receipt that says so.
 ///
 /// # Errors
 /// Whatever is not as it must be.
-pub async fn open(party: &Party, identity: &Identity, source: &mut Source<'_>) -> Result<Ready> {
-    let event = Event { bundle: Some(source.bundle()), ..failed() };
+pub async fn open(party: &Party, identity: &Identity, source: &mut Source<'_>, wanted: Option<&Name>) -> Result<Ready> {
+    let bundle = source.bundle();
+    let event = Event { bundle: Some(bundle), ..failed() };
     let attempt = Attempt::begin(party.journal(), &event);
-    match look_inside(party, identity, source).await {
+    match look_inside(party, identity, source, wanted).await {
         Ok(ready) => {
-            // `take` goes on from here, or the caller only wanted to look.
-            attempt.pass();
+            // `take` goes on from here, or the caller only wanted to look; either way the relay released the envelope.
+            let opened = Event::new(Action::Opened, Ended::Done);
+            attempt.conclude(&about(ready.opening.manifest(), &ready.from, opened))?;
+            inbox::unmark(party, bundle);
             Ok(ready)
         }
-        Err(Refusal::Unsigned(error)) => {
-            // The sender is not known to be the sender: nothing leaves, the journal has it.
+        Err(Refusal::NoAnswer(error)) => {
             attempt.conclude(&Event { detail: Some(error.to_string()), ..event.clone() })?;
-            if !matches!(error, Error::Api(_) | Error::Transport(_)) {
-                home::private_folder(&party.home.state(REFUSED))?;
-                home::write_json(&refused_path(party, source.bundle()), &now())?;
+            Err(error)
+        }
+        Err(Refusal::Unsigned(error, envelope)) => {
+            // The sender is not known to be the sender: nothing leaves, the journal and the evidence stay here.
+            let mut detail = error.to_string();
+            if matches!(error.class(), Class::Evidence) || matches!(error, Error::UnknownSender) {
+                detail = format!("{detail}; kept in {}", evidence::keep(party, bundle, &envelope)?);
+                inbox::mark_refused(party, bundle)?;
             }
+            attempt.conclude(&Event { detail: Some(detail), ..event.clone() })?;
             Err(error)
         }
         Err(Refusal::Signed(from, manifest, error)) => {
@@ -272,9 +132,13 @@ pub async fn open(party: &Party, identity: &Identity, source: &mut Source<'_>) -
     }
 }
 
-/// Why a bundle was not opened: before its manifest was verified, or after.
+/// Why a bundle was not opened.
 enum Refusal {
-    Unsigned(Error),
+    /// An object could not be had.
+    NoAnswer(Error),
+    /// The envelope or its manifest is not right, or not from whom it must be.
+    Unsigned(Error, Bytes),
+    /// The manifest is right, the index is not.
     Signed(Box<Contact>, Box<Signed<Manifest>>, OpenError),
 }
 
@@ -282,20 +146,22 @@ async fn look_inside(
     party: &Party,
     identity: &Identity,
     source: &mut Source<'_>,
+    wanted: Option<&Name>,
 ) -> std::result::Result<Ready, Refusal> {
-    let envelope = source.envelope().await.map_err(Refusal::Unsigned)?;
-    let (from, verified) = verify(party, identity, source.bundle(), &envelope).map_err(Refusal::Unsigned)?;
+    let envelope = source.envelope().await.map_err(Refusal::NoAnswer)?;
+    let (from, verified) = verify(party, identity, source.bundle(), &envelope, wanted)
+        .map_err(|error| Refusal::Unsigned(error, envelope))?;
     let manifest = verified.manifest().clone();
-    let index = source.index(manifest.body().sealed_index_size).await.map_err(Refusal::Unsigned)?;
+    let index = match source.index(manifest.body().sealed_index_size).await {
+        Ok(index) => index,
+        // Longer than it may be: the sender is to know of it as of any wrong index.
+        Err(Error::Open(error)) => return Err(Refusal::Signed(Box::new(from), Box::new(manifest), error)),
+        Err(error) => return Err(Refusal::NoAnswer(error)),
+    };
     match verified.open_index(&index) {
         Ok(opening) => Ok(Ready { order: order(&from, &manifest), from, opening }),
         Err(error) => Err(Refusal::Signed(Box::new(from), Box::new(manifest), error)),
     }
-}
-
-/// What is longer than all that was read of it is of the wrong size, and the sender is to know.
-fn beyond(limit: usize) -> u64 {
-    (limit as u64).saturating_add(1)
 }
 
 fn failed() -> Event {
@@ -307,10 +173,15 @@ fn verify(
     identity: &Identity,
     bundle: BundleId,
     envelope: &[u8],
+    wanted: Option<&Name>,
 ) -> Result<(Contact, pouch_core::bundle::Verified)> {
     let opened = open_envelope(envelope, &identity.age).map_err(OpenError::Envelope)?;
     let book = party.contacts()?;
     let from = book.by_fingerprint(&opened.claimed_sender()).ok_or(Error::UnknownSender)?.clone();
+    // Whom the relay says it is from counts for nothing; this does.
+    if let Some(wanted) = wanted.filter(|wanted| **wanted != from.name) {
+        return Err(Error::OtherSender { wanted: wanted.clone(), found: from.name });
+    }
     let expected = Expected {
         me: &party.fingerprint(),
         sender: &from.fingerprint(),
@@ -322,6 +193,7 @@ fn verify(
     from.card.check_valid_at(now())?;
     let manifest = verified.manifest();
     if let Some(before) = seen(party, bundle)?
+        && before.sender == from.fingerprint()
         && before.manifest != manifest.digest()
         && manifest.body().revision <= before.revision
     {
@@ -366,12 +238,13 @@ pub async fn take(
     watch.done();
     match placed {
         Ok(placed) => {
-            record(party, attempt, &from, &manifest, content, &placed)?;
-            if again {
-                return Ok((placed, ReceiptState::Before));
+            let receipt = receipt::sign(party, identity, &from, &manifest, Outcome::Verified, None)?;
+            if !again {
+                receipt.keep(party, &source)?;
             }
-            let receipt = sign_receipt(party, identity, &from, &manifest, Outcome::Verified, None)?;
-            Ok((placed, deliver_receipt(party, &source, &from, &manifest, receipt).await?))
+            record(party, attempt, &from, &manifest, content, &placed)?;
+            let state = if again { ReceiptState::Before } else { receipt.deliver(party, &source).await? };
+            Ok((placed, state))
         }
         Err(Error::Open(error)) => {
             attempt.pass();
@@ -408,7 +281,11 @@ async fn place(source: &mut Source<'_>, opening: Opening, target: Target, watch:
             drive(source, opening, Released::new(to), watch).await?;
             Ok(Placed::Written)
         }
-        Target::Memory => Ok(Placed::Memory(drive(source, opening, InMemory::new(), watch).await?)),
+        Target::Memory => {
+            let secret = drive(source, opening, InMemory::new(), watch).await?;
+            // Before a receipt says that it arrived: it would not reach the program.
+            if secret.contains(&0) { Err(Error::NulByte) } else { Ok(Placed::Memory(secret)) }
+        }
     }
 }
 
@@ -418,7 +295,7 @@ where
     S: Sink + Send + 'static,
     S::Done: Send + 'static,
 {
-    let specs: Vec<(u32, u64, u64)> =
+    let wanted: Vec<Wanted> =
         (0..).zip(opening.index().parts()).map(|(n, spec)| (n, spec.sealed_size, spec.size)).collect();
     let (parts, mut queue) = mpsc::channel::<(u32, Bytes)>(1);
     let worker = tokio::task::spawn_blocking(move || -> std::result::Result<Option<S::Done>, OpenError> {
@@ -430,62 +307,12 @@ where
         // The channel closes early when the transfer was given up; the sink cleans up when it is dropped.
         if receiver.due() == total { receiver.finish().map(Some) } else { Ok(None) }
     });
-    let fed = match source {
-        Source::Relay(api, bundle) => feed_from_relay(api, *bundle, &specs, &parts, watch).await,
-        Source::File(file) => feed_from_file(file, &specs, &parts, watch).await,
-    };
+    let fed = source.feed(&wanted, &parts, watch).await;
     drop(parts);
     // What the worker found wrong is the reason, not that it stopped listening.
     let done = worker.await.map_err(|_| Error::Worker)??;
     fed?;
     done.ok_or(Error::Worker)
-}
-
-async fn feed_from_relay(
-    api: &RelayApi,
-    bundle: BundleId,
-    specs: &[(u32, u64, u64)],
-    parts: &mpsc::Sender<(u32, Bytes)>,
-    watch: &dyn Watch,
-) -> Result<()> {
-    let mut fetched = futures_util::stream::iter(specs)
-        .map(|(number, sealed_size, size)| async move {
-            let most = usize::try_from(*sealed_size).unwrap_or(usize::MAX);
-            let sealed = again(|| api.get_part(bundle, *number, most)).await.map_err(|error| match error {
-                ApiError::Transport(TransportError::TooLong(limit)) => {
-                    let (number, wanted) = (*number, *sealed_size);
-                    Error::Open(OpenError::PartSize { number, found: beyond(limit), wanted })
-                }
-                other => other.into(),
-            })?;
-            Ok::<_, Error>((*number, sealed, *size))
-        })
-        .buffered(DOWNLOADS);
-    while let Some(part) = fetched.next().await {
-        let (number, sealed, size) = part?;
-        if parts.send((number, sealed)).await.is_err() {
-            return Ok(());
-        }
-        watch.advance(size);
-    }
-    Ok(())
-}
-
-async fn feed_from_file(
-    file: &mut PouchFile<File>,
-    specs: &[(u32, u64, u64)],
-    parts: &mpsc::Sender<(u32, Bytes)>,
-    watch: &dyn Watch,
-) -> Result<()> {
-    for (number, _, size) in specs {
-        let mut sealed = Vec::new();
-        file.part(*number, &mut sealed)?;
-        if parts.send((*number, sealed.into())).await.is_err() {
-            return Ok(());
-        }
-        watch.advance(*size);
-    }
-    Ok(())
 }
 
 /// Journals a received bundle, and remembers it so that an older revision is told from it.
@@ -510,7 +337,12 @@ fn record(
     attempt.conclude(&event)?;
     let body = manifest.body();
     home::private_folder(&party.home.state(RECEIVED))?;
-    let seen = ReceivedBefore { manifest: manifest.digest(), revision: body.revision, time: now() };
+    let seen = ReceivedBefore {
+        sender: from.fingerprint(),
+        manifest: manifest.digest(),
+        revision: body.revision,
+        time: now(),
+    };
     home::write_json(&received_path(party, body.bundle), &seen)?;
     note_order(party, from, manifest)
 }
@@ -519,7 +351,8 @@ fn record(
 fn note_order(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<()> {
     let last = Last { sequence: manifest.body().sequence, manifest: manifest.digest() };
     Ok(AddressBook::change(&party.home, |book| {
-        let contact = book.named_mut(&from.name)?;
+        // A contact that was removed meanwhile has no sequence to keep.
+        let Some(contact) = book.by_fingerprint_mut(&from.fingerprint()) else { return Ok(()) };
         if contact.received.is_none_or(|before| before.sequence < last.sequence) {
             contact.received = Some(last);
         }
@@ -540,98 +373,9 @@ async fn fail(
     party.journal().append(&about(manifest, from, event))?;
     if let Some(stage) = error.stage() {
         note_order(party, from, manifest)?;
-        let receipt = sign_receipt(party, identity, from, manifest, Outcome::Failed, Some(stage))?;
-        deliver_receipt(party, source, from, manifest, receipt).await?;
+        let receipt = receipt::sign(party, identity, from, manifest, Outcome::Failed, Some(stage))?;
+        receipt.keep(party, source)?;
+        receipt.deliver(party, source).await?;
     }
     Ok(())
-}
-
-struct SealedReceipt {
-    digest: Sha256Digest,
-    message: ReceiptMessage,
-}
-
-fn sign_receipt(
-    party: &Party,
-    identity: &Identity,
-    from: &Contact,
-    manifest: &Signed<Manifest>,
-    outcome: Outcome,
-    stage: Option<Stage>,
-) -> Result<SealedReceipt> {
-    let receipt = Receipt {
-        bundle: manifest.body().bundle,
-        manifest_sha256: manifest.digest(),
-        sender: from.fingerprint(),
-        recipient: party.fingerprint(),
-        outcome,
-        stage,
-        created: now(),
-    };
-    let receipt = Signed::sign(receipt, &identity.signing)?;
-    let to = from.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
-    let (sealed, commitment) = seal_receipt(&receipt, &to).map_err(OpenError::Envelope)?;
-    Ok(SealedReceipt { digest: receipt.digest(), message: receipt_message(outcome, &sealed, commitment) })
-}
-
-/// Hands the receipt to the relay; if that cannot be, keeps it for the next command. The bundle is received either way.
-async fn deliver_receipt(
-    party: &Party,
-    source: &Source<'_>,
-    from: &Contact,
-    manifest: &Signed<Manifest>,
-    receipt: SealedReceipt,
-) -> Result<ReceiptState> {
-    let Source::Relay(api, bundle) = source else { return Ok(ReceiptState::Carried) };
-    let event = Event { bundle: Some(*bundle), ..Event::new(Action::ReceiptSent, Ended::Done) };
-    let event = Event {
-        statement_sha256: Some(receipt.digest),
-        ..event.with_peer(&from.name, from.fingerprint())
-    };
-    let path = party.home.state(RECEIPTS).join(format!("{}.json", manifest.body().bundle));
-    match put_receipt(api, *bundle, &receipt.message).await {
-        Ok(()) => {
-            // An older one that was kept says less than this one.
-            let _ = std::fs::remove_file(&path);
-            party.journal().append(&event)?;
-            Ok(ReceiptState::Sent)
-        }
-        Err(error) => {
-            home::private_folder(&party.home.state(RECEIPTS))?;
-            home::write_json(&path, &receipt.message)?;
-            party.journal().append(&Event { outcome: Ended::Failed, detail: Some(error.to_string()), ..event })?;
-            Ok(ReceiptState::Kept)
-        }
-    }
-}
-
-async fn put_receipt(api: &RelayApi, bundle: BundleId, message: &ReceiptMessage) -> std::result::Result<(), ApiError> {
-    again(|| api.put_receipt(bundle, message)).await
-}
-
-/// Sends receipts that could not be sent when they were signed. What the relay does not take any more is let go.
-///
-/// # Errors
-/// Local state; a relay that cannot be reached is no error here.
-pub async fn send_pending_receipts(party: &Party, api: &RelayApi) -> Result<()> {
-    let folder = party.home.state(RECEIPTS);
-    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(()) };
-    for name in entries.filter_map(|e| e.ok()?.file_name().into_string().ok()) {
-        let Some(bundle) = name.strip_suffix(".json").and_then(|n| n.parse::<BundleId>().ok()) else { continue };
-        let path = folder.join(&name);
-        let Some(message) = home::read_json::<ReceiptMessage>(&path)? else { continue };
-        let event = Event { bundle: Some(bundle), ..Event::new(Action::ReceiptSent, Ended::Done) };
-        let event = match api.put_receipt(bundle, &message).await {
-            Ok(()) => event,
-            Err(e) if is_final(&e) => Event { outcome: Ended::Failed, detail: Some(e.to_string()), ..event },
-            Err(_) => continue,
-        };
-        party.journal().append(&event)?;
-        let _ = std::fs::remove_file(&path);
-    }
-    Ok(())
-}
-
-fn is_final(error: &ApiError) -> bool {
-    matches!(error.refused(), Some(ProblemKind::NotFound | ProblemKind::Gone | ProblemKind::Conflict))
 }

@@ -10,21 +10,19 @@ use futures_util::stream::FuturesUnordered;
 use pouch_core::bundle::{
     Content, Kind, Manifest, PouchWriter, SealError, SealedBundle, SealedPart, Sealer, Terms, seal_envelope,
 };
-use pouch_protocol::{Commit, NewBundle, PartField, ProblemKind, parts_digest};
-use pouch_statement::{BundleId, MailboxId, Name, Note, Sha256Digest, Signed, Timestamp};
+use pouch_protocol::{Commit, NewBundle, PartField, parts_digest};
+use pouch_statement::{BundleId, Name, Note, Sha256Digest, Signed, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::api::{ApiError, RelayApi};
 use crate::clock::now;
-use crate::contacts::{AddressBook, Contact, Last, Verified};
+use crate::contacts::{AddressBook, Contact, Verified};
 use crate::error::{Error, Result};
-use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
-use crate::outbox::{Progress, Recipient, Sent};
+use crate::outbox::{self, Progress, Recipient, Sent};
 use crate::party::Party;
-use crate::transport::TransportError;
 use crate::watch::Watch;
 
 /// Uploads at once. With the part being sealed and the one that waits this bounds memory to five parts.
@@ -71,6 +69,7 @@ impl Addressee {
             fingerprint: self.contact.fingerprint(),
             signing_key: self.contact.card().signing_key,
             mailbox: self.contact.card().mailbox,
+            sequence: None,
             manifest_sha256: None,
             receipt: None,
         }
@@ -100,6 +99,9 @@ pub async fn send(
     watch.done();
     finish(party, attempt, &event, &sent, &result)?;
     if let Err(error) = result {
+        if matches!(error, Error::Unsettled(_)) {
+            return Err(error);
+        }
         // Best effort: the relay forgets what was never committed in any case.
         let _ = api.delete_bundle(sent.bundle).await;
         sent.forget(party)?;
@@ -114,13 +116,7 @@ fn begun(to: &Addressee, bundle: BundleId) -> Event {
 }
 
 /// Journals the attempt, then stores the state: a record comes before any word of success.
-fn finish(
-    party: &Party,
-    attempt: Attempt<'_>,
-    begun: &Event,
-    sent: &Sent,
-    result: &Result<Delivered>,
-) -> Result<()> {
+fn finish(party: &Party, attempt: Attempt<'_>, begun: &Event, sent: &Sent, result: &Result<Delivered>) -> Result<()> {
     let event = begun.clone();
     match result {
         Ok(delivered) => {
@@ -156,13 +152,15 @@ async fn upload(
 ) -> Result<Delivered> {
     let bundle = sent.bundle;
     let Request { content, burn, note, .. } = request;
-    api.new_bundle(&NewBundle { bundle, expires: sent.expires, burn }).await?;
+    let new = NewBundle { bundle, expires: sent.expires, burn };
+    again(|| api.new_bundle(&new)).await?;
     let (mut sealed, parts_sha256) = upload_parts(api, bundle, content, watch).await?;
     sent.describe(party, &sealed, note.as_ref())?;
     let index = Bytes::from(std::mem::take(&mut sealed.sealed_index));
     again(|| api.put_index(bundle, index.clone())).await?;
-    // From the sequence number to the commit nobody else may send to this contact from here.
-    let lock = party.home.lock()?;
+    // From the sequence number to the commit no other send of this home may number a manifest.
+    let turn = party.home.sending_turn().await?;
+    outbox::settle_for(party, api, &to.contact.fingerprint()).await?;
     let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
     let envelope = Bytes::from(envelope);
     let mailbox = to.contact.card().mailbox;
@@ -173,11 +171,20 @@ async fn upload(
         index_sha256: sealed.summary.sealed_index_sha256,
         recipients: vec![mailbox],
     };
-    commit_once(api, bundle, &commit, mailbox).await?;
-    conclude(party, &lock, to, sent, &manifest, &sealed, Progress::Sent)
+    sent.commit_to(party, &manifest, Progress::Committing)?;
+    // The same commit again has no effect, so a lost answer is asked for again.
+    match again(|| api.commit(bundle, &commit)).await {
+        Ok(()) => {}
+        Err(error) if error.refused().is_some() && !error.is_passing() => return Err(error.into()),
+        Err(_) => return Err(Error::Unsettled(bundle)),
+    }
+    sent.progress = Progress::Sent;
+    sent.advance(party)?;
+    drop(turn);
+    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 })
 }
 
-/// The next manifest for this contact, signed, and the envelope around it. The caller holds the lock.
+/// The next manifest for this contact, signed, and the envelope around it. It is the caller's turn.
 fn address(
     party: &Party,
     identity: &Identity,
@@ -186,7 +193,7 @@ fn address(
     note: Option<Note>,
     sealed: &SealedBundle,
 ) -> Result<(Signed<Manifest>, Vec<u8>)> {
-    let last = AddressBook::load(&party.home)?.named(&to.contact.name)?.sent;
+    let last = AddressBook::load(&party.home)?.by_fingerprint(&to.contact.fingerprint()).and_then(|c| c.sent);
     let terms = Terms {
         bundle: sent.bundle,
         kind: sent.kind,
@@ -202,40 +209,6 @@ fn address(
     let manifest = Manifest::new(terms, &sealed.summary).sign(&identity.signing)?;
     let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;
     Ok((manifest, envelope))
-}
-
-/// Remembers what was delivered: the next manifest follows this one, and a receipt must name it.
-fn conclude(
-    party: &Party,
-    lock: &Lock,
-    to: &Addressee,
-    sent: &mut Sent,
-    manifest: &Signed<Manifest>,
-    sealed: &SealedBundle,
-    progress: Progress,
-) -> Result<Delivered> {
-    let last = Last { sequence: manifest.body().sequence, manifest: manifest.digest() };
-    AddressBook::change_locked(lock, &party.home, |book| {
-        book.named_mut(&to.contact.name)?.sent = Some(last);
-        Ok(())
-    })?;
-    sent.progress = progress;
-    if let Some(recipient) = sent.recipients.first_mut() {
-        recipient.manifest_sha256 = Some(last.manifest);
-    }
-    Ok(Delivered { manifest: last.manifest, sealed_index: sealed.summary.sealed_index_sha256 })
-}
-
-/// Commits. If the answer is lost, the state of the bundle tells whether it took effect.
-async fn commit_once(api: &RelayApi, bundle: BundleId, commit: &Commit, mailbox: MailboxId) -> Result<()> {
-    match api.commit(bundle, commit).await {
-        Err(ApiError::Transport(TransportError::Unreachable { relay, reason })) => {
-            let status = again(|| api.bundle(bundle)).await?;
-            let delivered = status.committed.is_some() && status.deliveries.iter().any(|d| d.mailbox == mailbox);
-            if delivered { Ok(()) } else { Err(TransportError::Unreachable { relay, reason }.into()) }
-        }
-        other => Ok(other?),
-    }
 }
 
 type SealWorker = JoinHandle<std::result::Result<SealedBundle, SealError>>;
@@ -305,8 +278,7 @@ where
     let mut pause = Duration::from_millis(200);
     for _ in 1..TRIES {
         match request().await {
-            Err(ApiError::Transport(TransportError::Unreachable { .. })) => {}
-            Err(ApiError::Refused { kind: ProblemKind::Unavailable | ProblemKind::Rate, .. }) => {}
+            Err(error) if error.is_passing() => {}
             other => return other,
         }
         tokio::time::sleep(pause).await;
@@ -356,8 +328,14 @@ async fn write_file(
     }
     let sealed = worker.await.map_err(|_| Error::Worker)??;
     sent.describe(party, &sealed, note.as_ref())?;
-    let lock = party.home.lock()?;
+    let turn = party.home.sending_turn().await?;
     let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
-    writer.finish(&sealed.sealed_index, &envelope)?;
-    conclude(party, &lock, to, sent, &manifest, &sealed, Progress::Carried)
+    sent.commit_to(party, &manifest, Progress::Carried)?;
+    if let Err(error) = writer.finish(&sealed.sealed_index, &envelope) {
+        sent.forget(party)?;
+        return Err(error.into());
+    }
+    sent.advance(party)?;
+    drop(turn);
+    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 })
 }

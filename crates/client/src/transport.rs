@@ -18,7 +18,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an answer may make no progress.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_secs(60);
+/// The slowest line that a body is sent over, in bytes a second: what is slower is taken for stalled.
+const SLOWEST: u64 = 16 << 10;
 
 /// Why no answer could be had.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +112,6 @@ impl Https {
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
             .user_agent(concat!("pouch/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| setup(&e))?;
@@ -128,25 +129,36 @@ impl Https {
         for (name, value) in request.fields {
             builder = builder.header(name, value);
         }
+        let mut patience = STALL;
         if let Some(body) = request.body {
+            patience += Duration::from_secs(body.len() as u64 / SLOWEST);
             builder = builder.body(body);
         }
-        let mut answer = builder.send().await.map_err(|e| self.unreachable(&e))?;
+        let answer = tokio::time::timeout(patience, builder.send()).await;
+        let mut answer = answer.map_err(|_| self.stalled())?.map_err(|e| self.unreachable(&e))?;
         let status = answer.status().as_u16();
-        let content_type =
-            answer.headers().get("content-type").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let content_type = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let announced = answer.content_length().unwrap_or(0);
         if announced > request.max_answer as u64 {
             return Err(TransportError::TooLong(request.max_answer));
         }
         let mut body = Vec::with_capacity(announced as usize);
-        while let Some(chunk) = answer.chunk().await.map_err(|e| self.unreachable(&e))? {
+        while let Some(chunk) = tokio::time::timeout(STALL, answer.chunk())
+            .await
+            .map_err(|_| self.stalled())?
+            .map_err(|e| self.unreachable(&e))?
+        {
             if body.len() + chunk.len() > request.max_answer {
                 return Err(TransportError::TooLong(request.max_answer));
             }
             body.extend_from_slice(&chunk);
         }
         Ok(HttpAnswer { status, content_type, body: body.into() })
+    }
+
+    fn stalled(&self) -> TransportError {
+        let reason = "it does not answer, or the line is too slow".to_owned();
+        TransportError::Unreachable { relay: self.relay.clone(), reason }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> TransportError {

@@ -6,23 +6,14 @@ use std::iter;
 
 use age::secrecy::SecretString;
 use pouch_core::age::{
-    ArmorWriter, CHUNK_LEN, Encoding, Identity, Opener, Passphrase, Sealer, decrypt,
-    decrypt_encoded, encrypt, open_part, seal_to_vec,
+    ArmorWriter, CHUNK_LEN, Encoding, Identity, Opener, Passphrase, Sealer, decrypt, decrypt_encoded, encrypt,
+    open_part, seal_to_vec,
 };
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 
-const SIZES: [usize; 9] = [
-    0,
-    1,
-    100,
-    CHUNK_LEN - 1,
-    CHUNK_LEN,
-    CHUNK_LEN + 1,
-    2 * CHUNK_LEN,
-    2 * CHUNK_LEN + 7,
-    5 * CHUNK_LEN,
-];
+const SIZES: [usize; 9] =
+    [0, 1, 100, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 2 * CHUNK_LEN, 2 * CHUNK_LEN + 7, 5 * CHUNK_LEN];
 
 fn content(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
@@ -40,21 +31,14 @@ fn seal<'a>(to: impl Into<Sealer<'a>>, plain: &[u8]) -> Vec<u8> {
 
 fn open<'a>(with: impl Into<Opener<'a>>, file: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    decrypt(with, file)
-        .unwrap()
-        .read_to_end(&mut plain)
-        .unwrap();
+    decrypt(with, file).unwrap().read_to_end(&mut plain).unwrap();
     plain
 }
 
 fn open_theirs(identity: &dyn age::Identity, file: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     let decryptor = age::Decryptor::new_buffered(age::armor::ArmoredReader::new(file)).unwrap();
-    decryptor
-        .decrypt(iter::once(identity))
-        .unwrap()
-        .read_to_end(&mut plain)
-        .unwrap();
+    decryptor.decrypt(iter::once(identity)).unwrap().read_to_end(&mut plain).unwrap();
     plain
 }
 
@@ -63,17 +47,8 @@ fn the_age_crate_opens_what_we_seal() {
     let identity = Identity::generate();
     for len in SIZES {
         let plain = content(len);
-        assert_eq!(
-            open_theirs(&theirs(&identity), &seal(&identity.recipient(), &plain)),
-            plain
-        );
-        assert_eq!(
-            open_theirs(
-                &theirs(&identity),
-                &seal_to_vec(&identity.recipient(), &plain).unwrap()
-            ),
-            plain
-        );
+        assert_eq!(open_theirs(&theirs(&identity), &seal(&identity.recipient(), &plain)), plain);
+        assert_eq!(open_theirs(&theirs(&identity), &seal_to_vec(&identity.recipient(), &plain).unwrap()), plain);
 
         let mut writer = encrypt(&identity.recipient(), ArmorWriter::new(Vec::new())).unwrap();
         writer.write_all(&plain).unwrap();
@@ -100,23 +75,15 @@ fn we_open_what_the_age_crate_seals() {
             assert_eq!(open(&identity, &file), plain);
             let mut part = Vec::new();
             assert_eq!(open_part(&identity, &file, &mut part).is_ok(), binary);
-            assert_eq!(
-                decrypt_encoded(&identity, file.as_slice(), Encoding::Binary).is_ok(),
-                binary
-            );
-            assert_eq!(
-                decrypt_encoded(&identity, file.as_slice(), Encoding::Armor).is_ok(),
-                !binary
-            );
+            assert_eq!(decrypt_encoded(&identity, file.as_slice(), Encoding::Binary).is_ok(), binary);
+            assert_eq!(decrypt_encoded(&identity, file.as_slice(), Encoding::Armor).is_ok(), !binary);
         }
     }
 }
 
 #[test]
 fn passphrases_in_both_directions() {
-    let ours = Passphrase::new(Zeroizing::new("correct horse".to_owned()))
-        .with_work_factor(10)
-        .unwrap();
+    let ours = Passphrase::new(Zeroizing::new("correct horse".to_owned())).with_work_factor(10).unwrap();
     let theirs = age::scrypt::Identity::new(SecretString::from("correct horse"));
     assert_eq!(open_theirs(&theirs, &seal(&ours, b"content")), b"content");
 
@@ -136,10 +103,7 @@ struct InPieces<'a, T> {
 
 impl<'a, T> InPieces<'a, T> {
     fn new(inner: T, pieces: &'a [usize]) -> Self {
-        Self {
-            inner,
-            pieces: pieces.iter().copied().cycle(),
-        }
+        Self { inner, pieces: pieces.iter().copied().cycle() }
     }
 }
 

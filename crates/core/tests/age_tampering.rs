@@ -4,9 +4,8 @@
 use std::io::{self, Read, Write};
 
 use pouch_core::age::{
-    CHUNK_LEN, Error, HeaderError, Identity, Kind, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN,
-    MAX_STANZAS, PART_OVERHEAD, Passphrase, PayloadError, TAG_LEN, decrypt, encrypt, open_part,
-    seal_to_vec,
+    CHUNK_LEN, Error, HeaderError, Identity, Kind, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN, MAX_STANZAS, PART_OVERHEAD,
+    Passphrase, PayloadError, TAG_LEN, decrypt, encrypt, open_part, seal_to_vec,
 };
 use zeroize::Zeroizing;
 
@@ -25,29 +24,18 @@ impl Sample {
         let identity = Identity::generate();
         let plain: Vec<u8> = (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect();
         let file = seal_to_vec(&identity.recipient(), &plain).unwrap();
-        Self {
-            identity,
-            plain,
-            file,
-        }
+        Self { identity, plain, file }
     }
 
     fn chunks(&self) -> (Vec<u8>, Vec<Vec<u8>>) {
         let (start, payload) = self.file.split_at(FIRST_CHUNK);
-        (
-            start.to_vec(),
-            payload
-                .chunks(SEALED_CHUNK_LEN)
-                .map(<[u8]>::to_vec)
-                .collect(),
-        )
+        (start.to_vec(), payload.chunks(SEALED_CHUNK_LEN).map(<[u8]>::to_vec).collect())
     }
 
     /// Opens the file both ways; the verdicts must agree, and what the reader released be a prefix.
     fn refused(&self, file: &[u8]) -> Error {
         let mut released = Vec::new();
-        let result = decrypt(&self.identity, file)
-            .and_then(|mut reader| Ok(reader.read_to_end(&mut released)?));
+        let result = decrypt(&self.identity, file).and_then(|mut reader| Ok(reader.read_to_end(&mut released)?));
         let by_reader = result.unwrap_err();
         assert!(self.plain.starts_with(&released));
         let mut part = vec![1];
@@ -72,11 +60,7 @@ fn a_small_file_cut_at_every_byte() {
         let sample = Sample::new(len);
         for cut in 0..sample.file.len() {
             let kind = sample.refused(&sample.file[..cut]).kind();
-            let expected = if cut < FIRST_CHUNK {
-                Kind::HeaderFailure
-            } else {
-                Kind::PayloadFailure
-            };
+            let expected = if cut < FIRST_CHUNK { Kind::HeaderFailure } else { Kind::PayloadFailure };
             assert_eq!(kind, expected, "{cut}");
         }
     }
@@ -88,17 +72,8 @@ fn a_larger_file_cut_at_every_chunk_border() {
     for len in [3 * CHUNK_LEN, 3 * CHUNK_LEN + 50] {
         let sample = Sample::new(len);
         for border in (FIRST_CHUNK..sample.file.len()).step_by(SEALED_CHUNK_LEN) {
-            assert_eq!(
-                payload(sample.refused(&sample.file[..border])),
-                PayloadError::Truncated
-            );
-            for near in [
-                border - 1,
-                border + 1,
-                border + TAG_LEN - 1,
-                border + TAG_LEN,
-                border + TAG_LEN + 1,
-            ] {
+            assert_eq!(payload(sample.refused(&sample.file[..border])), PayloadError::Truncated);
+            for near in [border - 1, border + 1, border + TAG_LEN - 1, border + TAG_LEN, border + TAG_LEN + 1] {
                 let near = near.min(sample.file.len() - 1);
                 sample.refused(&sample.file[..near]);
             }
@@ -126,18 +101,10 @@ fn every_single_bit_flipped() {
 #[test]
 fn a_bit_flipped_in_every_chunk_is_located() {
     let sample = Sample::new(3 * CHUNK_LEN + 9);
-    for (chunk, start) in (FIRST_CHUNK..sample.file.len())
-        .step_by(SEALED_CHUNK_LEN)
-        .enumerate()
-    {
+    for (chunk, start) in (FIRST_CHUNK..sample.file.len()).step_by(SEALED_CHUNK_LEN).enumerate() {
         let mut file = sample.file.clone();
         file[start + 5] ^= 0x80;
-        assert_eq!(
-            payload(sample.refused(&file)),
-            PayloadError::NotAuthentic {
-                chunk: chunk as u64
-            }
-        );
+        assert_eq!(payload(sample.refused(&file)), PayloadError::NotAuthentic { chunk: chunk as u64 });
     }
 }
 
@@ -148,9 +115,7 @@ fn chunks_swapped_repeated_dropped_and_spliced() {
     let (start, chunks) = sample.chunks();
     let build = |order: &[usize]| {
         let mut file = start.clone();
-        order
-            .iter()
-            .for_each(|chunk| file.extend_from_slice(&chunks[*chunk]));
+        order.iter().for_each(|chunk| file.extend_from_slice(&chunks[*chunk]));
         file
     };
     assert_eq!(build(&[0, 1, 2, 3]), sample.file);
@@ -170,24 +135,15 @@ fn chunks_swapped_repeated_dropped_and_spliced() {
     // The same content for the same recipient, in a file of its own.
     let other = seal_to_vec(&sample.identity.recipient(), &sample.plain).unwrap();
     for chunk in 0..4 {
-        let range =
-            FIRST_CHUNK + chunk * SEALED_CHUNK_LEN..FIRST_CHUNK + (chunk + 1) * SEALED_CHUNK_LEN;
+        let range = FIRST_CHUNK + chunk * SEALED_CHUNK_LEN..FIRST_CHUNK + (chunk + 1) * SEALED_CHUNK_LEN;
         let mut file = sample.file.clone();
         file[range.clone()].copy_from_slice(&other[range]);
-        assert_eq!(
-            payload(sample.refused(&file)),
-            PayloadError::NotAuthentic {
-                chunk: chunk as u64
-            }
-        );
+        assert_eq!(payload(sample.refused(&file)), PayloadError::NotAuthentic { chunk: chunk as u64 });
     }
     // One's header before the other's payload, and one's header before the other's nonce and payload.
     for border in [FIRST_CHUNK, FIRST_CHUNK - 16] {
         let file = [&sample.file[..border], &other[border..]].concat();
-        assert_eq!(
-            payload(sample.refused(&file)),
-            PayloadError::NotAuthentic { chunk: 0 }
-        );
+        assert_eq!(payload(sample.refused(&file)), PayloadError::NotAuthentic { chunk: 0 });
     }
 }
 
@@ -227,42 +183,23 @@ fn an_empty_chunk_after_others() {
         args: vec![lines[1].rsplit_once(' ').unwrap().1.to_owned()],
         body: base64::Engine::decode(&base64::prelude::BASE64_STANDARD_NO_PAD, lines[2]).unwrap(),
     };
-    let file_key: FileKey = age::Identity::unwrap_stanza(&theirs, &stanza)
-        .unwrap()
-        .unwrap();
+    let file_key: FileKey = age::Identity::unwrap_stanza(&theirs, &stanza).unwrap().unwrap();
     let mut key = [0; 32];
     let nonce = &start[FIRST_CHUNK - 16..];
-    hkdf::Hkdf::<sha2::Sha256>::new(Some(nonce), file_key.expose_secret())
-        .expand(b"payload", &mut key)
-        .unwrap();
+    hkdf::Hkdf::<sha2::Sha256>::new(Some(nonce), file_key.expose_secret()).expand(b"payload", &mut key).unwrap();
     let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key).unwrap());
     let seal = |number: u8, last: u8, plain: &[u8]| {
         let mut chunk = plain.to_vec();
         let nonce = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number, last];
-        key.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::empty(),
-            &mut chunk,
-        )
-        .unwrap();
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut chunk).unwrap();
         chunk
     };
 
-    assert_eq!(
-        [start.clone(), seal(0, 1, &sample.plain)].concat(),
-        sample.file
-    );
+    assert_eq!([start.clone(), seal(0, 1, &sample.plain)].concat(), sample.file);
     let file = [start.clone(), seal(0, 0, &sample.plain), seal(1, 1, b"")].concat();
     assert_eq!(payload(sample.refused(&file)), PayloadError::EmptyLastChunk);
     // Short chunks only at the end, and one last chunk only.
-    sample.refused(
-        &[
-            start.clone(),
-            seal(0, 0, &sample.plain[..9]),
-            seal(1, 1, b"x"),
-        ]
-        .concat(),
-    );
+    sample.refused(&[start.clone(), seal(0, 0, &sample.plain[..9]), seal(1, 1, b"x")].concat());
     let file = [start, seal(0, 1, &sample.plain), seal(1, 1, b"x")].concat();
     assert_eq!(payload(sample.refused(&file)), PayloadError::TrailingData);
 }
@@ -301,56 +238,25 @@ fn headers_without_end_are_cut_off() {
     let identity = Identity::generate();
     let body_line = [b"A".repeat(64), b"\n".to_vec()].concat();
     let cases = [
-        (
-            &b"-> X25519 a\n\n"[..],
-            HeaderError::TooManyStanzas { limit: MAX_STANZAS },
-            MAX_STANZAS * 20,
-        ),
-        (
-            &b"x"[..],
-            HeaderError::LongLine {
-                line: 2,
-                limit: MAX_HEADER_LINE_LEN,
-            },
-            MAX_HEADER_LINE_LEN,
-        ),
-        (
-            &b"-> a a a a a a a a a a\n"[..],
-            HeaderError::Malformed { line: 3 },
-            0,
-        ),
+        (&b"-> X25519 a\n\n"[..], HeaderError::TooManyStanzas { limit: MAX_STANZAS }, MAX_STANZAS * 20),
+        (&b"x"[..], HeaderError::LongLine { line: 2, limit: MAX_HEADER_LINE_LEN }, MAX_HEADER_LINE_LEN),
+        (&b"-> a a a a a a a a a a\n"[..], HeaderError::Malformed { line: 3 }, 0),
         (&body_line[..], HeaderError::Malformed { line: 2 }, 0),
     ];
     for (pattern, expected, most) in cases {
         let mut endless = Endless { pattern, given: 0 };
-        let error = decrypt(&identity, b"age-encryption.org/v1\n".chain(&mut endless))
-            .err()
-            .unwrap();
-        assert!(
-            matches!(error, Error::HeaderFailure(found) if found == expected),
-            "{error}"
-        );
+        let error = decrypt(&identity, b"age-encryption.org/v1\n".chain(&mut endless)).err().unwrap();
+        assert!(matches!(error, Error::HeaderFailure(found) if found == expected), "{error}");
         assert!(endless.given <= most + 8192, "{}", endless.given);
     }
 
-    let mut endless = Endless {
-        pattern: &body_line,
-        given: 0,
-    };
+    let mut endless = Endless { pattern: &body_line, given: 0 };
     let start = b"age-encryption.org/v1\n-> X25519 a\n";
     let error = decrypt(&identity, start.chain(&mut endless)).err().unwrap();
-    assert!(matches!(
-        error,
-        Error::HeaderFailure(HeaderError::TooLong {
-            limit: MAX_HEADER_LEN
-        })
-    ));
+    assert!(matches!(error, Error::HeaderFailure(HeaderError::TooLong { limit: MAX_HEADER_LEN })));
     assert!(endless.given <= MAX_HEADER_LEN + 8192);
 
-    let mut zeros = Endless {
-        pattern: &[0],
-        given: 0,
-    };
+    let mut zeros = Endless { pattern: &[0], given: 0 };
     let error = decrypt(&identity, &mut zeros).err().unwrap();
     assert_eq!(error.kind(), Kind::HeaderFailure);
     assert!(zeros.given <= MAX_HEADER_LINE_LEN + 8192);
@@ -359,35 +265,16 @@ fn headers_without_end_are_cut_off() {
 // attacks.md 20, 38
 #[test]
 fn a_wrong_passphrase_and_a_wrong_key() {
-    let passphrase = |text: &str| {
-        Passphrase::new(Zeroizing::new(text.to_owned()))
-            .with_work_factor(3)
-            .unwrap()
-    };
+    let passphrase = |text: &str| Passphrase::new(Zeroizing::new(text.to_owned())).with_work_factor(3).unwrap();
     let mut writer = encrypt(&passphrase("right"), Vec::new()).unwrap();
     writer.write_all(b"content").unwrap();
     let file = writer.finish().unwrap();
     assert!(decrypt(&passphrase("right"), file.as_slice()).is_ok());
-    assert!(matches!(
-        decrypt(&passphrase("wrong"), file.as_slice()),
-        Err(Error::NoMatch)
-    ));
+    assert!(matches!(decrypt(&passphrase("wrong"), file.as_slice()), Err(Error::NoMatch)));
     let identity = Identity::generate();
-    assert!(matches!(
-        decrypt(&identity, file.as_slice()),
-        Err(Error::PassphraseNeeded)
-    ));
+    assert!(matches!(decrypt(&identity, file.as_slice()), Err(Error::PassphraseNeeded)));
     let sealed = seal_to_vec(&identity.recipient(), b"x").unwrap();
-    assert!(matches!(
-        decrypt(&passphrase("right"), sealed.as_slice()),
-        Err(Error::IdentityNeeded)
-    ));
+    assert!(matches!(decrypt(&passphrase("right"), sealed.as_slice()), Err(Error::IdentityNeeded)));
     let strict = passphrase("right").with_max_work_factor(2);
-    assert!(matches!(
-        decrypt(&strict, file.as_slice()),
-        Err(Error::ExcessiveWork {
-            log_n: 3,
-            max_log_n: 2
-        })
-    ));
+    assert!(matches!(decrypt(&strict, file.as_slice()), Err(Error::ExcessiveWork { log_n: 3, max_log_n: 2 })));
 }

@@ -2,12 +2,7 @@
 //!
 //! The vectors are found in the folder that `POUCH_VECTORS` names. Where it names none, the older and fewer ones
 //! that the `age` crate ships in its sources have to do.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stderr
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,9 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pouch_core::age::{
-    DecryptReader, Encoding, Error, Identity, Opener, Passphrase, decrypt, decrypt_encoded,
-};
+use pouch_core::age::{DecryptReader, Encoding, Error, Identity, Opener, Passphrase, decrypt, decrypt_encoded};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -35,28 +28,19 @@ impl Vector {
         let mut fields = BTreeMap::<String, Vec<String>>::new();
         for line in std::str::from_utf8(&bytes[..end]).unwrap().lines() {
             let (key, value) = line.split_once(": ").unwrap();
-            fields
-                .entry(key.to_owned())
-                .or_default()
-                .push(value.to_owned());
+            fields.entry(key.to_owned()).or_default().push(value.to_owned());
         }
         let mut file = bytes[end + 2..].to_vec();
         match fields.get("compressed").map(|values| values[0].as_str()) {
             None => {}
             Some("zlib") => {
                 let mut inflated = Vec::new();
-                flate2::read::ZlibDecoder::new(file.as_slice())
-                    .read_to_end(&mut inflated)
-                    .unwrap();
+                flate2::read::ZlibDecoder::new(file.as_slice()).read_to_end(&mut inflated).unwrap();
                 file = inflated;
             }
             Some(other) => panic!("unknown compression {other}"),
         }
-        Self {
-            name: path.file_name().unwrap().to_str().unwrap().to_owned(),
-            fields,
-            file,
-        }
+        Self { name: path.file_name().unwrap().to_str().unwrap().to_owned(), fields, file }
     }
 
     fn all(&self, key: &str) -> &[String] {
@@ -68,11 +52,7 @@ impl Vector {
     }
 
     fn encoding(&self) -> Encoding {
-        if self.one("armored") == Some("yes") {
-            Encoding::Armor
-        } else {
-            Encoding::Binary
-        }
+        if self.one("armored") == Some("yes") { Encoding::Armor } else { Encoding::Binary }
     }
 
     /// The verdict's words, and the SHA-256 of what was released.
@@ -81,9 +61,7 @@ impl Vector {
         identities: &[Identity],
         open: impl Fn(Opener<'_>) -> Result<DecryptReader<&'f [u8]>, Error>,
     ) -> (String, String) {
-        let passphrase = self
-            .one("passphrase")
-            .map(|text| Passphrase::new(Zeroizing::new(text.to_owned())));
+        let passphrase = self.one("passphrase").map(|text| Passphrase::new(Zeroizing::new(text.to_owned())));
         let opener = match &passphrase {
             Some(passphrase) => Opener::Passphrase(passphrase),
             None => Opener::Identities(identities),
@@ -96,13 +74,7 @@ impl Vector {
                 Err(error) => Error::of(&error).unwrap().kind().to_string(),
             },
         };
-        (
-            verdict,
-            Sha256::digest(&released)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        (verdict, Sha256::digest(&released).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     fn check(&self, (verdict, released): (String, String)) -> Result<(), String> {
@@ -121,20 +93,12 @@ impl Vector {
 
 /// The sources of the `age` crate that we are built with.
 fn age_crate() -> PathBuf {
-    let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--format-version", "1"])
-        .output()
-        .unwrap();
+    let metadata =
+        Command::new(env!("CARGO")).args(["metadata", "--offline", "--format-version", "1"]).output().unwrap();
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let age = packages
-        .iter()
-        .find(|package| package["name"] == "age")
-        .unwrap();
-    Path::new(age["manifest_path"].as_str().unwrap())
-        .parent()
-        .unwrap()
-        .to_owned()
+    let age = packages.iter().find(|package| package["name"] == "age").unwrap();
+    Path::new(age["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
 }
 
 // attacks.md 16
@@ -144,13 +108,7 @@ fn cctv_testkit() {
     let (folder, least) = match std::env::var_os("POUCH_VECTORS") {
         Some(folder) => {
             let archive = Path::new(&folder).join("cctv-age.tar.gz");
-            let status = Command::new("tar")
-                .arg("-xzf")
-                .arg(&archive)
-                .arg("-C")
-                .arg(unpacked.path())
-                .status()
-                .unwrap();
+            let status = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(unpacked.path()).status().unwrap();
             assert!(status.success());
             (unpacked.path().join("cctv-age"), 125)
         }
@@ -161,10 +119,7 @@ fn cctv_testkit() {
             (age_crate().join("tests/testdata/testkit"), 123)
         }
     };
-    let mut paths: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
 
     let (mut passed, mut not_yet, mut failures) = (0, Vec::new(), Vec::new());
@@ -176,15 +131,12 @@ fn cctv_testkit() {
             not_yet.push(vector.name);
             continue;
         }
-        let explicit = vector.run(&identities, |opener| {
-            decrypt_encoded(opener, &vector.file, vector.encoding())
-        });
+        let explicit = vector.run(&identities, |opener| decrypt_encoded(opener, &vector.file, vector.encoding()));
         let mut result = vector.check(explicit);
         // Something before the armor hides that there is one.
         if vector.name != "armor_garbage_leading" {
-            result = result.and(vector.check(vector.run(&identities, |opener| {
-                decrypt(opener, vector.file.as_slice())
-            })));
+            result =
+                result.and(vector.check(vector.run(&identities, |opener| decrypt(opener, vector.file.as_slice()))));
         }
         match result {
             Ok(()) => passed += 1,
@@ -197,14 +149,8 @@ fn cctv_testkit() {
         not_yet.join(" ")
     );
     assert!(failures.is_empty(), "{failures:#?}");
-    let unexpected: Vec<_> = not_yet
-        .iter()
-        .filter(|name| !name.starts_with("hybrid") && *name != "armor_hybrid")
-        .collect();
+    let unexpected: Vec<_> =
+        not_yet.iter().filter(|name| !name.starts_with("hybrid") && *name != "armor_hybrid").collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
-    assert!(
-        not_yet.len() <= 18 && passed >= least,
-        "{passed} passed, {} not yet",
-        not_yet.len()
-    );
+    assert!(not_yet.len() <= 18 && passed >= least, "{passed} passed, {} not yet", not_yet.len());
 }

@@ -28,8 +28,21 @@ fn attack_1_paths_that_leave_are_refused() {
     let long = "x".repeat(256);
     let deep = vec!["d"; 257].join("/");
     let bad = [
-        "../x", "/x", "C:\\x", "C:", "\\\\host\\share", "a\\..\\b", "a/../../x", "..", ".", "", "a//b", "a/", "nul\0byte",
-        &long, &deep,
+        "../x",
+        "/x",
+        "C:\\x",
+        "C:",
+        "\\\\host\\share",
+        "a\\..\\b",
+        "a/../../x",
+        "..",
+        ".",
+        "",
+        "a//b",
+        "a/",
+        "nul\0byte",
+        &long,
+        &deep,
     ];
     for path in bad {
         let lines = [file_line("a", b""), file_line(path, b"")];
@@ -315,7 +328,9 @@ fn attack_11_caps_before_allocation() {
     let parts = world.forge(ContentKind::Tar, &content, &entries, edit("\"parts\":1", "\"parts\":4294967295"));
     assert!(matches!(world.refused(&parts), OpenError::Index(IndexError::Sizes { .. })));
     // A line without an end.
-    let long = world.forge(ContentKind::Tar, &content, &entries, |text| text.replace("\"path\":\"a\"", &format!("\"path\":\"{}\"", "a".repeat(100_000))));
+    let long = world.forge(ContentKind::Tar, &content, &entries, |text| {
+        text.replace("\"path\":\"a\"", &format!("\"path\":\"{}\"", "a".repeat(100_000)))
+    });
     assert!(matches!(world.refused(&long), OpenError::Index(IndexError::Line { line: 2, .. })));
     // A manifest that signs for a larger index than any.
     let honest = world.seal_stream(b"x");

@@ -119,7 +119,10 @@ fn attack_15_a_source_that_changed_is_an_error() {
     ];
     for (what, change) in changes {
         let error = sealed_after(change).unwrap_err();
-        assert!(matches!(error, SealError::Source(SourceError::Changed { .. } | SourceError::Io { .. })), "{what}: {error}");
+        assert!(
+            matches!(error, SealError::Source(SourceError::Changed { .. } | SourceError::Io { .. })),
+            "{what}: {error}"
+        );
     }
 }
 

@@ -121,10 +121,7 @@ fn memory_takes_one_short_file() {
     let home = tempfile::tempdir().unwrap();
     sample_tree(home.path());
     let tree = world.seal_paths(&[home.path().to_owned()]);
-    assert!(matches!(
-        world.receive(&tree, InMemory::new()),
-        Err(OpenError::Sink(SinkError::NotOneFile { .. }))
-    ));
+    assert!(matches!(world.receive(&tree, InMemory::new()), Err(OpenError::Sink(SinkError::NotOneFile { .. }))));
 }
 
 /// The content with stock tools: `tar -xi`, and what `receive` makes of it, are the same tree.
@@ -135,7 +132,15 @@ fn compare_with_tar(source: &Path) {
     std::fs::write(&archive, carried.content()).unwrap();
     std::fs::create_dir(&out).unwrap();
     let run = |arguments: &[&str]| {
-        let output = Command::new("tar").args(arguments).arg("--warning=no-timestamp").arg("-f").arg(&archive).arg("-C").arg(&out).output().unwrap();
+        let output = Command::new("tar")
+            .args(arguments)
+            .arg("--warning=no-timestamp")
+            .arg("-f")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&out)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout

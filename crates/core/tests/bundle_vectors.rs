@@ -84,8 +84,32 @@ fn headers_are_those_of_the_vectors() {
 fn sizes() -> Vec<u64> {
     let part = FIRST_PART_SIZE;
     let mut sizes = vec![
-        0, 1, 4095, 4096, 4097, 4352, 4353, 5000, 8191, 8192, 8193, 9000, 65_535, 65_536, 65_537, 100_000, 1_000_000,
-        part - 1, part, part + 1, 2 * part, 100_000_000, 1_000_000_000, 4096 * part, 4096 * part + 1, 100_000_000_000,
+        0,
+        1,
+        4095,
+        4096,
+        4097,
+        4352,
+        4353,
+        5000,
+        8191,
+        8192,
+        8193,
+        9000,
+        65_535,
+        65_536,
+        65_537,
+        100_000,
+        1_000_000,
+        part - 1,
+        part,
+        part + 1,
+        2 * part,
+        100_000_000,
+        1_000_000_000,
+        4096 * part,
+        4096 * part + 1,
+        100_000_000_000,
     ];
     sizes.extend([1_000_000_000_000, 1 << 42, (1 << 42) + 1, 7_000_000_000_000]);
     sizes
@@ -135,10 +159,12 @@ fn the_archive_of_a_tree_is_that_of_the_vector() {
     let carried = world.seal_paths(&[source]);
     let mut content = carried.content();
     content.truncate(carried.manifest.body().content_size as usize);
-    let entries = carried.index_text().lines().skip(1).filter(|l| l.starts_with("{\"path\"")).collect::<Vec<_>>().join("\n");
+    let entries =
+        carried.index_text().lines().skip(1).filter(|l| l.starts_with("{\"path\"")).collect::<Vec<_>>().join("\n");
     let text = vector(folder("archive/tree.index-entries.jsonl"), || format!("{entries}\n"));
     assert_eq!(text.trim_end(), entries);
-    let digest = vector(folder("archive/tree.sha256"), || format!("{}  {} bytes\n", Sha256Digest::of(&content), content.len()));
+    let digest =
+        vector(folder("archive/tree.sha256"), || format!("{}  {} bytes\n", Sha256Digest::of(&content), content.len()));
     assert_eq!(digest, format!("{}  {} bytes\n", Sha256Digest::of(&content), content.len()));
 }
 
@@ -179,7 +205,8 @@ fn the_sealed_bundle_of_the_vector_opens() {
     let text = vector(folder("bundle/v1.json"), || write_bundle(&path));
     let value: Value = serde_json::from_str(&text).unwrap();
     let member = |name: &str| value[name].as_str().unwrap();
-    let (me, sender): (Fingerprint, Fingerprint) = (member("recipient").parse().unwrap(), member("sender").parse().unwrap());
+    let (me, sender): (Fingerprint, Fingerprint) =
+        (member("recipient").parse().unwrap(), member("sender").parse().unwrap());
 
     let mut file = PouchFile::open(std::fs::File::open(&path).unwrap()).unwrap();
     assert_eq!(file.bundle().to_string(), member("bundle"));

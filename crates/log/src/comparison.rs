@@ -44,14 +44,7 @@ impl Remembered {
     /// should be concluded from the frontier.
     pub fn new(head: Head, frontier: Frontier) -> Result<Self, RememberedError> {
         let remembered = Self::from(frontier);
-        if remembered.head == head {
-            Ok(remembered)
-        } else {
-            Err(RememberedError {
-                head,
-                frontier: remembered.head,
-            })
-        }
+        if remembered.head == head { Ok(remembered) } else { Err(RememberedError { head, frontier: remembered.head }) }
     }
 
     /// Size and root.
@@ -71,19 +64,13 @@ impl Remembered {
 
 impl From<Frontier> for Remembered {
     fn from(frontier: Frontier) -> Self {
-        Self {
-            head: frontier.head(),
-            frontier: Some(frontier),
-        }
+        Self { head: frontier.head(), frontier: Some(frontier) }
     }
 }
 
 impl From<Head> for Remembered {
     fn from(head: Head) -> Self {
-        Self {
-            head,
-            frontier: None,
-        }
+        Self { head, frontier: None }
     }
 }
 
@@ -164,11 +151,7 @@ pub fn compare(leaves: &[Hash], remembered: &Remembered) -> Comparison {
         (0, _) if have == want => Comparison::Intact,
         (0, _) if have > want => Comparison::Extended { by: have - want },
         // No span differs and subtrees are taken in order, so the last that matched ends a matching prefix.
-        (0, _) => Comparison::Truncated {
-            have,
-            want,
-            verified,
-        },
+        (0, _) => Comparison::Truncated { have, want, verified },
         (2.., 0) => Comparison::Rewritten { have, want },
         _ => Comparison::Altered { have, want, spans },
     }
@@ -181,9 +164,7 @@ mod tests {
     use crate::hash::{empty_root, leaf_hash};
 
     fn leaves(size: u64) -> Vec<Hash> {
-        (0..size)
-            .map(|index| leaf_hash(&index.to_be_bytes()))
-            .collect()
+        (0..size).map(|index| leaf_hash(&index.to_be_bytes())).collect()
     }
 
     fn remembered(size: u64) -> Remembered {
@@ -199,67 +180,22 @@ mod tests {
 
         let mut edited = leaves(13);
         edited[9] = leaf_hash(b"edited");
-        assert_eq!(
-            compare(&edited, &head),
-            Comparison::Altered {
-                have: 13,
-                want: 13,
-                spans: vec![8..12]
-            }
-        );
+        assert_eq!(compare(&edited, &head), Comparison::Altered { have: 13, want: 13, spans: vec![8..12] });
 
         let mut deleted = leaves(13);
         deleted.remove(9);
-        assert_eq!(
-            compare(&deleted, &head),
-            Comparison::Altered {
-                have: 12,
-                want: 13,
-                spans: vec![8..12]
-            }
-        );
+        assert_eq!(compare(&deleted, &head), Comparison::Altered { have: 12, want: 13, spans: vec![8..12] });
 
         let mut reordered = leaves(13);
         reordered.swap(1, 12);
-        assert_eq!(
-            compare(&reordered, &head),
-            Comparison::Altered {
-                have: 13,
-                want: 13,
-                spans: vec![0..8, 12..13]
-            }
-        );
+        assert_eq!(compare(&reordered, &head), Comparison::Altered { have: 13, want: 13, spans: vec![0..8, 12..13] });
 
-        assert_eq!(
-            compare(&leaves(12), &head),
-            Comparison::Truncated {
-                have: 12,
-                want: 13,
-                verified: 12
-            }
-        );
-        assert_eq!(
-            compare(&leaves(10), &head),
-            Comparison::Truncated {
-                have: 10,
-                want: 13,
-                verified: 8
-            }
-        );
-        assert_eq!(
-            compare(&[], &head),
-            Comparison::Truncated {
-                have: 0,
-                want: 13,
-                verified: 0
-            }
-        );
+        assert_eq!(compare(&leaves(12), &head), Comparison::Truncated { have: 12, want: 13, verified: 12 });
+        assert_eq!(compare(&leaves(10), &head), Comparison::Truncated { have: 10, want: 13, verified: 8 });
+        assert_eq!(compare(&[], &head), Comparison::Truncated { have: 0, want: 13, verified: 0 });
 
         let rewritten: Vec<Hash> = (0..15_u8).map(|byte| leaf_hash(&[byte])).collect();
-        assert_eq!(
-            compare(&rewritten, &head),
-            Comparison::Rewritten { have: 15, want: 13 }
-        );
+        assert_eq!(compare(&rewritten, &head), Comparison::Rewritten { have: 15, want: 13 });
     }
 
     #[test]
@@ -267,63 +203,30 @@ mod tests {
         let head = Remembered::from(remembered(13).head());
         assert_eq!(compare(&leaves(13), &head), Comparison::Intact);
         assert_eq!(compare(&leaves(14), &head), Comparison::Extended { by: 1 });
-        assert_eq!(
-            compare(&leaves(12), &head),
-            Comparison::Truncated {
-                have: 12,
-                want: 13,
-                verified: 0
-            }
-        );
+        assert_eq!(compare(&leaves(12), &head), Comparison::Truncated { have: 12, want: 13, verified: 0 });
         let mut edited = leaves(14);
         edited[12] = leaf_hash(b"edited");
-        assert_eq!(
-            compare(&edited, &head),
-            Comparison::Altered {
-                have: 14,
-                want: 13,
-                spans: vec![0..13]
-            }
-        );
+        assert_eq!(compare(&edited, &head), Comparison::Altered { have: 14, want: 13, spans: vec![0..13] });
     }
 
     #[test]
     fn every_log_extends_the_empty_one() {
-        for head in [
-            remembered(0),
-            Head {
-                size: 0,
-                root: empty_root(),
-            }
-            .into(),
-        ] {
+        for head in [remembered(0), Head { size: 0, root: empty_root() }.into()] {
             assert_eq!(compare(&[], &head), Comparison::Intact);
             assert_eq!(compare(&leaves(3), &head), Comparison::Extended { by: 3 });
         }
         // A head of size 0 with another root was never the head of a log.
-        let impossible = Head {
-            size: 0,
-            root: leaf_hash(b""),
-        }
-        .into();
+        let impossible = Head { size: 0, root: leaf_hash(b"") }.into();
         assert!(!compare(&[], &impossible).is_sound());
         assert!(!compare(&leaves(3), &impossible).is_sound());
     }
 
     #[test]
     fn a_frontier_must_belong_to_its_head() {
-        let (frontier, other): (Frontier, Frontier) = (
-            leaves(3).into_iter().collect(),
-            leaves(4).into_iter().collect(),
-        );
-        assert_eq!(
-            Remembered::new(frontier.head(), frontier.clone()),
-            Ok(remembered(3))
-        );
-        let error = RememberedError {
-            head: other.head(),
-            frontier: frontier.head(),
-        };
+        let (frontier, other): (Frontier, Frontier) =
+            (leaves(3).into_iter().collect(), leaves(4).into_iter().collect());
+        assert_eq!(Remembered::new(frontier.head(), frontier.clone()), Ok(remembered(3)));
+        let error = RememberedError { head: other.head(), frontier: frontier.head() };
         assert_eq!(Remembered::new(other.head(), frontier), Err(error));
     }
 }

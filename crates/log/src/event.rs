@@ -65,12 +65,7 @@ impl<'a> Domain<'a> {
 /// This is entry *data*: its place in the tree is [`leaf_hash`](crate::leaf_hash) of these 32 bytes. `salt` must be
 /// fresh random bytes for each event; with a known or repeated salt a short event can be guessed from its leaf.
 pub fn event_leaf(domain: Domain<'_>, salt: &[u8; 32], event: &[u8]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(domain.0)
-        .chain_update(salt)
-        .chain_update(event)
-        .finalize()
-        .into()
+    Sha256::new().chain_update(domain.0).chain_update(salt).chain_update(event).finalize().into()
 }
 
 #[cfg(test)]

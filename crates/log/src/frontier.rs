@@ -70,10 +70,7 @@ pub enum FrontierError {
 impl Frontier {
     /// The frontier of the empty tree.
     pub const fn new() -> Self {
-        Self {
-            size: 0,
-            hashes: Vec::new(),
-        }
+        Self { size: 0, hashes: Vec::new() }
     }
 
     /// Number of leaves.
@@ -97,27 +94,19 @@ impl Frontier {
     /// The root: MTH of RFC 6962 §2.1. O(log n) hashes.
     pub fn root(&self) -> Hash {
         let from_the_right = self.hashes.iter().copied().rev();
-        from_the_right
-            .reduce(|right, left| node_hash(&left, &right))
-            .unwrap_or_else(empty_root)
+        from_the_right.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root)
     }
 
     /// Size and root.
     pub fn head(&self) -> Head {
-        Head {
-            size: self.size,
-            root: self.root(),
-        }
+        Head { size: self.size, root: self.root() }
     }
 
     /// The perfect subtrees from left to right: the leaves that each covers, and its hash. Together they cover
     /// `0..size` without a gap.
     pub fn subtrees(&self) -> impl Iterator<Item = (Range<u64>, Hash)> {
         let size = self.size;
-        let widths = (0..u64::BITS)
-            .rev()
-            .map(|bit| 1_u64 << bit)
-            .filter(move |width| size & width != 0);
+        let widths = (0..u64::BITS).rev().map(|bit| 1_u64 << bit).filter(move |width| size & width != 0);
         let ranges = widths.scan(0, |end, width| {
             let start = *end;
             *end += width;
@@ -143,29 +132,18 @@ impl Frontier {
     /// [`FrontierError`] for another version, a size that is not canonical or beyond [`MAX_SIZE`], any other number
     /// of hashes than bits set in the size, or a bad hash.
     pub fn decode(text: &str) -> Result<Self, FrontierError> {
-        let mut lines = text
-            .strip_suffix('\n')
-            .ok_or(FrontierError::Unterminated)?
-            .split('\n');
+        let mut lines = text.strip_suffix('\n').ok_or(FrontierError::Unterminated)?.split('\n');
         let header = lines.next().unwrap_or_default();
         if header != HEADER {
-            return Err(FrontierError::Version {
-                found: header.chars().take(FOUND_CHARS).collect(),
-            });
+            return Err(FrontierError::Version { found: header.chars().take(FOUND_CHARS).collect() });
         }
-        let size = lines
-            .next()
-            .and_then(parse_size)
-            .ok_or(FrontierError::Size)?;
+        let size = lines.next().and_then(parse_size).ok_or(FrontierError::Size)?;
         // Counted before anything is allocated for them.
         let (want, got) = (size.count_ones() as usize, lines.clone().count());
         if want != got {
             return Err(FrontierError::HashCount { size, want, got });
         }
-        let read = |(line, text): (usize, &str)| {
-            text.parse()
-                .map_err(|source| FrontierError::Hash { line, source })
-        };
+        let read = |(line, text): (usize, &str)| text.parse().map_err(|source| FrontierError::Hash { line, source });
         let hashes = (3..).zip(lines).map(read).collect::<Result<_, _>>()?;
         Ok(Self { size, hashes })
     }
@@ -198,9 +176,7 @@ mod tests {
     use crate::hash::leaf_hash;
 
     fn frontier(size: u64) -> Frontier {
-        (0..size)
-            .map(|index| leaf_hash(&index.to_be_bytes()))
-            .collect()
+        (0..size).map(|index| leaf_hash(&index.to_be_bytes())).collect()
     }
 
     #[test]
@@ -218,13 +194,7 @@ mod tests {
         assert_eq!(Frontier::new().encode(), "pouch.frontier.v1\n0\n");
         let leaf = leaf_hash(b"");
         let three: Frontier = [leaf; 3].into_iter().collect();
-        assert_eq!(
-            three.encode(),
-            format!(
-                "pouch.frontier.v1\n3\n{}\n{leaf}\n",
-                node_hash(&leaf, &leaf)
-            )
-        );
+        assert_eq!(three.encode(), format!("pouch.frontier.v1\n3\n{}\n{leaf}\n", node_hash(&leaf, &leaf)));
     }
 
     #[test]
@@ -233,73 +203,25 @@ mod tests {
         let of = |text: &str| Frontier::decode(text).unwrap_err();
         assert_eq!(of(""), FrontierError::Unterminated);
         assert_eq!(of("pouch.frontier.v1\n0"), FrontierError::Unterminated);
-        assert_eq!(
-            of("pouch.frontier.v2\n0\n"),
-            FrontierError::Version {
-                found: "pouch.frontier.v2".into()
-            }
-        );
-        assert_eq!(
-            of("pouch.frontier.v1\r\n0\n"),
-            FrontierError::Version {
-                found: "pouch.frontier.v1\r".into()
-            }
-        );
-        assert_eq!(
-            of(&format!("{}\n", "é".repeat(99))),
-            FrontierError::Version {
-                found: "é".repeat(40)
-            }
-        );
-        for size in [
-            "",
-            " 0",
-            "+1",
-            "01",
-            "-1",
-            "0x1",
-            "1 ",
-            "9223372036854775808",
-            "18446744073709551616",
-        ] {
-            assert_eq!(
-                of(&format!("pouch.frontier.v1\n{size}\n{hash}\n")),
-                FrontierError::Size,
-                "{size:?}"
-            );
+        assert_eq!(of("pouch.frontier.v2\n0\n"), FrontierError::Version { found: "pouch.frontier.v2".into() });
+        assert_eq!(of("pouch.frontier.v1\r\n0\n"), FrontierError::Version { found: "pouch.frontier.v1\r".into() });
+        assert_eq!(of(&format!("{}\n", "é".repeat(99))), FrontierError::Version { found: "é".repeat(40) });
+        for size in ["", " 0", "+1", "01", "-1", "0x1", "1 ", "9223372036854775808", "18446744073709551616"] {
+            assert_eq!(of(&format!("pouch.frontier.v1\n{size}\n{hash}\n")), FrontierError::Size, "{size:?}");
         }
         assert_eq!(of("pouch.frontier.v1\n"), FrontierError::Size);
-        for (size, want, got) in [
-            (0, 0, 1),
-            (1, 1, 0),
-            (1, 1, 2),
-            (2, 1, 2),
-            (3, 2, 1),
-            (MAX_SIZE, 63, 62),
-        ] {
-            let text = format!(
-                "pouch.frontier.v1\n{size}\n{}",
-                format!("{hash}\n").repeat(got)
-            );
+        for (size, want, got) in [(0, 0, 1), (1, 1, 0), (1, 1, 2), (2, 1, 2), (3, 2, 1), (MAX_SIZE, 63, 62)] {
+            let text = format!("pouch.frontier.v1\n{size}\n{}", format!("{hash}\n").repeat(got));
             assert_eq!(of(&text), FrontierError::HashCount { size, want, got });
         }
-        let bad = format!(
-            "pouch.frontier.v1\n3\n{hash}\n{}\n",
-            hash.to_string().to_uppercase()
-        );
+        let bad = format!("pouch.frontier.v1\n3\n{hash}\n{}\n", hash.to_string().to_uppercase());
         assert!(matches!(of(&bad), FrontierError::Hash { line: 4, .. }));
-        assert!(matches!(
-            of("pouch.frontier.v1\n1\n\n"),
-            FrontierError::Hash { line: 3, .. }
-        ));
+        assert!(matches!(of("pouch.frontier.v1\n1\n\n"), FrontierError::Hash { line: 3, .. }));
     }
 
     #[test]
     fn the_largest_frontier_can_be_read_and_appended_to() {
-        let text = format!(
-            "pouch.frontier.v1\n{MAX_SIZE}\n{}",
-            format!("{}\n", leaf_hash(b"")).repeat(63)
-        );
+        let text = format!("pouch.frontier.v1\n{MAX_SIZE}\n{}", format!("{}\n", leaf_hash(b"")).repeat(63));
         let mut largest = Frontier::decode(&text).unwrap();
         assert_eq!(largest.subtrees().last().unwrap().0, MAX_SIZE - 1..MAX_SIZE);
         largest.append(leaf_hash(b""));
@@ -308,12 +230,7 @@ mod tests {
 
     #[test]
     fn subtrees_cover_the_leaves_in_order() {
-        let ranges = |size| {
-            frontier(size)
-                .subtrees()
-                .map(|(range, _)| range)
-                .collect::<Vec<_>>()
-        };
+        let ranges = |size| frontier(size).subtrees().map(|(range, _)| range).collect::<Vec<_>>();
         assert_eq!(ranges(0), []);
         assert_eq!(ranges(8), [0..8]);
         assert_eq!(ranges(13), [0..8, 8..12, 12..13]);

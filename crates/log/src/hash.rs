@@ -96,25 +96,12 @@ fn digit(character: u8) -> Option<u8> {
 
 /// The hash of an entry: SHA-256(0x00 ‖ `data`), RFC 6962 §2.1.
 pub fn leaf_hash(data: &[u8]) -> Hash {
-    Hash(
-        Sha256::new()
-            .chain_update(LEAF_PREFIX)
-            .chain_update(data)
-            .finalize()
-            .into(),
-    )
+    Hash(Sha256::new().chain_update(LEAF_PREFIX).chain_update(data).finalize().into())
 }
 
 /// The hash of an inner node: SHA-256(0x01 ‖ `left` ‖ `right`), RFC 6962 §2.1.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Hash(
-        Sha256::new()
-            .chain_update(NODE_PREFIX)
-            .chain_update(left.0)
-            .chain_update(right.0)
-            .finalize()
-            .into(),
-    )
+    Hash(Sha256::new().chain_update(NODE_PREFIX).chain_update(left.0).chain_update(right.0).finalize().into())
 }
 
 /// The root of a tree without entries: SHA-256 of nothing, RFC 6962 §2.1.
@@ -143,18 +130,9 @@ mod tests {
         assert_eq!(of(""), HashError::Length { got: 0 });
         assert_eq!(of(&EMPTY_LEAF[1..]), HashError::Length { got: 63 });
         assert_eq!(of(&format!("{EMPTY_LEAF}0")), HashError::Length { got: 65 });
-        assert_eq!(
-            of(&format!("{EMPTY_LEAF}\n")),
-            HashError::Length { got: 65 }
-        );
-        assert_eq!(
-            of(&EMPTY_LEAF.replace('b', "B")),
-            HashError::Digit { byte: 2 }
-        );
-        assert_eq!(
-            of(&EMPTY_LEAF.replace("1d", "+d")),
-            HashError::Digit { byte: 18 }
-        );
+        assert_eq!(of(&format!("{EMPTY_LEAF}\n")), HashError::Length { got: 65 });
+        assert_eq!(of(&EMPTY_LEAF.replace('b', "B")), HashError::Digit { byte: 2 });
+        assert_eq!(of(&EMPTY_LEAF.replace("1d", "+d")), HashError::Digit { byte: 18 });
         // 64 bytes, but not 64 characters: must not split a character.
         assert_eq!(of(&"é".repeat(32)), HashError::Digit { byte: 0 });
     }

@@ -87,19 +87,14 @@ impl InclusionProof {
     /// [`ProofError::Index`], [`ProofError::TooShort`], [`ProofError::TooLong`] or [`ProofError::Root`].
     pub fn verify(&self, index: u64, leaf_hash: &Hash, head: &Head) -> Result<(), ProofError> {
         if index >= head.size {
-            return Err(ProofError::Index {
-                index,
-                size: head.size,
-            });
+            return Err(ProofError::Index { index, size: head.size });
         }
         // Position of the node reached and of the last node, both on the level reached.
         let (mut at, mut last) = (index, head.size - 1);
         let mut computed = *leaf_hash;
         for sibling in &self.0 {
             if last == 0 {
-                return Err(ProofError::TooLong {
-                    hashes: self.0.len(),
-                });
+                return Err(ProofError::TooLong { hashes: self.0.len() });
             }
             if at & 1 == 1 || at == last {
                 computed = node_hash(sibling, &computed);
@@ -112,9 +107,7 @@ impl InclusionProof {
             (at, last) = (at >> 1, last >> 1);
         }
         if last != 0 {
-            return Err(ProofError::TooShort {
-                hashes: self.0.len(),
-            });
+            return Err(ProofError::TooShort { hashes: self.0.len() });
         }
         meets(head, computed)
     }
@@ -141,19 +134,12 @@ impl ConsistencyProof {
     /// [`ProofError::TooLong`], or [`ProofError::Root`] with the size of the head that the proof does not meet.
     pub fn verify(&self, old: &Head, new: &Head) -> Result<(), ProofError> {
         if old.size == 0 || old.size > new.size {
-            return Err(ProofError::Sizes {
-                old: old.size,
-                new: new.size,
-            });
+            return Err(ProofError::Sizes { old: old.size, new: new.size });
         }
         let hashes = self.0.len();
         if old.size == new.size {
             return match (old.root == new.root, hashes) {
-                (false, _) => Err(ProofError::Fork {
-                    size: old.size,
-                    old: old.root,
-                    new: new.root,
-                }),
+                (false, _) => Err(ProofError::Fork { size: old.size, old: old.root, new: new.root }),
                 (true, 0) => Ok(()),
                 (true, _) => Err(ProofError::TooLong { hashes }),
             };
@@ -162,17 +148,13 @@ impl ConsistencyProof {
         let (start, siblings) = if old.size.is_power_of_two() {
             (old.root, self.0.as_slice())
         } else {
-            let (first, rest) = self
-                .0
-                .split_first()
-                .ok_or(ProofError::TooShort { hashes })?;
+            let (first, rest) = self.0.split_first().ok_or(ProofError::TooShort { hashes })?;
             (*first, rest)
         };
-        let (old_root, new_root) =
-            roots_from(start, siblings, old.size, new.size).map_err(|length| match length {
-                Length::Short => ProofError::TooShort { hashes },
-                Length::Long => ProofError::TooLong { hashes },
-            })?;
+        let (old_root, new_root) = roots_from(start, siblings, old.size, new.size).map_err(|length| match length {
+            Length::Short => ProofError::TooShort { hashes },
+            Length::Long => ProofError::TooLong { hashes },
+        })?;
         meets(old, old_root)?;
         meets(new, new_root)
     }
@@ -205,23 +187,11 @@ fn roots_from(start: Hash, siblings: &[Hash], old: u64, new: u64) -> Result<(Has
         }
         (at, last) = (at >> 1, last >> 1);
     }
-    if last == 0 {
-        Ok((old_root, new_root))
-    } else {
-        Err(Length::Short)
-    }
+    if last == 0 { Ok((old_root, new_root)) } else { Err(Length::Short) }
 }
 
 fn meets(head: &Head, computed: Hash) -> Result<(), ProofError> {
-    if computed == head.root {
-        Ok(())
-    } else {
-        Err(ProofError::Root {
-            size: head.size,
-            want: head.root,
-            computed,
-        })
-    }
+    if computed == head.root { Ok(()) } else { Err(ProofError::Root { size: head.size, want: head.root, computed }) }
 }
 
 #[cfg(test)]
@@ -231,45 +201,20 @@ mod tests {
 
     #[test]
     fn an_empty_log_proves_nothing() {
-        let empty = Head {
-            size: 0,
-            root: empty_root(),
-        };
-        let one = Head {
-            size: 1,
-            root: leaf_hash(b""),
-        };
+        let empty = Head { size: 0, root: empty_root() };
+        let one = Head { size: 1, root: leaf_hash(b"") };
         let index = Err(ProofError::Index { index: 0, size: 0 });
-        assert_eq!(
-            InclusionProof::default().verify(0, &leaf_hash(b""), &empty),
-            index
-        );
+        assert_eq!(InclusionProof::default().verify(0, &leaf_hash(b""), &empty), index);
         for new in [empty, one] {
-            let sizes = Err(ProofError::Sizes {
-                old: 0,
-                new: new.size,
-            });
+            let sizes = Err(ProofError::Sizes { old: 0, new: new.size });
             assert_eq!(ConsistencyProof::default().verify(&empty, &new), sizes);
         }
     }
 
     #[test]
     fn two_heads_of_one_size_are_a_fork() {
-        let (a, b) = (
-            Head {
-                size: 1,
-                root: leaf_hash(b"a"),
-            },
-            Head {
-                size: 1,
-                root: leaf_hash(b"b"),
-            },
-        );
-        let fork = Err(ProofError::Fork {
-            size: 1,
-            old: a.root,
-            new: b.root,
-        });
+        let (a, b) = (Head { size: 1, root: leaf_hash(b"a") }, Head { size: 1, root: leaf_hash(b"b") });
+        let fork = Err(ProofError::Fork { size: 1, old: a.root, new: b.root });
         assert_eq!(ConsistencyProof::default().verify(&a, &b), fork);
         assert_eq!(ConsistencyProof::default().verify(&a, &a), Ok(()));
     }
@@ -277,23 +222,12 @@ mod tests {
     #[test]
     fn the_largest_sizes_end_without_overflow() {
         let root = leaf_hash(b"");
-        let huge = Head {
-            size: u64::MAX,
-            root,
-        };
+        let huge = Head { size: u64::MAX, root };
         for hashes in 0..70 {
             let hashes = vec![root; hashes];
             for size in [1, 2, 3, u64::MAX / 2, 1 << 63, u64::MAX - 1] {
-                assert!(
-                    ConsistencyProof::new(hashes.clone())
-                        .verify(&Head { size, root }, &huge)
-                        .is_err()
-                );
-                assert!(
-                    InclusionProof::new(hashes.clone())
-                        .verify(size, &root, &huge)
-                        .is_err()
-                );
+                assert!(ConsistencyProof::new(hashes.clone()).verify(&Head { size, root }, &huge).is_err());
+                assert!(InclusionProof::new(hashes.clone()).verify(size, &root, &huge).is_err());
             }
             assert!(InclusionProof::new(hashes).verify(0, &root, &huge).is_err());
         }

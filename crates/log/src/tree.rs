@@ -75,10 +75,7 @@ impl Nodes for [Hash] {
 
     fn read(&self, nodes: &[NodeId]) -> Result<Vec<Hash>, MissingNode> {
         let root = |&node: &NodeId| {
-            let leaves = leaves_in(self, node.leaves()).ok_or(MissingNode {
-                node,
-                have: self.len(),
-            })?;
+            let leaves = leaves_in(self, node.leaves()).ok_or(MissingNode { node, have: self.len() })?;
             Ok(root_of(leaves))
         };
         nodes.iter().map(root).collect()
@@ -125,11 +122,7 @@ pub enum ProveError<E: core::error::Error + 'static> {
 /// [`ProveError::Index`] when `index` is not below `size`; [`ProveError::Read`] and [`ProveError::ReadCount`] when
 /// the source fails, as for a `size` beyond what it holds. An entry that is alone needs no node, so then nothing is
 /// read.
-pub fn prove_inclusion<N>(
-    nodes: &N,
-    index: u64,
-    size: u64,
-) -> Result<InclusionProof, ProveError<N::Error>>
+pub fn prove_inclusion<N>(nodes: &N, index: u64, size: u64) -> Result<InclusionProof, ProveError<N::Error>>
 where
     N: Nodes + ?Sized,
 {
@@ -146,11 +139,7 @@ where
 ///
 /// [`ProveError::Sizes`] unless 0 < `old` ≤ `new`; [`ProveError::Read`] and [`ProveError::ReadCount`] when the
 /// source fails, as for a `new` beyond what it holds.
-pub fn prove_consistency<N>(
-    nodes: &N,
-    old: u64,
-    new: u64,
-) -> Result<ConsistencyProof, ProveError<N::Error>>
+pub fn prove_consistency<N>(nodes: &N, old: u64, new: u64) -> Result<ConsistencyProof, ProveError<N::Error>>
 where
     N: Nodes + ?Sized,
 {
@@ -221,10 +210,7 @@ fn perfect_nodes(range: Range<u64>) -> Vec<NodeId> {
     let mut start = range.start;
     while start < range.end {
         let level = (range.end - start).ilog2();
-        nodes.push(NodeId {
-            level,
-            index: start >> level,
-        });
+        nodes.push(NodeId { level, index: start >> level });
         start += 1 << level;
     }
     nodes
@@ -241,29 +227,17 @@ where
         return Ok(Vec::new());
     }
     let hashes = nodes.read(&wanted).map_err(ProveError::Read)?;
-    let mismatch = ProveError::ReadCount {
-        want: wanted.len(),
-        got: hashes.len(),
-    };
+    let mismatch = ProveError::ReadCount { want: wanted.len(), got: hashes.len() };
     let mut rest = hashes.as_slice();
     let mut proof = Vec::with_capacity(parts.len());
     for part in &parts {
         let Some((head, tail)) = rest.split_at_checked(part.len()) else {
             return Err(mismatch);
         };
-        proof.extend(
-            head.iter()
-                .copied()
-                .rev()
-                .reduce(|right, left| node_hash(&left, &right)),
-        );
+        proof.extend(head.iter().copied().rev().reduce(|right, left| node_hash(&left, &right)));
         rest = tail;
     }
-    if rest.is_empty() {
-        Ok(proof)
-    } else {
-        Err(mismatch)
-    }
+    if rest.is_empty() { Ok(proof) } else { Err(mismatch) }
 }
 
 #[cfg(test)]
@@ -285,12 +259,7 @@ mod tests {
 
     #[test]
     fn the_largest_trees_overflow_nothing() {
-        for range in [
-            inclusion_ranges(u64::MAX - 1, u64::MAX),
-            consistency_ranges(u64::MAX - 1, u64::MAX),
-        ]
-        .concat()
-        {
+        for range in [inclusion_ranges(u64::MAX - 1, u64::MAX), consistency_ranges(u64::MAX - 1, u64::MAX)].concat() {
             for node in perfect_nodes(range) {
                 assert_eq!(NodeId::new(node.level, node.index), Some(node));
                 assert!(node.leaves().start < node.leaves().end);
@@ -300,10 +269,7 @@ mod tests {
 
     #[test]
     fn a_node_beyond_any_tree_has_no_id() {
-        assert_eq!(
-            NodeId::new(0, u64::MAX - 1).unwrap().leaves(),
-            u64::MAX - 1..u64::MAX
-        );
+        assert_eq!(NodeId::new(0, u64::MAX - 1).unwrap().leaves(), u64::MAX - 1..u64::MAX);
         assert_eq!(NodeId::new(63, 0).unwrap().leaves(), 0..1 << 63);
         assert_eq!(NodeId::new(0, u64::MAX), None);
         assert_eq!(NodeId::new(63, 1), None);
@@ -315,38 +281,14 @@ mod tests {
     fn a_proof_that_cannot_be_is_an_error() {
         let leaves: Vec<Hash> = (0..5_u8).map(|byte| leaf_hash(&[byte])).collect();
         let leaves = leaves.as_slice();
-        assert_eq!(
-            prove_inclusion(leaves, 5, 5),
-            Err(ProveError::Index { index: 5, size: 5 })
-        );
-        assert_eq!(
-            prove_inclusion(leaves, 0, 0),
-            Err(ProveError::Index { index: 0, size: 0 })
-        );
-        assert_eq!(
-            prove_consistency(leaves, 0, 5),
-            Err(ProveError::Sizes { old: 0, new: 5 })
-        );
-        assert_eq!(
-            prove_consistency(leaves, 4, 3),
-            Err(ProveError::Sizes { old: 4, new: 3 })
-        );
-        let missing = MissingNode {
-            node: NodeId { level: 1, index: 2 },
-            have: 5,
-        };
-        assert_eq!(
-            prove_inclusion(leaves, 0, 6),
-            Err(ProveError::Read(missing))
-        );
-        assert_eq!(
-            prove_consistency(leaves, 4, 6),
-            Err(ProveError::Read(missing))
-        );
-        assert_eq!(
-            missing.to_string(),
-            "the tree has 5 leaves, but leaves 4 to 5 are needed"
-        );
+        assert_eq!(prove_inclusion(leaves, 5, 5), Err(ProveError::Index { index: 5, size: 5 }));
+        assert_eq!(prove_inclusion(leaves, 0, 0), Err(ProveError::Index { index: 0, size: 0 }));
+        assert_eq!(prove_consistency(leaves, 0, 5), Err(ProveError::Sizes { old: 0, new: 5 }));
+        assert_eq!(prove_consistency(leaves, 4, 3), Err(ProveError::Sizes { old: 4, new: 3 }));
+        let missing = MissingNode { node: NodeId { level: 1, index: 2 }, have: 5 };
+        assert_eq!(prove_inclusion(leaves, 0, 6), Err(ProveError::Read(missing)));
+        assert_eq!(prove_consistency(leaves, 4, 6), Err(ProveError::Read(missing)));
+        assert_eq!(missing.to_string(), "the tree has 5 leaves, but leaves 4 to 5 are needed");
     }
 
     #[test]
@@ -360,10 +302,7 @@ mod tests {
         }
         // The ranges 1..2, 2..4 and 4..7 take four perfect subtrees.
         for got in [0, 3, 5] {
-            assert_eq!(
-                prove_inclusion(&Answers(got), 0, 7),
-                Err(ProveError::ReadCount { want: 4, got })
-            );
+            assert_eq!(prove_inclusion(&Answers(got), 0, 7), Err(ProveError::ReadCount { want: 4, got }));
         }
         assert!(prove_inclusion(&Answers(4), 0, 7).is_ok());
     }

@@ -5,22 +5,13 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use pouch_log::{
-    Comparison, ConsistencyProof, Frontier, Hash, Head, InclusionProof, MissingNode, NodeId, Nodes,
-    Remembered, compare, empty_root, leaf_hash, node_hash, prove_consistency, prove_inclusion,
+    Comparison, ConsistencyProof, Frontier, Hash, Head, InclusionProof, MissingNode, NodeId, Nodes, Remembered,
+    compare, empty_root, leaf_hash, node_hash, prove_consistency, prove_inclusion,
 };
 use proptest::prelude::*;
 
 /// The entries and roots that Certificate Transparency's implementations have in common.
-const ENTRIES: [&[u8]; 8] = [
-    b"",
-    b"\x00",
-    b"\x10",
-    b" !",
-    b"01",
-    b"@ABC",
-    b"PQRSTUVW",
-    b"`abcdefghijklmno",
-];
+const ENTRIES: [&[u8]; 8] = [b"", b"\x00", b"\x10", b" !", b"01", b"@ABC", b"PQRSTUVW", b"`abcdefghijklmno"];
 const ROOTS: [&str; 9] = [
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
@@ -35,9 +26,7 @@ const ROOTS: [&str; 9] = [
 
 /// Leaves that all differ.
 fn leaves(size: usize) -> Vec<Hash> {
-    (0..size)
-        .map(|index| leaf_hash(&index.to_be_bytes()))
-        .collect()
+    (0..size).map(|index| leaf_hash(&index.to_be_bytes())).collect()
 }
 
 /// MTH, word for word from RFC 6962 §2.1.
@@ -56,10 +45,7 @@ fn naive_root(leaves: &[Hash]) -> Hash {
 }
 
 fn head(leaves: &[Hash], size: usize) -> Head {
-    Head {
-        size: size as u64,
-        root: naive_root(&leaves[..size]),
-    }
+    Head { size: size as u64, root: naive_root(&leaves[..size]) }
 }
 
 fn inclusion(leaves: &[Hash], index: usize, size: usize) -> InclusionProof {
@@ -100,13 +86,7 @@ fn mutations(hashes: &[Hash], bit: usize, extra: Hash) -> Vec<Vec<Hash>> {
 fn roots_of_certificate_transparency() {
     let mut frontier = Frontier::new();
     for (size, want) in ROOTS.iter().enumerate() {
-        assert_eq!(
-            frontier.head(),
-            Head {
-                size: size as u64,
-                root: want.parse().unwrap()
-            }
-        );
+        assert_eq!(frontier.head(), Head { size: size as u64, root: want.parse().unwrap() });
         if let Some(entry) = ENTRIES.get(size) {
             frontier.append(leaf_hash(entry));
         }
@@ -120,17 +100,9 @@ fn frontier_agrees_with_the_definition_at_every_size() {
     for size in 0..=leaves.len() {
         assert_eq!(frontier.head(), head(&leaves, size));
         let covered = frontier.subtrees().inspect(|(range, hash)| {
-            assert_eq!(
-                *hash,
-                naive_root(&leaves[range.start as usize..range.end as usize])
-            );
+            assert_eq!(*hash, naive_root(&leaves[range.start as usize..range.end as usize]));
         });
-        assert_eq!(
-            covered
-                .map(|(range, _)| range.end - range.start)
-                .sum::<u64>(),
-            size as u64
-        );
+        assert_eq!(covered.map(|(range, _)| range.end - range.start).sum::<u64>(), size as u64);
         assert_eq!(Frontier::decode(&frontier.encode()).as_ref(), Ok(&frontier));
         frontier.extend(leaves.get(size).copied());
     }
@@ -150,10 +122,7 @@ impl Stored {
                 nodes.insert(NodeId::new(level, index).unwrap(), naive_root(beneath));
             }
         }
-        Self {
-            nodes,
-            reads: Cell::new(0),
-        }
+        Self { nodes, reads: Cell::new(0) }
     }
 }
 
@@ -163,12 +132,7 @@ impl Nodes for Stored {
     fn read(&self, nodes: &[NodeId]) -> Result<Vec<Hash>, MissingNode> {
         assert!(nodes.len() <= 128);
         self.reads.set(self.reads.get() + 1);
-        let stored = |node: &NodeId| {
-            self.nodes.get(node).copied().ok_or(MissingNode {
-                node: *node,
-                have: 0,
-            })
-        };
+        let stored = |node: &NodeId| self.nodes.get(node).copied().ok_or(MissingNode { node: *node, have: 0 });
         nodes.iter().map(stored).collect()
     }
 }
@@ -180,16 +144,10 @@ fn stored_nodes_prove_the_same_as_leaves_with_one_read() {
     for size in 1..=50 {
         for at in 0..size {
             let by_nodes = prove_inclusion(&stored, at, size).unwrap();
-            assert_eq!(
-                by_nodes,
-                prove_inclusion(leaves.as_slice(), at, size).unwrap()
-            );
+            assert_eq!(by_nodes, prove_inclusion(leaves.as_slice(), at, size).unwrap());
             assert!(stored.reads.take() <= 1);
             let by_nodes = prove_consistency(&stored, at + 1, size).unwrap();
-            assert_eq!(
-                by_nodes,
-                prove_consistency(leaves.as_slice(), at + 1, size).unwrap()
-            );
+            assert_eq!(by_nodes, prove_consistency(leaves.as_slice(), at + 1, size).unwrap());
             assert!(stored.reads.take() <= 1);
         }
     }
@@ -206,24 +164,13 @@ fn every_inclusion_proof_verifies_for_its_leaf_alone() {
             let proof = inclusion(&leaves, index, size);
             for other in 0..=size + 1 {
                 let verdict = proof.verify(other as u64, &leaves[index], &head);
-                assert_eq!(
-                    verdict.is_ok(),
-                    other == index,
-                    "leaf {index} of {size} as {other}"
-                );
+                assert_eq!(verdict.is_ok(), other == index, "leaf {index} of {size} as {other}");
             }
             for other in (0..=leaves.len()).filter(|other| *other != size) {
-                let wrong = Head {
-                    size: other as u64,
-                    ..head
-                };
+                let wrong = Head { size: other as u64, ..head };
                 if proof.verify(index as u64, &leaves[index], &wrong).is_ok() {
                     let hashes = inclusion(&leaves, index, other).hashes().len();
-                    assert_eq!(
-                        hashes,
-                        proof.hashes().len(),
-                        "leaf {index} of {size} in {other}"
-                    );
+                    assert_eq!(hashes, proof.hashes().len(), "leaf {index} of {size} in {other}");
                 }
             }
         }
@@ -238,26 +185,11 @@ fn every_consistency_proof_verifies_for_its_old_size_alone() {
             let proof = consistency(&leaves, old, new);
             let (from, to) = (head(&leaves, old), head(&leaves, new));
             for other in 0..=new + 1 {
-                let verdict = proof.verify(
-                    &Head {
-                        size: other as u64,
-                        ..from
-                    },
-                    &to,
-                );
+                let verdict = proof.verify(&Head { size: other as u64, ..from }, &to);
                 assert_eq!(verdict.is_ok(), other == old, "{old} as {other} in {new}");
             }
             for other in (0..=leaves.len()).filter(|other| *other != new) {
-                if proof
-                    .verify(
-                        &from,
-                        &Head {
-                            size: other as u64,
-                            ..to
-                        },
-                    )
-                    .is_ok()
-                {
+                if proof.verify(&from, &Head { size: other as u64, ..to }).is_ok() {
                     let hashes = consistency(&leaves, old, other).hashes().len();
                     assert_eq!(hashes, proof.hashes().len(), "{old} in {new} as {other}");
                 }

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use pouch_log::{
-    ConsistencyProof, Frontier, Hash, Head, InclusionProof, leaf_hash, prove_consistency,
-    prove_inclusion,
+    ConsistencyProof, Frontier, Hash, Head, InclusionProof, leaf_hash, prove_consistency, prove_inclusion,
 };
 use serde_json::Value;
 
@@ -26,10 +25,7 @@ fn json_files(folder: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(json_files(&path));
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "json") {
             found.push(path);
         }
     }
@@ -47,10 +43,7 @@ fn hashes(value: &Value) -> Option<Vec<Hash>> {
 }
 
 fn head(size: &Value, root: &Value) -> Option<Head> {
-    Some(Head {
-        size: size.as_u64().unwrap(),
-        root: hash(root)?,
-    })
+    Some(Head { size: size.as_u64().unwrap(), root: hash(root)? })
 }
 
 /// Counts of vectors, by what became of them.
@@ -91,21 +84,11 @@ fn inclusion_proofs_of_transparency_dev() {
     };
     let ran = run(&folder, |vector| {
         let head = head(&vector["treeSize"], &vector["root"])?;
-        let (leaf, index) = (
-            hash(&vector["leafHash"])?,
-            vector["leafIdx"].as_u64().unwrap(),
-        );
+        let (leaf, index) = (hash(&vector["leafHash"])?, vector["leafIdx"].as_u64().unwrap());
         let proof = InclusionProof::new(hashes(&vector["proof"])?);
         Some(proof.verify(index, &leaf, &head).is_ok())
     });
-    assert_eq!(
-        ran,
-        Ran {
-            accepted: 6,
-            refused: 66,
-            unreadable: 26
-        }
-    );
+    assert_eq!(ran, Ran { accepted: 6, refused: 66, unreadable: 26 });
 }
 
 #[test]
@@ -116,20 +99,9 @@ fn consistency_proofs_of_transparency_dev() {
     let ran = run(&folder, |vector| {
         let old = head(&vector["size1"], &vector["root1"])?;
         let new = head(&vector["size2"], &vector["root2"])?;
-        Some(
-            ConsistencyProof::new(hashes(&vector["proof"])?)
-                .verify(&old, &new)
-                .is_ok(),
-        )
+        Some(ConsistencyProof::new(hashes(&vector["proof"])?).verify(&old, &new).is_ok())
     });
-    assert_eq!(
-        ran,
-        Ran {
-            accepted: 5,
-            refused: 66,
-            unreadable: 27
-        }
-    );
+    assert_eq!(ran, Ran { accepted: 5, refused: 66, unreadable: 27 });
 }
 
 /// The entries of a bundle: each a big-endian 16-bit length and as many bytes (C2SP tlog-tiles, log entries).
@@ -148,10 +120,7 @@ fn entries(mut bundle: &[u8]) -> Vec<&[u8]> {
 fn checkpoint(path: &Path) -> Head {
     let text = fs::read_to_string(path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    Head {
-        size: lines[1].parse().unwrap(),
-        root: hash(&lines[2].into()).unwrap(),
-    }
+    Head { size: lines[1].parse().unwrap(), root: hash(&lines[2].into()).unwrap() }
 }
 
 #[test]
@@ -162,17 +131,9 @@ fn checkpoints_of_a_tiled_log() {
     let bundle = fs::read(folder.join("tile/entries/000.p/15")).unwrap();
     let leaves: Vec<Hash> = entries(&bundle).into_iter().map(leaf_hash).collect();
     let tile = fs::read(folder.join("tile/0/000.p/15")).unwrap();
-    assert_eq!(
-        tile.as_chunks::<32>().0,
-        leaves
-            .iter()
-            .map(|leaf| *leaf.as_bytes())
-            .collect::<Vec<_>>()
-    );
+    assert_eq!(tile.as_chunks::<32>().0, leaves.iter().map(|leaf| *leaf.as_bytes()).collect::<Vec<_>>());
 
-    let heads: Vec<Head> = (0..=15)
-        .map(|size| checkpoint(&folder.join(format!("checkpoint.{size}"))))
-        .collect();
+    let heads: Vec<Head> = (0..=15).map(|size| checkpoint(&folder.join(format!("checkpoint.{size}")))).collect();
     let mut frontier = Frontier::new();
     for (size, head) in heads.iter().enumerate() {
         assert_eq!(frontier.head(), *head);
@@ -182,16 +143,10 @@ fn checkpoints_of_a_tiled_log() {
 
     for new in &heads[1..] {
         for old in heads[1..].iter().filter(|old| old.size <= new.size) {
-            prove_consistency(leaves.as_slice(), old.size, new.size)
-                .unwrap()
-                .verify(old, new)
-                .unwrap();
+            prove_consistency(leaves.as_slice(), old.size, new.size).unwrap().verify(old, new).unwrap();
         }
         for (index, leaf) in (0..new.size).zip(&leaves) {
-            prove_inclusion(leaves.as_slice(), index, new.size)
-                .unwrap()
-                .verify(index, leaf, new)
-                .unwrap();
+            prove_inclusion(leaves.as_slice(), index, new.size).unwrap().verify(index, leaf, new).unwrap();
         }
     }
 }

@@ -33,12 +33,7 @@ impl PartField {
     /// The field's value.
     #[must_use]
     pub fn to_value(&self) -> String {
-        format!(
-            "number={}, length={}, blake3=:{}:",
-            self.number,
-            self.length,
-            STANDARD.encode(self.blake3.as_bytes())
-        )
+        format!("number={}, length={}, blake3=:{}:", self.number, self.length, STANDARD.encode(self.blake3.as_bytes()))
     }
 
     /// Reads a value; only the spelling that [`PartField::to_value`] gives.

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::access::Attempt;
 use crate::answer::Failure;
 use crate::body::Upload;
+use crate::connections::Connection;
 use crate::ledger::Once;
 use crate::server::App;
 
@@ -127,6 +128,10 @@ impl Call {
         let device = self.app.ledger.device(&signed.key).await?;
         let device = device.ok_or_else(|| unsigned("the key is not enrolled here"))?;
         self.attempt.is_by(device.mailbox);
+        // Now and not after the answer: an upload may take minutes, in which strangers must not push it out.
+        if let Some(connection) = self.head.extensions.get::<Arc<Connection>>() {
+            connection.trust();
+        }
         let once = Once { account: device.account, nonce: signed.nonce };
         Ok(Caller { account: device.account, mailbox: device.mailbox, role: device.role, once, covered })
     }

@@ -93,14 +93,6 @@ pub async fn init(options: InitOptions) -> Result<InitOutcome, InitError> {
     if data.join(FILE).exists() {
         return Err(InitError::Initialised(data.clone()));
     }
-    if let Some(parent) = data.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(|e| file(parent, e))?;
-    }
-    disk.make_folder(data).map_err(|e| file(data, e))?;
-    if !disk.list(data).map_err(|e| file(data, e))?.is_empty() {
-        return Err(InitError::NotEmpty(data.clone()));
-    }
-    let _lock = take_lock(data)?;
     let absolute = |p: PathBuf| std::path::absolute(&p).map_err(|e| file(&p, e));
     let (certificate, key) = match options.certificate {
         Some((certificate, key)) => (Some(absolute(certificate)?), Some(absolute(key)?)),
@@ -109,10 +101,22 @@ pub async fn init(options: InitOptions) -> Result<InitOutcome, InitError> {
     let written = Config { origin: options.origin, listen: options.listen, certificate, key, ..Config::default() };
     written.check()?;
     let config = Config { data: data.clone(), ..written.clone() };
+    if config.certificate.is_some() {
+        // Before anything is made: a slip in the arguments should leave nothing that is in the way of the next try.
+        tls::server_config(&config)?;
+    }
+    if let Some(parent) = data.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|e| file(parent, e))?;
+    }
+    disk.make_folder(data).map_err(|e| file(data, e))?;
+    if !disk.list(data).map_err(|e| file(data, e))?.is_empty() {
+        return Err(InitError::NotEmpty(data.clone()));
+    }
+    let _lock = take_lock(data)?;
     if config.certificate.is_none() {
         tls::create_self_signed(&disk, data, &config.origin)?;
+        tls::server_config(&config)?;
     }
-    tls::server_config(&config)?;
     let ledger = Ledger::create(&config).await?;
     let link = owner_link(&config, &ledger).await;
     ledger.close().await;

@@ -64,16 +64,13 @@ impl Fingerprint {
     /// # Errors
     /// When `typed` is not twelve words of the list with a fitting checksum, so that a slip is told from a mismatch.
     pub fn matches_words(&self, typed: &str) -> Result<bool, FingerprintError> {
-        let words: Vec<String> = typed
-            .split(|c: char| !c.is_alphabetic())
-            .filter(|w| !w.is_empty())
-            .map(str::to_lowercase)
-            .collect();
+        let words: Vec<String> =
+            typed.split(|c: char| !c.is_alphabetic()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
         if words.len() != 12 {
             return Err(FingerprintError::Count(words.len()));
         }
-        let parsed = Mnemonic::parse_in_normalized(Language::English, &words.join(" "))
-            .map_err(|_| FingerprintError::Words)?;
+        let parsed =
+            Mnemonic::parse_in_normalized(Language::English, &words.join(" ")).map_err(|_| FingerprintError::Words)?;
         Ok(parsed.to_entropy().as_slice() == self.0.split_at(16).0)
     }
 }

@@ -52,8 +52,7 @@ pub trait Statement: Serialize + DeserializeOwned {
 /// # Errors
 /// [`StatementError::TooLong`], or [`StatementError::Body`] for what JSON cannot carry.
 fn encode<T: Statement>(body: &T) -> Result<Vec<u8>, StatementError> {
-    let json = serde_json::to_vec(body)
-        .map_err(|e| StatementError::Body { kind: T::TYPE, reason: e.to_string() })?;
+    let json = serde_json::to_vec(body).map_err(|e| StatementError::Body { kind: T::TYPE, reason: e.to_string() })?;
     let fields = json.strip_prefix(b"{").unwrap_or(&json);
     let mut bytes = type_prefix(T::TYPE);
     bytes.extend_from_slice(fields);
@@ -74,8 +73,8 @@ fn decode<T: Statement>(bytes: &[u8]) -> Result<T, StatementError> {
     let mut json = Vec::with_capacity(fields.len() + 1);
     json.push(b'{');
     json.extend_from_slice(fields);
-    let body: T = serde_json::from_slice(&json)
-        .map_err(|e| StatementError::Body { kind: T::TYPE, reason: reason(&e) })?;
+    let body: T =
+        serde_json::from_slice(&json).map_err(|e| StatementError::Body { kind: T::TYPE, reason: reason(&e) })?;
     if encode(&body)? == bytes { Ok(body) } else { Err(StatementError::NotCanonical { kind: T::TYPE }) }
 }
 
@@ -230,7 +229,10 @@ mod tests {
         let signed = Signed::sign(Sample { number: 1, text: None }, &key()).unwrap();
         assert_eq!(signed.bytes(), b"{\"type\":\"pouch.sample.v1\",\"number\":1,\"text\":null}\n");
         let text = signed.detached().to_text();
-        assert_eq!(Detached::from_text(&format!("\u{feff}{}\r\n\n", text.replace('\n', "\r\n"))).unwrap(), signed.detached());
+        assert_eq!(
+            Detached::from_text(&format!("\u{feff}{}\r\n\n", text.replace('\n', "\r\n"))).unwrap(),
+            signed.detached()
+        );
     }
 
     // attacks.md 27: same meaning in other bytes, doubled keys, unknown field or version: refused even when signed.

@@ -41,8 +41,7 @@ pub enum SignatureError {
 /// # Errors
 /// [`SignatureError::Encode`], which would be a defect.
 pub fn sign_detached(namespace: &'static str, bytes: &[u8], key: &SigningKey) -> Result<String, SignatureError> {
-    let data =
-        SshSig::signed_data(namespace, HashAlg::Sha512, bytes).map_err(|_| SignatureError::Encode)?;
+    let data = SshSig::signed_data(namespace, HashAlg::Sha512, bytes).map_err(|_| SignatureError::Encode)?;
     let signature = Signature::new(Algorithm::Ed25519, key.sign_raw(&data).to_vec());
     signature
         .and_then(|s| SshSig::new(key.public().key_data(), namespace, HashAlg::Sha512, s))

@@ -51,7 +51,10 @@ impl Draft {
         let name = if kind == ContentKind::Tar { "tar" } else { "stream" };
         let mut index = format!(
             "{{\"type\":\"pouch.index.v1\",\"content\":\"{name}\",\"content_size\":{},\"padded_size\":{},\"entries\":{},\"parts\":{}}}\n",
-            content.len(), layout.padded_size(), entries.len(), parts.len(),
+            content.len(),
+            layout.padded_size(),
+            entries.len(),
+            parts.len(),
         );
         for entry in entries {
             index += entry;
@@ -60,7 +63,9 @@ impl Draft {
         for (number, part) in (0..).zip(&parts) {
             index += &format!(
                 "{{\"part\":{number},\"size\":{},\"sealed_size\":{},\"sealed_blake3\":\"{}\"}}\n",
-                layout.part_size(number).unwrap(), part.len(), blake3::hash(part),
+                layout.part_size(number).unwrap(),
+                part.len(),
+                blake3::hash(part),
             );
         }
         Self { key, parts, content: kind, layout, index }
@@ -85,7 +90,8 @@ pub fn line(path: &str, bytes: Option<&[u8]>) -> String {
         None => format!("{{\"path\":{path},\"kind\":\"folder\",\"mtime\":0}}"),
         Some(bytes) => format!(
             "{{\"path\":{path},\"kind\":\"file\",\"size\":{},\"executable\":false,\"mtime\":0,\"blake3\":\"{}\"}}",
-            bytes.len(), blake3::hash(bytes),
+            bytes.len(),
+            blake3::hash(bytes),
         ),
     }
 }

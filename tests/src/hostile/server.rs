@@ -225,12 +225,7 @@ impl Hostile {
 
     /// From now on requests with this method and path (`*` is any one component) are answered by `act`. A later rule
     /// stands before an earlier one.
-    pub fn on(
-        &self,
-        method: &'static str,
-        path: &'static str,
-        act: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
-    ) {
+    pub fn on(&self, method: &'static str, path: &'static str, act: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
         self.shared.rules.lock().unwrap().insert(0, (method, path, Arc::new(act)));
     }
 

@@ -96,7 +96,10 @@ fn read_card(file: &PathBuf) -> Result<SignedCard, Failure> {
     };
     read.map_err(|e| Error::File(format!("cannot read {}", file.display()), e))?;
     if text.contains(super::encrypt::SECRET_KEY) {
-        return Err(Failure::usage("this holds a secret key and is nobody's card", "`pouch card` at theirs writes a card"));
+        return Err(Failure::usage(
+            "this holds a secret key and is nobody's card",
+            "`pouch card` at theirs writes a card",
+        ));
     }
     let detached = Detached::from_text(&text).map_err(|e| Error::Statement(e.into()))?;
     Ok(SignedCard::verify(&detached).map_err(Error::Card)?)
@@ -210,9 +213,7 @@ fn object(contact: &contacts::Contact, context: &Context) -> Outcome {
 
 fn verify(verb: Verify, party: &Party, context: &Context) -> Outcome {
     let contact = party.contacts()?.named(&verb.name)?.clone();
-    let event = |outcome| {
-        Event::new(Action::ContactVerified, outcome).with_peer(&contact.name, contact.fingerprint())
-    };
+    let event = |outcome| Event::new(Action::ContactVerified, outcome).with_peer(&contact.name, contact.fingerprint());
     let checked = match &verb.words {
         Some(words) => matches(&contact.card, words),
         None => ask(&contact),
@@ -222,7 +223,9 @@ fn verify(verb: Verify, party: &Party, context: &Context) -> Outcome {
         return Err(failure);
     }
     AddressBook::change(&party.home, |book| {
-        let contact = book.named_mut(&verb.name)?;
+        // What was compared is the card, not the name: it may have another card by now.
+        let known = book.by_fingerprint_mut(&contact.fingerprint());
+        let contact = known.ok_or_else(|| ContactError::Unknown(verb.name.clone()))?;
         contact.verified = Verified::Words;
         contact.verified_at = Some(now());
         Ok(())

@@ -10,6 +10,7 @@ use clap::Args;
 use self::stage::{Stage, check, fail};
 use crate::run::{Context, Failure, Outcome};
 use crate::show::{many, size};
+use crate::signals;
 
 /// The most that the demo sends when no path is given, in bytes.
 const MAX_BYTES: u64 = 256 << 20;
@@ -32,6 +33,8 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn run(self, _: &Context) -> Outcome {
+        // A signal ends the demo between two of its steps, so that nothing of it stays behind.
+        signals::note();
         let folder = tempfile::Builder::new().prefix("pouch-demo-").tempdir().map_err(Failure::other)?;
         let mut stage = Stage::new(folder.path())?;
         let result = self.play(&mut stage);
@@ -87,7 +90,11 @@ impl Demo {
         if skipped > 0 {
             stage::say(format_args!("({} left out: more than {} in all)", many(skipped, "path"), size(MAX_BYTES)));
         }
-        if names.is_empty() { Err(fail("there is nothing here to send; name a path: pouch demo PATH")) } else { Ok(names) }
+        if names.is_empty() {
+            Err(fail("there is nothing here to send; name a path: pouch demo PATH"))
+        } else {
+            Ok(names)
+        }
     }
 }
 
@@ -95,7 +102,7 @@ impl Demo {
 fn exchange(stage: &mut Stage, sources: &[PathBuf]) -> Result<String, Failure> {
     stage::title("ada sends files, bo receives them");
     let canary = format!("canary-{}", pouch_statement::BundleId::random().map_err(Failure::other)?);
-    let canary_file = stage.root().join("canary.txt");
+    let canary_file = stage.root().join(format!("{canary}.txt"));
     std::fs::write(&canary_file, &canary).map_err(Failure::other)?;
     let mut command = vec!["send".to_owned()];
     command.extend(sources.iter().map(|p| p.display().to_string()));
@@ -136,4 +143,3 @@ fn deliverable(stage: &mut Stage) -> Outcome {
     check(received.succeeded(), "ada received it, from bo and nobody else")?;
     stage::compare(&[report], &into).map(|_| ())
 }
-

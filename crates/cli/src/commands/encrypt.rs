@@ -85,9 +85,11 @@ impl Encrypt {
 
     fn recipients(&self, context: &Context) -> Result<Vec<Recipient>, Failure> {
         // Not parsed by clap, which would repeat what was typed: that may be a secret key (attacks.md 34).
-        let parse = |text: &String| text.parse().map_err(|e: age::KeyError| {
-            Failure::usage(format!("a recipient cannot be read: {e}"), "a recipient begins with age1")
-        });
+        let parse = |text: &String| {
+            text.parse().map_err(|e: age::KeyError| {
+                Failure::usage(format!("a recipient cannot be read: {e}"), "a recipient begins with age1")
+            })
+        };
         let mut all = self.recipient.iter().map(parse).collect::<Result<Vec<Recipient>, _>>()?;
         for path in &self.recipients_file {
             all.extend(parse_recipients(&read_text(path)?).map_err(|e| told(path, &e))?);
@@ -130,7 +132,10 @@ pub(crate) fn told(path: &std::path::Path, error: &age::Error) -> Failure {
 /// Reads a file of keys.
 pub(crate) fn read_text(path: &std::path::Path) -> Result<zeroize::Zeroizing<String>, Failure> {
     if path.to_string_lossy().to_ascii_uppercase().starts_with(SECRET_KEY) {
-        return Err(Failure::usage("a secret key stands where the name of a file belongs", "write it to a file of its own"));
+        return Err(Failure::usage(
+            "a secret key stands where the name of a file belongs",
+            "write it to a file of its own",
+        ));
     }
     let mut text = zeroize::Zeroizing::new(String::new());
     std::fs::File::open(path)

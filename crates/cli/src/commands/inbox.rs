@@ -1,5 +1,5 @@
 use clap::Args;
-use pouch_client::receive;
+use pouch_client::inbox;
 use serde_json::json;
 
 use crate::run::{Context, Outcome, printing};
@@ -16,7 +16,7 @@ impl Inbox {
         let party = context.party()?;
         let waiting = context.run(async {
             let api = context.relay(&party).await?;
-            Ok(receive::waiting(&party, &api).await?)
+            Ok(inbox::waiting(&party, &api).await?)
         })?;
         if waiting.is_empty() {
             context.show.remark("nothing is waiting");

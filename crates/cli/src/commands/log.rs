@@ -1,5 +1,5 @@
 use clap::{Args, Subcommand};
-use pouch_client::journal::{Ended, Event};
+use pouch_client::journal::{Ended, Event, Report};
 use pouch_statement::Escaped;
 use serde_json::json;
 
@@ -44,6 +44,7 @@ impl Log {
 fn show(context: &Context) -> Outcome {
     let party = context.party()?;
     let identity = context.unlock(&party)?;
+    let report = party.journal().verify()?;
     for event in party.journal().events(&identity.age)? {
         let mut object = serde_json::to_value(&event).map_err(Failure::other)?;
         if let Some(members) = object.as_object_mut() {
@@ -53,7 +54,16 @@ fn show(context: &Context) -> Outcome {
         context.show.object(&object).map_err(printing)?;
         context.show.line(line(&event)).map_err(printing)?;
     }
-    Ok(())
+    if report.is_sound() { Ok(()) } else { Err(unsound(&report)) }
+}
+
+fn unsound(report: &Report) -> Failure {
+    Failure::Told {
+        code: 4,
+        text: format!("the journal is not what it was: {}", report.finding()),
+        hint: Some("keep the folder as it is: it is evidence. Whoever else has receipts can show what was done".into()),
+        kind: None,
+    }
 }
 
 fn line(event: &Event) -> String {
@@ -80,11 +90,7 @@ fn line(event: &Event) -> String {
 
 fn verify(context: &Context) -> Outcome {
     let party = context.party()?;
-    let Some(report) = party.journal().verify()? else {
-        let empty = json!({ "type": "journal", "journal": null, "records": 0, "sound": true });
-        context.show.object(&empty).map_err(printing)?;
-        return context.show.line("the journal is empty").map_err(printing);
-    };
+    let report = party.journal().verify()?;
     let found = report.finding();
     context
         .show
@@ -101,12 +107,7 @@ fn verify(context: &Context) -> Outcome {
         context.show.line(format_args!("journal {}: {found}", short(report.journal))).map_err(printing)?;
         return context.show.essence(report.root).map_err(printing);
     }
-    Err(Failure::Told {
-        code: 4,
-        text: format!("the journal is not what it was: {found}"),
-        hint: Some("keep the folder as it is: it is evidence. Whoever else has receipts can show what was done".into()),
-        kind: None,
-    })
+    Err(unsound(&report))
 }
 
 fn show_access(context: &Context) -> Outcome {

@@ -32,17 +32,22 @@ impl Output {
     }
 
     /// Has `work` write. A file appears only when `work` succeeded; whatever ends it before, even a kill, leaves nothing.
-    pub(crate) fn write(
-        &self,
-        work: impl FnOnce(&mut dyn Write) -> Result<(), age::Error>,
-    ) -> Result<(), age::Error> {
+    pub(crate) fn write(&self, work: impl FnOnce(&mut dyn Write) -> Result<(), age::Error>) -> Result<(), age::Error> {
         match self {
             Self::Stdout => {
                 let mut out = io::stdout().lock();
                 work(&mut out)?;
                 Ok(out.flush()?)
             }
+            Self::File(path) if is_special(path) => {
+                // A device or pipe is written to, never replaced.
+                let mut out = BufWriter::with_capacity(1 << 18, File::options().write(true).open(path)?);
+                work(&mut out)?;
+                Ok(out.flush()?)
+            }
             Self::File(path) => {
+                // What a link leads to is replaced, not the link.
+                let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
                 let mut out = BufWriter::with_capacity(1 << 18, nameless(path)?);
                 work(&mut out)?;
                 let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -51,6 +56,10 @@ impl Output {
             }
         }
     }
+}
+
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir())
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -4,9 +4,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
+use pouch_client::contacts::Verified;
 use pouch_client::identity::Identity;
+use pouch_client::inbox;
 use pouch_client::receive::{self, Order, Placed, Ready, ReceiptState, Source, Target};
-use pouch_client::{Party, Watch as _};
+use pouch_client::{Error, Party, Watch as _};
 use pouch_core::bundle::{Entry, EntryKind, Kind};
 use pouch_statement::Name;
 use serde_json::json;
@@ -41,8 +43,8 @@ pub(crate) struct Receive {
     /// Wait for the next bundle
     #[arg(long, conflicts_with = "what")]
     next: bool,
-    /// With --next: only from this contact
-    #[arg(long, value_name = "NAME", requires = "next")]
+    /// Only if it is from this contact
+    #[arg(long, value_name = "NAME")]
     from: Option<Name>,
     /// With --next: wait at most so long, like 15m or 8h
     #[arg(long, value_name = "TIME", value_parser = parse_span, requires = "next")]
@@ -63,7 +65,11 @@ fn find_program(program: &str) -> Outcome {
     } else {
         std::env::var_os("PATH").is_some_and(|paths| std::env::split_paths(&paths).any(|p| runs(&p.join(program))))
     };
-    if found { Ok(()) } else { Err(Failure::other(format_args!("there is no command {program} to run; nothing was fetched"))) }
+    if found {
+        Ok(())
+    } else {
+        Err(Failure::other(format_args!("there is no command {program} to run; nothing was fetched")))
+    }
 }
 
 /// An entry as a row: size and path, or a folder's path with a slash.
@@ -111,6 +117,9 @@ impl Receive {
     }
 
     async fn receive(&self, context: &Context, party: &Party) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+        if let Some(name) = &self.from {
+            party.contacts()?.named(name)?;
+        }
         if let Some(path) = self.file() {
             let source = Source::file(&path)?;
             let identity = context.unlock(party)?;
@@ -118,12 +127,9 @@ impl Receive {
         }
         let api = context.relay(party).await?;
         let id = if self.next {
-            if let Some(name) = &self.from {
-                party.contacts()?.named(name)?;
-            }
-            receive::next(party, &api, self.from.as_ref(), self.timeout.map(Duration::from_secs)).await?
+            inbox::next(party, &api, self.from.as_ref(), self.timeout.map(Duration::from_secs)).await?
         } else {
-            receive::find(party, &api, self.what.as_deref()).await?
+            inbox::find(party, &api, self.what.as_deref()).await?
         };
         let identity = context.unlock(party)?;
         self.take(context, party, &identity, Source::Relay(&api, id)).await
@@ -136,15 +142,21 @@ impl Receive {
         identity: &Identity,
         mut source: Source<'_>,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-        let ready = receive::open(party, identity, &mut source).await?;
+        let ready = receive::open(party, identity, &mut source, self.from.as_ref()).await?;
         self.introduce(context, &ready)?;
+        if self.env.is_some() && ready.from.verified == Verified::No {
+            return Err(Error::Unverified(ready.from.name).into());
+        }
         if self.list {
             return self.show_list(context, &ready).map(|()| None);
         }
         let bundle = ready.opening.manifest().body().bundle;
         let from = ready.from.name.clone();
         let (files, bytes) = ready.opening.files();
-        if ready.opening.manifest().body().kind == Kind::Credential && !self.stdout && self.env.is_none() && self.out.is_none()
+        if ready.opening.manifest().body().kind == Kind::Credential
+            && !self.stdout
+            && self.env.is_none()
+            && self.out.is_none()
         {
             return Err(Failure::usage(
                 "this is a credential, and a folder would keep it on disk in the clear",
@@ -166,20 +178,24 @@ impl Receive {
             Placed::Folder(path) => Some(path.clone()),
             _ => None,
         };
-        self.report(context, &json!({
-            "type": "received",
-            "bundle": bundle,
-            "from": from,
-            "files": files,
-            "size": bytes,
-            "folder": folder,
-            "receipt": match receipt {
-                ReceiptState::Sent => "sent",
-                ReceiptState::Kept => "kept",
-                ReceiptState::Before => "before",
-                ReceiptState::Carried => "none",
-            },
-        }), &folder)?;
+        self.report(
+            context,
+            &json!({
+                "type": "received",
+                "bundle": bundle,
+                "from": from,
+                "files": files,
+                "size": bytes,
+                "folder": folder,
+                "receipt": match receipt {
+                    ReceiptState::Sent => "sent",
+                    ReceiptState::Kept => "kept",
+                    ReceiptState::Before => "before",
+                    ReceiptState::Carried => "none",
+                },
+            }),
+            &folder,
+        )?;
         let receipt = match receipt {
             ReceiptState::Sent => "; receipt sent",
             ReceiptState::Kept => "; the receipt goes with the next command that reaches the relay",
@@ -224,10 +240,12 @@ impl Receive {
             )),
             Order::Earlier => context.show.warn(format_args!("{from} sent this before one that you already have")),
             Order::Fork => {
-                context.show.warn(format_args!("{from} signed another bundle in the place of the last one that you have"));
+                context
+                    .show
+                    .warn(format_args!("{from} signed another bundle in the place of the last one that you have"));
             }
         }
-        if ready.from.verified == pouch_client::contacts::Verified::No {
+        if ready.from.verified == Verified::No {
             context.show.warn(format_args!("the card of {from} was never verified; run `pouch contact verify {from}`"));
         }
         if self.list {
@@ -278,9 +296,6 @@ impl Receive {
         let Some((program, arguments)) = self.command.split_first() else {
             return Failure::usage("no command given", "pouch receive ID --env NAME -- CMD");
         };
-        if secret.contains(&0) {
-            return Failure::other("the secret holds a NUL byte, which no variable can; use --stdout");
-        }
         let value = std::ffi::OsStr::from_bytes(secret);
         let error = Command::new(program).args(arguments).env(variable, value).exec();
         Failure::other(format_args!("cannot run {program}: {error}"))

@@ -7,9 +7,9 @@ use pouch_protocol::AccountRole;
 use pouch_relay::{Config, InitOptions, Relay as Server, init, new_owner_link};
 use serde_json::json;
 
-use crate::{exit, signals};
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local, short, size};
+use crate::{exit, signals};
 
 /// Run a relay, and see who uses it
 #[derive(Args)]
@@ -76,7 +76,11 @@ impl Relay {
 fn folder(data: Option<PathBuf>, context: &Context) -> Result<PathBuf, Failure> {
     match data {
         Some(data) => Ok(data),
-        None => Ok(context.home()?.state("relay")),
+        None => {
+            let home = context.home()?;
+            home.create()?;
+            Ok(home.state("relay"))
+        }
     }
 }
 
@@ -101,9 +105,10 @@ impl Init {
             context.run(async { new_owner_link(&config).await.map_err(state) })?
         } else {
             let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-            let origin = format!("https://{host}:{}", self.port)
-                .parse()
-                .map_err(|e: pouch_statement::OriginError| Failure::usage(e.to_string(), "--host takes a name or address"))?;
+            let origin =
+                format!("https://{host}:{}", self.port).parse().map_err(|e: pouch_statement::OriginError| {
+                    Failure::usage(e.to_string(), "--host takes a name or address")
+                })?;
             let listen = self.listen.unwrap_or((IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.port).into());
             let certificate = self.certificate.zip(self.key);
             let options = InitOptions { data: data.clone(), origin, listen, certificate };

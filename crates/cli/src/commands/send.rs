@@ -101,9 +101,11 @@ impl Send {
     pub(crate) fn run(self, context: &Context) -> Done {
         let party = context.party()?;
         // Who is not there, or not verified, should not cost a passphrase or a prompt for a secret.
-        party.contacts()?.named(&self.to).map(|_| ()).or_else(|e| {
-            if pouch_client::invite::any_pending(&party)? { Ok(()) } else { Err(Failure::from(e)) }
-        })?;
+        party
+            .contacts()?
+            .named(&self.to)
+            .map(|_| ())
+            .or_else(|e| if pouch_client::invite::any_pending(&party)? { Ok(()) } else { Err(Failure::from(e)) })?;
         if self.dry_run {
             return self.dry_run(context);
         }
@@ -125,8 +127,8 @@ impl Send {
         };
         let bar = Bar::new(context.show);
         if let Some(out) = &self.out {
-            let sent = context
-                .run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
+            let sent =
+                context.run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
             return self.report(context, &sent);
         }
         context.run(async {
@@ -156,7 +158,9 @@ impl Send {
         let scan = Scan::new(&self.paths, options).map_err(SealError::from)?;
         let skipped = scan.skipped().len();
         if skipped > 0 {
-            context.show.warn(format_args!("{} left out: links, pipes, sockets or devices", many(skipped as u64, "path")));
+            context
+                .show
+                .warn(format_args!("{} left out: links, pipes, sockets or devices", many(skipped as u64, "path")));
         }
         let hazards = scan.hazards();
         for hazard in hazards.iter().take(NAMES_SHOWN) {
@@ -173,9 +177,12 @@ impl Send {
         match (scan, &self.secret) {
             (Some(scan), _) => Ok(Content::Tree(scan)),
             (None, Some(name)) => {
-                let value = secret_bytes(&format!("value of {name}: "), MAX_IN_MEMORY as usize).map_err(Failure::other)?;
+                let value =
+                    secret_bytes(&format!("value of {name}: "), MAX_IN_MEMORY as usize).map_err(Failure::other)?;
                 if value.ends_with(b"\n") {
-                    context.show.warn("the secret ends with a line feed, which is sent with it; printf '%s' writes none");
+                    context
+                        .show
+                        .warn("the secret ends with a line feed, which is sent with it; printf '%s' writes none");
                 }
                 if value.is_empty() {
                     return Err(Failure::usage("the secret is empty", "type it at the prompt, or pipe it in"));
@@ -196,11 +203,19 @@ impl Send {
                 ItemKind::File { size, .. } => (size, "file"),
             };
             let path = item.path.as_str();
-            context.show.object(&json!({ "type": "entry", "path": path, "kind": kind, "size": bytes })).map_err(printing)?;
+            context
+                .show
+                .object(&json!({ "type": "entry", "path": path, "kind": kind, "size": bytes }))
+                .map_err(printing)?;
             context.show.line(format_args!("{:>10}  {}", size(bytes), item.path)).map_err(printing)?;
         }
         let count = scan.items().len() as u64;
-        context.show.remark(format_args!("{} in {} would be sent to {}", size(scan.bytes()), many(count, "item"), self.to));
+        context.show.remark(format_args!(
+            "{} in {} would be sent to {}",
+            size(scan.bytes()),
+            many(count, "item"),
+            self.to
+        ));
         Ok(())
     }
 
@@ -265,7 +280,12 @@ impl Send {
                 Outcome::Failed => {
                     return Err(Failure::Told {
                         code: 4,
-                        text: format!("{} could not verify bundle {}: it failed{}", recipient.name, short(sent.bundle), super::outbox::at(verdict.stage)),
+                        text: format!(
+                            "{} could not verify bundle {}: it failed{}",
+                            recipient.name,
+                            short(sent.bundle),
+                            super::outbox::at(verdict.stage)
+                        ),
                         hint: Some("send it again; if that fails too, the relay's disk is not to be trusted".into()),
                         kind: None,
                     });
@@ -293,4 +313,3 @@ impl io::Read for Secret {
         Ok(count)
     }
 }
-

@@ -25,32 +25,16 @@ impl Aead {
     }
 
     /// Seals `plain` into `sealed`, which must be exactly [`TAG_LEN`] bytes longer.
-    pub(super) fn seal(
-        &self,
-        nonce: [u8; NONCE_LEN],
-        plain: &[u8],
-        sealed: &mut [u8],
-    ) -> Result<()> {
-        let (body, tag) = sealed
-            .split_at_mut_checked(plain.len())
-            .ok_or(Error::Library)?;
+    pub(super) fn seal(&self, nonce: [u8; NONCE_LEN], plain: &[u8], sealed: &mut [u8]) -> Result<()> {
+        let (body, tag) = sealed.split_at_mut_checked(plain.len()).ok_or(Error::Library)?;
         self.0
-            .seal_out_of_place_scatter(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::empty(),
-                plain,
-                body,
-                &[],
-                tag,
-            )
+            .seal_out_of_place_scatter(Nonce::assume_unique_for_key(nonce), Aad::empty(), plain, body, &[], tag)
             .map_err(|_| Error::Library)
     }
 
     /// Seals all of `buffer` but its last [`TAG_LEN`] bytes, and puts the tag there.
     pub(super) fn seal_in_place(&self, nonce: [u8; NONCE_LEN], buffer: &mut [u8]) -> Result<()> {
-        let (body, tag) = buffer
-            .split_last_chunk_mut::<TAG_LEN>()
-            .ok_or(Error::Library)?;
+        let (body, tag) = buffer.split_last_chunk_mut::<TAG_LEN>().ok_or(Error::Library)?;
         let made = self
             .0
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), body)
@@ -68,10 +52,7 @@ impl Aead {
             return false;
         };
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let opened = self
-            .0
-            .open_separate_gather(nonce, Aad::empty(), body, tag, plain)
-            .is_ok();
+        let opened = self.0.open_separate_gather(nonce, Aad::empty(), body, tag, plain).is_ok();
         if !opened {
             plain.fill(0);
         }

@@ -79,15 +79,7 @@ enum State {
 impl<R: BufRead> ArmorReader<R> {
     pub(super) fn new(input: R) -> Self {
         let text = Vec::with_capacity(COLUMNS + 2);
-        Self {
-            input,
-            state: State::Begin,
-            line: 0,
-            text,
-            plain: [0; LINE_LEN],
-            pos: 0,
-            len: 0,
-        }
+        Self { input, state: State::Begin, line: 0, text, plain: [0; LINE_LEN], pos: 0, len: 0 }
     }
 
     /// Takes one step; afterwards there are bytes, or the state is another.
@@ -126,9 +118,7 @@ impl<R: BufRead> ArmorReader<R> {
         if matches!(self.state, State::End) || self.text.is_empty() || self.text.len() > COLUMNS {
             return Err(wrong.into());
         }
-        self.len = BASE64_STANDARD
-            .decode_slice(&self.text, &mut self.plain)
-            .map_err(|_| wrong)?;
+        self.len = BASE64_STANDARD.decode_slice(&self.text, &mut self.plain).map_err(|_| wrong)?;
         self.pos = 0;
         if self.len < LINE_LEN {
             self.state = State::End;
@@ -141,10 +131,7 @@ impl<R: BufRead> ArmorReader<R> {
         let mut skipped = 0;
         loop {
             let available = fill(&mut self.input)?;
-            let white = available
-                .iter()
-                .take_while(|byte| byte.is_ascii_whitespace())
-                .count();
+            let white = available.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
             let end = available.is_empty();
             let other = white < available.len();
             self.input.consume(white);
@@ -164,23 +151,15 @@ impl<R: BufRead> ArmorReader<R> {
         loop {
             let available = fill(&mut self.input)?;
             if available.is_empty() {
-                return if self.text == END {
-                    Ok(())
-                } else {
-                    Err(ArmorError::CutShort.into())
-                };
+                return if self.text == END { Ok(()) } else { Err(ArmorError::CutShort.into()) };
             }
-            let newline = available
-                .iter()
-                .take(COLUMNS + 2)
-                .position(|byte| *byte == b'\n');
+            let newline = available.iter().take(COLUMNS + 2).position(|byte| *byte == b'\n');
             let taken = newline.unwrap_or(available.len());
             // A carriage return may stand beside the columns.
             if self.text.len() + taken > COLUMNS + 1 {
                 return Err(too_long.into());
             }
-            self.text
-                .extend_from_slice(available.get(..taken).unwrap_or_default());
+            self.text.extend_from_slice(available.get(..taken).unwrap_or_default());
             self.input.consume(taken + usize::from(newline.is_some()));
             if newline.is_some() {
                 if self.text.ends_with(b"\r") {
@@ -244,16 +223,10 @@ pub struct ArmorWriter<W: Write> {
 impl<W: Write> ArmorWriter<W> {
     /// Writes to `output`, nothing yet.
     pub fn new(output: W) -> Self {
-        let mut text =
-            Vec::with_capacity(COLLECTED_LEN / LINE_LEN * (COLUMNS + 1) + 2 * BEGIN.len());
+        let mut text = Vec::with_capacity(COLLECTED_LEN / LINE_LEN * (COLUMNS + 1) + 2 * BEGIN.len());
         text.extend_from_slice(BEGIN);
         text.push(b'\n');
-        Self {
-            output,
-            collected: Vec::with_capacity(COLLECTED_LEN),
-            text,
-            broken: false,
-        }
+        Self { output, collected: Vec::with_capacity(COLLECTED_LEN), text, broken: false }
     }
 
     /// Writes what is left and the last line, flushes the output and gives it back.
@@ -272,21 +245,14 @@ impl<W: Write> ArmorWriter<W> {
     }
 
     fn usable(&self) -> Result<()> {
-        if self.broken {
-            Err(Error::Broken)
-        } else {
-            Ok(())
-        }
+        if self.broken { Err(Error::Broken) } else { Ok(()) }
     }
 
     fn encode_collected(&mut self) -> Result<()> {
         let mut line = [0; COLUMNS];
         for bytes in self.collected.chunks(LINE_LEN) {
-            let len = BASE64_STANDARD
-                .encode_slice(bytes, &mut line)
-                .map_err(|_| Error::Library)?;
-            self.text
-                .extend_from_slice(line.get(..len).unwrap_or_default());
+            let len = BASE64_STANDARD.encode_slice(bytes, &mut line).map_err(|_| Error::Library)?;
+            self.text.extend_from_slice(line.get(..len).unwrap_or_default());
             self.text.push(b'\n');
         }
         self.collected.clear();
@@ -306,8 +272,7 @@ impl<W: Write> Write for ArmorWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.usable()?;
         let taken = data.len().min(COLLECTED_LEN - self.collected.len());
-        self.collected
-            .extend_from_slice(data.get(..taken).unwrap_or_default());
+        self.collected.extend_from_slice(data.get(..taken).unwrap_or_default());
         // Only full lines are encoded here, so that a short one is the last.
         if self.collected.len() == COLLECTED_LEN {
             self.encode_collected()?;

@@ -31,9 +31,7 @@ pub enum Error {
     #[error(transparent)]
     HeaderFailure(#[from] HeaderError),
     /// The passphrase stanza asks for more work than the reader allows; nothing was computed.
-    #[error(
-        "the passphrase needs a work factor of 2^{log_n}, and 2^{max_log_n} is the most that is allowed"
-    )]
+    #[error("the passphrase needs a work factor of 2^{log_n}, and 2^{max_log_n} is the most that is allowed")]
     ExcessiveWork {
         /// Base-2 logarithm of the scrypt work factor N that the file asks for.
         log_n: u8,
@@ -177,9 +175,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Io(error) => error,
-            cut @ Error::PayloadFailure(PayloadError::Truncated) => {
-                Self::new(io::ErrorKind::UnexpectedEof, cut)
-            }
+            cut @ Error::PayloadFailure(PayloadError::Truncated) => Self::new(io::ErrorKind::UnexpectedEof, cut),
             internal @ (Error::Random | Error::Library | Error::Broken) => Self::other(internal),
             refused => Self::new(io::ErrorKind::InvalidData, refused),
         }
@@ -194,22 +190,11 @@ mod tests {
     #[test]
     fn our_errors_survive_the_way_through_io() {
         let io: io::Error = Error::from(ArmorError::CutShort).into();
-        assert!(matches!(
-            Error::of(&io),
-            Some(Error::ArmorFailure(ArmorError::CutShort))
-        ));
-        assert!(matches!(
-            Error::from(io),
-            Error::ArmorFailure(ArmorError::CutShort)
-        ));
+        assert!(matches!(Error::of(&io), Some(Error::ArmorFailure(ArmorError::CutShort))));
+        assert!(matches!(Error::from(io), Error::ArmorFailure(ArmorError::CutShort)));
         let disk = io::Error::from(io::ErrorKind::StorageFull);
         assert!(Error::of(&disk).is_none());
-        let Error::Io(disk) = Error::from(disk) else {
-            panic!("an io error stays one")
-        };
-        assert_eq!(
-            io::Error::from(Error::Io(disk)).kind(),
-            io::ErrorKind::StorageFull
-        );
+        let Error::Io(disk) = Error::from(disk) else { panic!("an io error stays one") };
+        assert_eq!(io::Error::from(Error::Io(disk)).kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -102,20 +102,11 @@ pub(super) struct Header {
 impl Header {
     /// Reads a header and not a byte more, within the limits above.
     pub(super) fn read(input: &mut impl BufRead) -> Result<Self> {
-        let mut lines = Lines {
-            input,
-            bytes: Vec::new(),
-            count: 0,
-        };
+        let mut lines = Lines { input, bytes: Vec::new(), count: 0 };
         let version = lines.next()?;
         if version != VERSION_LINE {
             let other = version.starts_with(ANY_VERSION);
-            return Err(if other {
-                HeaderError::UnknownVersion
-            } else {
-                HeaderError::NotAge
-            }
-            .into());
+            return Err(if other { HeaderError::UnknownVersion } else { HeaderError::NotAge }.into());
         }
         let mut stanzas = Vec::new();
         let mac = loop {
@@ -124,40 +115,27 @@ impl Header {
                 if stanzas.len() == MAX_STANZAS {
                     return Err(HeaderError::TooManyStanzas { limit: MAX_STANZAS }.into());
                 }
-                let (tag, args) =
-                    parse_args(args).ok_or(HeaderError::Malformed { line: lines.count })?;
+                let (tag, args) = parse_args(args).ok_or(HeaderError::Malformed { line: lines.count })?;
                 let body = read_body(&mut lines)?;
                 stanzas.push(Stanza { tag, args, body });
             } else {
-                let mac = line
-                    .strip_prefix(MAC_PREFIX)
-                    .and_then(|rest| rest.strip_prefix(b" "));
+                let mac = line.strip_prefix(MAC_PREFIX).and_then(|rest| rest.strip_prefix(b" "));
                 let mac = mac.and_then(parse_mac).filter(|_| !stanzas.is_empty());
                 break mac.ok_or(HeaderError::Malformed { line: lines.count })?;
             }
         };
-        if stanzas.len() > 1
-            && stanzas
-                .iter()
-                .any(|stanza| stanza.tag == passphrase::STANZA_TAG)
-        {
+        if stanzas.len() > 1 && stanzas.iter().any(|stanza| stanza.tag == passphrase::STANZA_TAG) {
             return Err(HeaderError::PassphraseNotAlone.into());
         }
         let mut signed = lines.bytes;
         // What follows `---` has a fixed length: a space, 43 characters, a newline.
         signed.truncate(signed.len().saturating_sub(encoded_len(MAC_LEN) + 2));
-        Ok(Self {
-            stanzas,
-            mac,
-            signed,
-        })
+        Ok(Self { stanzas, mac, signed })
     }
 
     /// Checks the MAC, in constant time.
     pub(super) fn verify(&self, file_key: &FileKey) -> Result<()> {
-        header_mac(file_key, &self.signed)?
-            .verify_slice(&self.mac)
-            .map_err(|_| Error::HmacFailure)
+        header_mac(file_key, &self.signed)?.verify_slice(&self.mac).map_err(|_| Error::HmacFailure)
     }
 }
 
@@ -197,8 +175,7 @@ fn header_mac(file_key: &FileKey, bytes: &[u8]) -> Result<Hmac<Sha256>> {
     Hkdf::<Sha256>::new(None, file_key.expose_secret())
         .expand(MAC_KEY_INFO, key.as_mut())
         .map_err(|_| Error::Library)?;
-    let mut mac =
-        <Hmac<Sha256> as Mac>::new_from_slice(key.as_ref()).map_err(|_| Error::Library)?;
+    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key.as_ref()).map_err(|_| Error::Library)?;
     mac.update(bytes);
     Ok(mac)
 }
@@ -211,9 +188,7 @@ const fn encoded_len(len: usize) -> usize {
 fn parse_args(line: &[u8]) -> Option<(String, Vec<String>)> {
     let mut args = line.split(|byte| *byte == b' ').map(|arg| {
         let printable = !arg.is_empty() && arg.iter().all(u8::is_ascii_graphic);
-        printable
-            .then(|| String::from_utf8(arg.to_vec()).ok())
-            .flatten()
+        printable.then(|| String::from_utf8(arg.to_vec()).ok()).flatten()
     });
     Some((args.next()??, args.collect::<Option<_>>()?))
 }
@@ -263,30 +238,18 @@ impl<R: BufRead> Lines<'_, R> {
             let newline = available.iter().position(|byte| *byte == b'\n');
             let taken = newline.map_or(available.len(), |at| at + 1);
             if self.bytes.len() - start + taken > MAX_HEADER_LINE_LEN {
-                return Err(HeaderError::LongLine {
-                    line: self.count,
-                    limit: MAX_HEADER_LINE_LEN,
-                }
-                .into());
+                return Err(HeaderError::LongLine { line: self.count, limit: MAX_HEADER_LINE_LEN }.into());
             }
             if self.bytes.len() + taken > MAX_HEADER_LEN {
-                return Err(HeaderError::TooLong {
-                    limit: MAX_HEADER_LEN,
-                }
-                .into());
+                return Err(HeaderError::TooLong { limit: MAX_HEADER_LEN }.into());
             }
-            self.bytes
-                .extend_from_slice(available.get(..taken).unwrap_or_default());
+            self.bytes.extend_from_slice(available.get(..taken).unwrap_or_default());
             self.input.consume(taken);
             if newline.is_some() {
                 break;
             }
         }
-        Ok(self
-            .bytes
-            .get(start..)
-            .and_then(|line| line.strip_suffix(b"\n"))
-            .unwrap_or_default())
+        Ok(self.bytes.get(start..).and_then(|line| line.strip_suffix(b"\n")).unwrap_or_default())
     }
 }
 

@@ -88,9 +88,7 @@ impl Recipient {
     /// One stanza with the file key for this recipient (C2SP age, "X25519 recipient stanza").
     pub(super) fn wrap(&self, file_key: &FileKey) -> Result<Stanza> {
         let RecipientKind::X25519(recipient) = &self.0;
-        let (stanzas, _) = recipient
-            .wrap_file_key(file_key)
-            .map_err(|_| Error::Library)?;
+        let (stanzas, _) = recipient.wrap_file_key(file_key).map_err(|_| Error::Library)?;
         stanzas.into_iter().next().ok_or(Error::Library)
     }
 }
@@ -199,9 +197,7 @@ impl FromStr for Identity {
             return Err(KeyError::Lowercase);
         }
         check_len(text, X25519_IDENTITY_LEN)?;
-        let identity = Self(IdentityKind::X25519(
-            text.parse().map_err(|_| KeyError::Checksum)?,
-        ));
+        let identity = Self(IdentityKind::X25519(text.parse().map_err(|_| KeyError::Checksum)?));
         if identity.expose_secret_string().as_str() != text {
             return Err(KeyError::NotCanonical);
         }
@@ -232,21 +228,13 @@ fn parse_lines<T: FromStr<Err = KeyError>>(text: &str) -> Result<Vec<T>> {
         .lines()
         .zip(1..)
         .filter(|(line, _)| !line.starts_with('#') && !line.trim().is_empty())
-        .map(|(text, line)| {
-            text.parse()
-                .map_err(|reason| Error::KeyLine { line, reason })
-        })
+        .map(|(text, line)| text.parse().map_err(|reason| Error::KeyLine { line, reason }))
         .collect::<Result<Vec<T>>>()?;
-    if keys.is_empty() {
-        Err(Error::NoKeys)
-    } else {
-        Ok(keys)
-    }
+    if keys.is_empty() { Err(Error::NoKeys) } else { Ok(keys) }
 }
 
 fn begins(text: &str, prefix: &str) -> bool {
-    text.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 fn looks_secret(text: &str) -> bool {
@@ -263,17 +251,10 @@ fn check_text(text: &str) -> Result<(), KeyError> {
         return Err(KeyError::ByteOrderMark);
     }
     // These have spaces in them.
-    if ["ssh-", "sk-ssh-", "ecdsa-sha2-"]
-        .iter()
-        .any(|prefix| begins(text, prefix))
-        || text.contains("PRIVATE KEY")
-    {
+    if ["ssh-", "sk-ssh-", "ecdsa-sha2-"].iter().any(|prefix| begins(text, prefix)) || text.contains("PRIVATE KEY") {
         return Err(KeyError::Ssh);
     }
-    if text
-        .chars()
-        .any(|char| char.is_whitespace() || char.is_control())
-    {
+    if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
         return Err(KeyError::Whitespace);
     }
     Ok(())
@@ -289,21 +270,11 @@ fn check_len(text: &str, expected: usize) -> Result<(), KeyError> {
 /// Refuses the points for which every X25519 shared secret is zero (RFC 7748, section 6.1). Sealing for one
 /// would give the content away, and the `age` crate panics on it.
 fn check_order(recipient: &str) -> Result<(), KeyError> {
-    let decoded = bech32_decode(
-        recipient,
-        |_| (),
-        |_| Ok(()),
-        |_, bytes| Ok(bytes.collect::<Vec<u8>>()),
-    );
+    let decoded = bech32_decode(recipient, |_| (), |_| Ok(()), |_, bytes| Ok(bytes.collect::<Vec<u8>>()));
     let point = decoded.map_err(|()| KeyError::Checksum)?;
     // Any scalar will do: clamping makes it a multiple of the cofactor.
     let scalar = PrivateKey::from_private_key(&X25519, &[1; 32]).map_err(|_| KeyError::LowOrder)?;
-    agree(
-        &scalar,
-        UnparsedPublicKey::new(&X25519, point),
-        KeyError::LowOrder,
-        |_| Ok(()),
-    )
+    agree(&scalar, UnparsedPublicKey::new(&X25519, point), KeyError::LowOrder, |_| Ok(()))
 }
 
 #[cfg(test)]

@@ -5,9 +5,7 @@ use super::error::{Error, Result};
 use super::header::X25519_HEADER_LEN;
 use super::keys::{Identity, Recipient};
 use super::recipient::{Opener, Sealer, open_header, start};
-use super::stream::{
-    CHUNK_LEN, PAYLOAD_NONCE_LEN, PayloadError, SEALED_CHUNK_LEN, payload_len, payload_plain_len,
-};
+use super::stream::{CHUNK_LEN, PAYLOAD_NONCE_LEN, PayloadError, SEALED_CHUNK_LEN, payload_len, payload_plain_len};
 
 /// Bytes in front of the payload's first chunk in a file for one X25519 recipient: header and nonce.
 pub const PART_OVERHEAD: u64 = (X25519_HEADER_LEN + PAYLOAD_NONCE_LEN) as u64;
@@ -55,9 +53,7 @@ fn try_seal_part(recipient: &Recipient, mut plain: &[u8], sealed: &mut Vec<u8>) 
     sealed.clear();
     let (header, key) = start(&Sealer::from(recipient))?;
     let len = plain.len() as u64;
-    let total = payload_len(len)
-        .and_then(|payload| usize::try_from(payload).ok())
-        .ok_or(Error::Length { len })?;
+    let total = payload_len(len).and_then(|payload| usize::try_from(payload).ok()).ok_or(Error::Length { len })?;
     sealed.reserve_exact(header.len() + total);
     sealed.extend_from_slice(&header);
     for number in 0.. {
@@ -94,9 +90,7 @@ fn try_open_part(identity: &Identity, mut sealed: &[u8], plain: &mut Vec<u8>) ->
     plain.clear();
     let key = open_header(&Opener::from(identity), &mut sealed)?;
     // More than the plaintext by the tags at most, so a length that lies cannot ask for more than it sent.
-    plain.reserve_exact(
-        payload_plain_len(sealed.len() as u64).map_or(sealed.len(), |len| len as usize),
-    );
+    plain.reserve_exact(payload_plain_len(sealed.len() as u64).map_or(sealed.len(), |len| len as usize));
     for number in 0.. {
         let (chunk, rest) = sealed.split_at(sealed.len().min(SEALED_CHUNK_LEN));
         let start = plain.len();
@@ -129,12 +123,7 @@ mod tests {
             assert_eq!(plain_len(sealed.len() as u64), Some(len as u64));
             open_part(&identity, &sealed, &mut plain).unwrap();
             assert_eq!(plain, content);
-            assert_eq!(
-                seal_to_vec(&identity.recipient(), &content)
-                    .unwrap()
-                    .capacity(),
-                sealed.len()
-            );
+            assert_eq!(seal_to_vec(&identity.recipient(), &content).unwrap().capacity(), sealed.len());
         }
         assert_eq!(sealed_len(u64::MAX - 100), None);
         assert_eq!(plain_len(PART_OVERHEAD), None);
@@ -162,10 +151,7 @@ mod tests {
         *sealed.last_mut().unwrap() ^= 1;
         let mut plain = b"what was here before".to_vec();
         let error = open_part(&identity, &sealed, &mut plain).unwrap_err();
-        assert!(matches!(
-            error,
-            Error::PayloadFailure(PayloadError::NotAuthentic { chunk: 1 })
-        ));
+        assert!(matches!(error, Error::PayloadFailure(PayloadError::NotAuthentic { chunk: 1 })));
         assert!(plain.is_empty());
     }
 }

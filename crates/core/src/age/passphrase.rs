@@ -38,11 +38,7 @@ pub struct Passphrase {
 impl Passphrase {
     /// Seals with [`DEFAULT_WORK_FACTOR`], opens up to [`MAX_WORK_FACTOR`].
     pub fn new(secret: Zeroizing<String>) -> Self {
-        Self {
-            secret,
-            log_n: DEFAULT_WORK_FACTOR,
-            max_log_n: MAX_WORK_FACTOR,
-        }
+        Self { secret, log_n: DEFAULT_WORK_FACTOR, max_log_n: MAX_WORK_FACTOR }
     }
 
     /// Seals with scrypt's N = 2^`log_n` instead. Memory is 2^`log_n` KiB, and time grows alike.
@@ -52,10 +48,7 @@ impl Passphrase {
     /// 0, or more than this passphrase would open with.
     pub fn with_work_factor(self, log_n: u8) -> Result<Self> {
         if log_n == 0 || log_n > self.max_log_n {
-            return Err(Error::WorkFactor {
-                log_n,
-                max_log_n: self.max_log_n,
-            });
+            return Err(Error::WorkFactor { log_n, max_log_n: self.max_log_n });
         }
         Ok(Self { log_n, ..self })
     }
@@ -70,8 +63,7 @@ impl Passphrase {
         let mut salt = [0; SALT_LEN];
         getrandom::fill(&mut salt).map_err(|_| Error::Random)?;
         let mut body = vec![0; WRAPPED_KEY_LEN];
-        self.wrap_key(&salt, self.log_n)?
-            .seal(NONCE, file_key.expose_secret(), &mut body)?;
+        self.wrap_key(&salt, self.log_n)?.seal(NONCE, file_key.expose_secret(), &mut body)?;
         Ok(Stanza {
             tag: STANZA_TAG.to_owned(),
             args: vec![BASE64_STANDARD_NO_PAD.encode(salt), self.log_n.to_string()],
@@ -94,27 +86,21 @@ impl Passphrase {
             return Err(HeaderError::Stanza.into());
         }
         if log_n > self.max_log_n {
-            return Err(Error::ExcessiveWork {
-                log_n,
-                max_log_n: self.max_log_n,
-            });
+            return Err(Error::ExcessiveWork { log_n, max_log_n: self.max_log_n });
         }
         let key = self.wrap_key(&salt, log_n)?;
-        FileKey::try_init_with_mut(|file_key| {
-            if key.open(NONCE, &stanza.body, file_key) {
-                Ok(())
-            } else {
-                Err(Error::NoMatch)
-            }
-        })
+        FileKey::try_init_with_mut(
+            |file_key| {
+                if key.open(NONCE, &stanza.body, file_key) { Ok(()) } else { Err(Error::NoMatch) }
+            },
+        )
     }
 
     fn wrap_key(&self, salt: &[u8; SALT_LEN], log_n: u8) -> Result<Aead> {
         let params = Params::new(log_n, 8, 1, KEY_LEN).map_err(|_| Error::Library)?;
         let salt = [SALT_LABEL.as_slice(), salt].concat();
         let mut key = Zeroizing::new([0; KEY_LEN]);
-        scrypt::scrypt(self.secret.as_bytes(), &salt, &params, key.as_mut())
-            .map_err(|_| Error::Library)?;
+        scrypt::scrypt(self.secret.as_bytes(), &salt, &params, key.as_mut()).map_err(|_| Error::Library)?;
         Aead::new(&key)
     }
 }
@@ -131,9 +117,7 @@ mod tests {
     use super::*;
 
     fn passphrase(secret: &str) -> Passphrase {
-        Passphrase::new(Zeroizing::new(secret.to_owned()))
-            .with_work_factor(2)
-            .unwrap()
+        Passphrase::new(Zeroizing::new(secret.to_owned())).with_work_factor(2).unwrap()
     }
 
     fn file_key() -> FileKey {
@@ -145,10 +129,7 @@ mod tests {
         let stanza = passphrase("open sesame").wrap(&file_key()).unwrap();
         let unwrapped = passphrase("open sesame").unwrap(&stanza).unwrap();
         assert_eq!(unwrapped.expose_secret(), file_key().expose_secret());
-        assert!(matches!(
-            passphrase("open barley").unwrap(&stanza),
-            Err(Error::NoMatch)
-        ));
+        assert!(matches!(passphrase("open barley").unwrap(&stanza), Err(Error::NoMatch)));
     }
 
     // attacks.md 20: at 2^63 any work at all would never end
@@ -158,26 +139,16 @@ mod tests {
         for (text, log_n) in [("21", 21), ("63", 63), ("255", 255)] {
             stanza.args[1] = text.to_owned();
             let error = passphrase("x").unwrap(&stanza).err().unwrap();
-            assert!(
-                matches!(error, Error::ExcessiveWork { log_n: found, max_log_n: 20 } if found == log_n)
-            );
+            assert!(matches!(error, Error::ExcessiveWork { log_n: found, max_log_n: 20 } if found == log_n));
         }
         let strict = passphrase("x").with_max_work_factor(1);
         stanza.args[1] = "2".to_owned();
-        assert!(matches!(
-            strict.unwrap(&stanza),
-            Err(Error::ExcessiveWork {
-                log_n: 2,
-                max_log_n: 1
-            })
-        ));
+        assert!(matches!(strict.unwrap(&stanza), Err(Error::ExcessiveWork { log_n: 2, max_log_n: 1 })));
     }
 
     #[test]
     fn work_factors_are_canonical_decimals() {
-        for bad in [
-            "", "0", "018", "+18", "-18", "0x12", "18 ", "1e1", "256", "١٨",
-        ] {
+        for bad in ["", "0", "018", "+18", "-18", "0x12", "18 ", "1e1", "256", "١٨"] {
             assert_eq!(parse_work_factor(bad), None, "{bad:?}");
         }
         assert_eq!(parse_work_factor("18"), Some(18));

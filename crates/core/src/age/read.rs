@@ -127,11 +127,7 @@ impl<R: Read> DecryptReader<R> {
 
     /// Fills `sealed` as far as the input reaches; what an error interrupts is kept.
     fn read_sealed(&mut self) -> io::Result<()> {
-        while let Some(room) = self
-            .sealed
-            .get_mut(self.sealed_len..)
-            .filter(|room| !room.is_empty())
-        {
+        while let Some(room) = self.sealed.get_mut(self.sealed_len..).filter(|room| !room.is_empty()) {
             match self.source.read(room) {
                 Ok(0) => break,
                 Ok(read) => self.sealed_len += read,
@@ -148,20 +144,14 @@ impl<R: Read> DecryptReader<R> {
         self.read_sealed()?;
         let sealed = self.sealed.get(..self.sealed_len).unwrap_or_default();
         let plain = direct.unwrap_or(&mut self.plain);
-        let opened = self
-            .key
-            .open(self.chunk, false, sealed, plain)
-            .map_err(|error| self.fail(error))?;
+        let opened = self.key.open(self.chunk, false, sealed, plain).map_err(|error| self.fail(error))?;
         self.state = match (opened.last, self.sealed_len == SEALED_CHUNK_LEN) {
             (false, _) => State::Chunks,
             (true, true) => State::AfterLast,
             (true, false) => State::Done,
         };
         self.sealed_len = 0;
-        self.chunk = self
-            .chunk
-            .checked_add(1)
-            .ok_or(Error::Length { len: u64::MAX })?;
+        self.chunk = self.chunk.checked_add(1).ok_or(Error::Length { len: u64::MAX })?;
         Ok(opened.len)
     }
 
@@ -185,10 +175,7 @@ impl<R: Read> Read for DecryptReader<R> {
             return Ok(0);
         }
         loop {
-            let mut ready = self
-                .plain
-                .get(self.plain_pos..self.plain_len)
-                .unwrap_or_default();
+            let mut ready = self.plain.get(self.plain_pos..self.plain_len).unwrap_or_default();
             if !ready.is_empty() {
                 let taken = ready.read(out)?;
                 self.plain_pos += taken;

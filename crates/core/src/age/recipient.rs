@@ -69,8 +69,7 @@ impl<'a> From<&'a Passphrase> for Opener<'a> {
 
 /// Draws a fresh file key and nonce: gives the bytes in front of the first chunk, and the payload key.
 pub(super) fn start(to: &Sealer<'_>) -> Result<(Vec<u8>, PayloadKey)> {
-    let file_key =
-        FileKey::try_init_with_mut(|key| getrandom::fill(key)).map_err(|_| Error::Random)?;
+    let file_key = FileKey::try_init_with_mut(|key| getrandom::fill(key)).map_err(|_| Error::Random)?;
     let mut nonce = [0; PAYLOAD_NONCE_LEN];
     getrandom::fill(&mut nonce).map_err(|_| Error::Random)?;
     let mut bytes = header::encode(&to.wrap(&file_key)?, &file_key)?;
@@ -84,15 +83,11 @@ pub(super) fn open_header(with: &Opener<'_>, input: &mut impl BufRead) -> Result
     let file_key = with.unwrap(&header)?;
     header.verify(&file_key)?;
     let mut nonce = [0; PAYLOAD_NONCE_LEN];
-    input
-        .read_exact(&mut nonce)
-        .map_err(|error| match error.kind() {
-            // An armor error is of another kind, and comes out of the conversion as itself.
-            io::ErrorKind::UnexpectedEof if Error::of(&error).is_none() => {
-                HeaderError::NoNonce.into()
-            }
-            _ => Error::from(error),
-        })?;
+    input.read_exact(&mut nonce).map_err(|error| match error.kind() {
+        // An armor error is of another kind, and comes out of the conversion as itself.
+        io::ErrorKind::UnexpectedEof if Error::of(&error).is_none() => HeaderError::NoNonce.into(),
+        _ => Error::from(error),
+    })?;
     PayloadKey::derive(&file_key, &nonce)
 }
 
@@ -102,15 +97,9 @@ impl Sealer<'_> {
             Self::Passphrase(passphrase) => Ok(vec![passphrase.wrap(file_key)?]),
             Self::Recipients([]) => Err(Error::NoKeys),
             Self::Recipients(recipients) if recipients.len() > MAX_STANZAS => {
-                Err(Error::TooManyRecipients {
-                    count: recipients.len(),
-                    limit: MAX_STANZAS,
-                })
+                Err(Error::TooManyRecipients { count: recipients.len(), limit: MAX_STANZAS })
             }
-            Self::Recipients(recipients) => recipients
-                .iter()
-                .map(|recipient| recipient.wrap(file_key))
-                .collect(),
+            Self::Recipients(recipients) => recipients.iter().map(|recipient| recipient.wrap(file_key)).collect(),
         }
     }
 }
@@ -118,10 +107,7 @@ impl Sealer<'_> {
 impl Opener<'_> {
     fn unwrap(&self, header: &Header) -> Result<FileKey> {
         // `Header::read` made sure that such a stanza stands alone.
-        let scrypt = header
-            .stanzas
-            .iter()
-            .find(|stanza| stanza.tag == passphrase::STANZA_TAG);
+        let scrypt = header.stanzas.iter().find(|stanza| stanza.tag == passphrase::STANZA_TAG);
         match (self, scrypt) {
             (Self::Passphrase(passphrase), Some(stanza)) => passphrase.unwrap(stanza),
             (Self::Passphrase(_), None) => Err(Error::IdentityNeeded),
@@ -157,28 +143,16 @@ mod tests {
         }
         assert!(decrypt(identities.as_slice(), file.as_slice()).is_ok());
         let stranger = Identity::generate();
-        assert!(matches!(
-            decrypt(&stranger, file.as_slice()),
-            Err(Error::NoMatch)
-        ));
+        assert!(matches!(decrypt(&stranger, file.as_slice()), Err(Error::NoMatch)));
         let none: &[Identity] = &[];
-        assert!(matches!(
-            decrypt(none, file.as_slice()),
-            Err(Error::NoMatch)
-        ));
+        assert!(matches!(decrypt(none, file.as_slice()), Err(Error::NoMatch)));
     }
 
     #[test]
     fn no_recipient_and_too_many_are_refused_and_the_most_opens() {
         let identity = Identity::generate();
         let mut recipients = vec![identity.recipient(); MAX_STANZAS + 1];
-        assert!(matches!(
-            seal(recipients.as_slice()),
-            Err(Error::TooManyRecipients {
-                count: 1025,
-                limit: 1024
-            })
-        ));
+        assert!(matches!(seal(recipients.as_slice()), Err(Error::TooManyRecipients { count: 1025, limit: 1024 })));
         recipients.pop();
         assert!(decrypt(&identity, seal(recipients.as_slice()).unwrap().as_slice()).is_ok());
         let none: &[Recipient] = &[];

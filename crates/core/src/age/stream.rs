@@ -78,13 +78,7 @@ impl PayloadKey {
     }
 
     /// Seals `plain` as chunk number `chunk` into `sealed`, [`TAG_LEN`] bytes longer.
-    pub(super) fn seal(
-        &self,
-        chunk: u64,
-        last: bool,
-        plain: &[u8],
-        sealed: &mut [u8],
-    ) -> Result<()> {
+    pub(super) fn seal(&self, chunk: u64, last: bool, plain: &[u8], sealed: &mut [u8]) -> Result<()> {
         self.0.seal(chunk_nonce(chunk, last), plain, sealed)
     }
 
@@ -105,10 +99,7 @@ impl PayloadKey {
         sealed: &[u8],
         plain: &mut [u8],
     ) -> Result<Opened, PayloadError> {
-        let len = sealed
-            .len()
-            .checked_sub(TAG_LEN)
-            .ok_or(PayloadError::Truncated)?;
+        let len = sealed.len().checked_sub(TAG_LEN).ok_or(PayloadError::Truncated)?;
         let wrong = PayloadError::NotAuthentic { chunk };
         let plain = plain.get_mut(..len).ok_or(wrong)?;
         // Only the last chunk may be short.
@@ -117,10 +108,7 @@ impl PayloadKey {
             (true, false) => &[false, true],
             (false, _) => &[true],
         };
-        let last = flags
-            .iter()
-            .copied()
-            .find(|last| self.0.open(chunk_nonce(chunk, *last), sealed, plain));
+        let last = flags.iter().copied().find(|last| self.0.open(chunk_nonce(chunk, *last), sealed, plain));
         match last {
             None => Err(wrong),
             Some(true) if len == 0 && chunk > 0 => Err(PayloadError::EmptyLastChunk),
@@ -172,13 +160,7 @@ mod tests {
     #[test]
     fn nonces_count_big_endian_and_flag_the_last() {
         assert_eq!(chunk_nonce(0, false), [0; 12]);
-        assert_eq!(
-            chunk_nonce(0x0102, true),
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 1]
-        );
-        assert_eq!(
-            chunk_nonce(u64::MAX, false),
-            [0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0]
-        );
+        assert_eq!(chunk_nonce(0x0102, true), [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 1]);
+        assert_eq!(chunk_nonce(u64::MAX, false), [0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0]);
     }
 }

@@ -59,20 +59,13 @@ impl<W: Write> EncryptWriter<W> {
     }
 
     fn usable(&self) -> Result<()> {
-        if self.broken {
-            Err(Error::Broken)
-        } else {
-            Ok(())
-        }
+        if self.broken { Err(Error::Broken) } else { Ok(()) }
     }
 
     /// Seals the buffer in place and writes it out.
     fn seal_buffer(&mut self, last: bool) -> Result<()> {
         self.broken = true;
-        let sealed = self
-            .buffer
-            .get_mut(..self.filled + TAG_LEN)
-            .ok_or(Error::Library)?;
+        let sealed = self.buffer.get_mut(..self.filled + TAG_LEN).ok_or(Error::Library)?;
         self.key.seal_in_place(self.chunk, last, sealed)?;
         self.output.write_all(sealed)?;
         self.filled = 0;
@@ -88,10 +81,7 @@ impl<W: Write> EncryptWriter<W> {
     }
 
     fn next_chunk(&mut self) -> Result<()> {
-        self.chunk = self
-            .chunk
-            .checked_add(1)
-            .ok_or(Error::Length { len: u64::MAX })?;
+        self.chunk = self.chunk.checked_add(1).ok_or(Error::Length { len: u64::MAX })?;
         self.broken = false;
         Ok(())
     }
@@ -162,22 +152,12 @@ mod tests {
     fn nothing_is_sealed_after_a_failed_write() {
         let recipient = Identity::generate().recipient();
         for data in [vec![0; 3 * CHUNK_LEN], vec![0; 100]] {
-            let mut writer = encrypt(
-                &recipient,
-                FailsOnce {
-                    left: 300,
-                    failed: false,
-                },
-            )
-            .unwrap();
+            let mut writer = encrypt(&recipient, FailsOnce { left: 300, failed: false }).unwrap();
             writer.write_all(&data[..50]).unwrap();
             let first = writer.write_all(&[0; CHUNK_LEN]).unwrap_err();
             assert_eq!(first.kind(), io::ErrorKind::StorageFull);
-            for again in [
-                writer.write(&data).unwrap_err(),
-                writer.flush().unwrap_err(),
-                writer.finish().err().unwrap(),
-            ] {
+            for again in [writer.write(&data).unwrap_err(), writer.flush().unwrap_err(), writer.finish().err().unwrap()]
+            {
                 assert!(matches!(Error::of(&again), Some(Error::Broken)));
             }
         }
@@ -192,10 +172,7 @@ mod tests {
             let mut writer = encrypt(&identity.recipient(), &mut file).unwrap();
             writer.write_all(&vec![1; len]).unwrap();
             drop(writer);
-            let error = decrypt(&identity, file.as_slice())
-                .unwrap()
-                .read_to_end(&mut Vec::new())
-                .unwrap_err();
+            let error = decrypt(&identity, file.as_slice()).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
     }

@@ -94,7 +94,11 @@ pub fn seal_envelope(
     let mut key = bundle_key.expose_secret_string();
     key.push('\n');
     seal_objects(
-        [("manifest", manifest.bytes()), ("manifest.sig", manifest.signature().as_bytes()), ("bundle.key", key.as_bytes())],
+        [
+            ("manifest", manifest.bytes()),
+            ("manifest.sig", manifest.signature().as_bytes()),
+            ("bundle.key", key.as_bytes()),
+        ],
         to,
     )
 }

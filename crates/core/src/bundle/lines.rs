@@ -82,9 +82,13 @@ pub(super) fn entry_of(line: EntryLine<'_>, number: u64, at: u64) -> Result<Entr
     let path = line.path.parse().map_err(|reason| IndexError::Path { entry: number, reason })?;
     let kind = match line {
         EntryLine { kind: LineKind::Folder, size: None, executable: None, blake3: None, .. } => EntryKind::Folder,
-        EntryLine { kind: LineKind::File, size: Some(size), executable: Some(executable), blake3: Some(blake3), .. } => {
-            EntryKind::File { size, executable, blake3 }
-        }
+        EntryLine {
+            kind: LineKind::File,
+            size: Some(size),
+            executable: Some(executable),
+            blake3: Some(blake3),
+            ..
+        } => EntryKind::File { size, executable, blake3 },
         _ => return Err(IndexError::Line { line: at, reason: "not the members of a file or a folder" }),
     };
     Ok(Entry { path, mtime: line.mtime, kind })

@@ -99,5 +99,5 @@ pub use padding::{MIN_PADDED, padded};
 pub use path::{EntryPath, Hazard, MAX_COMPONENT, MAX_DEPTH, MAX_PATH, PathError, hazards};
 pub use seal::{Progress, SealError, SealedBundle, SealedPart, Sealer};
 pub use sink::{HELD_BYTES, InMemory, MAX_IN_MEMORY, Released, Sink, SinkError};
-pub use source::{ScanOptions, Scan, SourceError};
+pub use source::{Scan, ScanOptions, SourceError};
 pub use stage::{StageError, Staged, Staging};

@@ -104,11 +104,9 @@ impl OpenError {
             | Self::IndexContent => Some(Stage::Index),
             Self::PartSize { .. } | Self::PartDigest { .. } | Self::Part { .. } => Some(Stage::Part),
             Self::Content(_) => Some(Stage::Content),
-            Self::Envelope(_)
-            | Self::PartOrder { .. }
-            | Self::PartsMissing { .. }
-            | Self::Sink(_)
-            | Self::Stopped => None,
+            Self::Envelope(_) | Self::PartOrder { .. } | Self::PartsMissing { .. } | Self::Sink(_) | Self::Stopped => {
+                None
+            }
         }
     }
 }

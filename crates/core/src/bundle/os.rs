@@ -61,8 +61,7 @@ fn stat_flags(follow: bool) -> AtFlags {
 #[derive(Debug)]
 pub(super) struct Folder(OwnedFd);
 
-const FOLDER_FLAGS: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
 
 impl Folder {
     /// Opens a folder by the caller's own path, links followed.

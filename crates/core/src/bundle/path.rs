@@ -284,8 +284,20 @@ mod tests {
     #[test]
     fn attack_6_and_7_hazardous_names_are_reported() {
         let paths: Vec<EntryPath> = [
-            "README", "readme", "Caf\u{e9}", "Cafe\u{301}", "straße", "STRASSE", "nul.txt", "COM1", "lpt¹", "com0", "a:b",
-            "dot.", "space ", "plain",
+            "README",
+            "readme",
+            "Caf\u{e9}",
+            "Cafe\u{301}",
+            "straße",
+            "STRASSE",
+            "nul.txt",
+            "COM1",
+            "lpt¹",
+            "com0",
+            "a:b",
+            "dot.",
+            "space ",
+            "plain",
         ]
         .map(|p| p.parse().unwrap())
         .into();

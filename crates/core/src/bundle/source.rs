@@ -206,9 +206,7 @@ impl Scan {
         let file = match found.path.parent() {
             _ if follow => root.folder.open_file(found.path.as_str(), true),
             None => root.folder.open_file(found.path.name(), false),
-            Some(parent) => {
-                root.folder.descend(parent).and_then(|folder| folder.open_file(found.path.name(), false))
-            }
+            Some(parent) => root.folder.descend(parent).and_then(|folder| folder.open_file(found.path.name(), false)),
         };
         let file = file.map_err(at)?;
         self.unchanged(found, &file)?;
@@ -284,11 +282,18 @@ impl Walk {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let folder = Folder::open(parent).map_err(io_at(parent))?;
-        let seen = folder.stat(name, self.options.dereference).map_err(io_at(path))?;
         let shown = path.parent().map(Path::to_owned).unwrap_or_default();
-        let root = self.roots.len();
-        self.roots.push(Root { folder, shown });
+        // Arguments mostly stand side by side: one handle for each folder, not for each argument.
+        let root = match self.roots.iter().position(|root| root.shown == shown) {
+            Some(root) => root,
+            None => {
+                let folder = Folder::open(parent).map_err(io_at(parent))?;
+                self.roots.push(Root { folder, shown });
+                self.roots.len() - 1
+            }
+        };
+        let folder = &self.roots.get(root).ok_or(SourceError::Nothing)?.folder;
+        let seen = folder.stat(name, self.options.dereference).map_err(io_at(path))?;
         self.add(root, entry, seen, &[])
     }
 
@@ -327,8 +332,9 @@ impl Walk {
         }
         let mut listed = Vec::new();
         for name in folder.names().map_err(io_at(&place))? {
-            let name = String::from_utf8(name)
-                .map_err(|e| SourceError::NotUtf8 { path: place.join(String::from_utf8_lossy(e.as_bytes()).as_ref()) })?;
+            let name = String::from_utf8(name).map_err(|e| SourceError::NotUtf8 {
+                path: place.join(String::from_utf8_lossy(e.as_bytes()).as_ref()),
+            })?;
             let path = match &open.path {
                 Some(parent) => parent.join(&name),
                 None => name.parse(),
@@ -343,13 +349,7 @@ impl Walk {
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        root: usize,
-        path: EntryPath,
-        seen: Seen,
-        around: &[(u64, u64)],
-    ) -> Result<(), SourceError> {
+    fn add(&mut self, root: usize, path: EntryPath, seen: Seen, around: &[(u64, u64)]) -> Result<(), SourceError> {
         if self.found.len() as u64 >= MAX_ENTRIES {
             return Err(SourceError::TooMany);
         }

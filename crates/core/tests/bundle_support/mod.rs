@@ -98,7 +98,13 @@ impl World {
 
     /// A bundle with any content and any entry lines, everything else consistent and signed by Ada: what a hostile
     /// sender can make. `edit` changes the whole index text before it is sealed.
-    pub fn forge(&self, kind: ContentKind, content: &[u8], entries: &[String], edit: impl Fn(String) -> String) -> Carried {
+    pub fn forge(
+        &self,
+        kind: ContentKind,
+        content: &[u8],
+        entries: &[String],
+        edit: impl Fn(String) -> String,
+    ) -> Carried {
         let key = Identity::generate();
         let size = content.len() as u64;
         let layout = Layout::of(size).unwrap();
@@ -132,7 +138,14 @@ impl World {
     }
 
     /// Seals any bytes as the index, and signs for them.
-    pub fn carry(&self, key: Identity, parts: Vec<Vec<u8>>, content: ContentKind, layout: Layout, text: &[u8]) -> Carried {
+    pub fn carry(
+        &self,
+        key: Identity,
+        parts: Vec<Vec<u8>>,
+        content: ContentKind,
+        layout: Layout,
+        text: &[u8],
+    ) -> Carried {
         let mut plain = text.to_vec();
         plain.resize(padded(text.len() as u64).unwrap() as usize, 0);
         let index = seal_to_vec(&key.recipient(), &plain).unwrap();

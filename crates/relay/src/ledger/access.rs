@@ -57,16 +57,16 @@ impl Ledger {
     pub(crate) async fn access(&self, only: Option<(i64, MailboxId)>, after: Option<u64>) -> Result<AccessPage> {
         let before = int(after.unwrap_or(u64::MAX));
         let mut conn = self.readers.acquire().await?;
-        let rows = match only {
-            None => {
-                sqlx::query("SELECT * FROM access WHERE seq < $1 ORDER BY seq DESC LIMIT $2")
-                    .bind(before)
-                    .bind(i64::from(MAX_PAGE))
-                    .fetch_all(&mut *conn)
-                    .await?
-            }
-            Some((account, mailbox)) => {
-                sqlx::query(
+        let rows =
+            match only {
+                None => {
+                    sqlx::query("SELECT * FROM access WHERE seq < $1 ORDER BY seq DESC LIMIT $2")
+                        .bind(before)
+                        .bind(i64::from(MAX_PAGE))
+                        .fetch_all(&mut *conn)
+                        .await?
+                }
+                Some((account, mailbox)) => sqlx::query(
                     "SELECT * FROM access WHERE (account = $3 OR sender = $4) AND seq < $1 ORDER BY seq DESC LIMIT $2",
                 )
                 .bind(before)
@@ -74,9 +74,8 @@ impl Ledger {
                 .bind(mailbox.as_bytes().as_slice())
                 .bind(account)
                 .fetch_all(&mut *conn)
-                .await?
-            }
-        };
+                .await?,
+            };
         let mut page = AccessPage { records: Vec::with_capacity(rows.len()), next: None };
         for row in &rows {
             let problem: String = row.try_get("problem")?;

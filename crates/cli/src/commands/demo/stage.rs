@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::run::{Failure, Outcome};
+use crate::signals;
 
 /// What a command printed, and how it ended.
 pub(super) struct Ran {
@@ -96,6 +97,9 @@ impl Stage {
     }
 
     fn run_quietly(&self, who: &str, words: &[&str], input: Option<&str>) -> Result<Ran, Failure> {
+        if signals::came() {
+            return Err(pouch_client::Error::Interrupted.into());
+        }
         let mut child = self
             .command(who, words)
             .stdin(Stdio::piped())

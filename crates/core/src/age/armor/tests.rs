@@ -24,12 +24,7 @@ fn failure(text: &[u8]) -> ArmorError {
 #[test]
 fn any_length_roundtrips_with_flushes_between() {
     let plain: Vec<u8> = (0..3 * COLLECTED_LEN).map(|i| i as u8).collect();
-    let lens = (0..200).chain([
-        COLLECTED_LEN - 1,
-        COLLECTED_LEN,
-        COLLECTED_LEN + 1,
-        3 * COLLECTED_LEN,
-    ]);
+    let lens = (0..200).chain([COLLECTED_LEN - 1, COLLECTED_LEN, COLLECTED_LEN + 1, 3 * COLLECTED_LEN]);
     for len in lens {
         let mut writer = ArmorWriter::new(Vec::new());
         for piece in plain[..len].chunks(700) {
@@ -40,9 +35,7 @@ fn any_length_roundtrips_with_flushes_between() {
         assert_eq!(text, armor(&plain[..len]));
         assert_eq!(dearmor(&text).unwrap(), &plain[..len]);
         let mut theirs = Vec::new();
-        age::armor::ArmoredReader::new(text.as_slice())
-            .read_to_end(&mut theirs)
-            .unwrap();
+        age::armor::ArmoredReader::new(text.as_slice()).read_to_end(&mut theirs).unwrap();
         assert_eq!(theirs, &plain[..len]);
     }
 }
@@ -67,51 +60,23 @@ fn one_file_has_one_armor() {
     assert_eq!(failure(b""), ArmorError::Begin);
     assert_eq!(failure(format!("x{text}").as_bytes()), ArmorError::Begin);
     assert_eq!(failure(format!("{text}x").as_bytes()), ArmorError::Around);
-    assert_eq!(
-        failure(format!("{text}{text}").as_bytes()),
-        ArmorError::Around
-    );
-    assert_eq!(
-        failure(format!("{}{text}", " ".repeat(1025)).as_bytes()),
-        ArmorError::Around
-    );
-    assert_eq!(
-        failure(format!("{text}{}", " ".repeat(1025)).as_bytes()),
-        ArmorError::Around
-    );
-    assert_eq!(
-        failure(text.replace("AA==", "AB==").as_bytes()),
-        ArmorError::Line { line: 2 }
-    );
-    assert_eq!(
-        failure(text.replace("AA==", "AA").as_bytes()),
-        ArmorError::Line { line: 2 }
-    );
-    assert_eq!(
-        failure(text.replace("AA==", "AA==\n").as_bytes()),
-        ArmorError::Line { line: 3 }
-    );
-    assert_eq!(
-        failure(text.replace("AA==", "AA==\nAA==").as_bytes()),
-        ArmorError::Line { line: 3 }
-    );
-    assert_eq!(
-        failure(text.replace("AA==", "AA==\r\r").as_bytes()),
-        ArmorError::Line { line: 2 }
-    );
+    assert_eq!(failure(format!("{text}{text}").as_bytes()), ArmorError::Around);
+    assert_eq!(failure(format!("{}{text}", " ".repeat(1025)).as_bytes()), ArmorError::Around);
+    assert_eq!(failure(format!("{text}{}", " ".repeat(1025)).as_bytes()), ArmorError::Around);
+    assert_eq!(failure(text.replace("AA==", "AB==").as_bytes()), ArmorError::Line { line: 2 });
+    assert_eq!(failure(text.replace("AA==", "AA").as_bytes()), ArmorError::Line { line: 2 });
+    assert_eq!(failure(text.replace("AA==", "AA==\n").as_bytes()), ArmorError::Line { line: 3 });
+    assert_eq!(failure(text.replace("AA==", "AA==\nAA==").as_bytes()), ArmorError::Line { line: 3 });
+    assert_eq!(failure(text.replace("AA==", "AA==\r\r").as_bytes()), ArmorError::Line { line: 2 });
 }
 
 // attacks.md 21
 #[test]
 fn a_line_without_end_is_not_kept() {
     let start = [BEGIN, b"\n"].concat();
-    let mut endless =
-        ArmorReader::new(io::BufReader::new(start.as_slice().chain(io::repeat(b'A'))));
+    let mut endless = ArmorReader::new(io::BufReader::new(start.as_slice().chain(io::repeat(b'A'))));
     let error = Error::from(io::copy(&mut endless, &mut io::sink()).unwrap_err());
-    assert!(matches!(
-        error,
-        Error::ArmorFailure(ArmorError::Line { line: 1 })
-    ));
+    assert!(matches!(error, Error::ArmorFailure(ArmorError::Line { line: 1 })));
     assert!(endless.text.capacity() < 8192);
     // The failure stays.
     assert!(endless.read(&mut [0]).is_err());

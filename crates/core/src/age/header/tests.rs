@@ -8,11 +8,7 @@ fn file_key() -> FileKey {
 }
 
 fn stanza(body: usize) -> Stanza {
-    Stanza {
-        tag: "test".into(),
-        args: vec!["a".into(), "~!".into()],
-        body: vec![0xff; body],
-    }
+    Stanza { tag: "test".into(), args: vec!["a".into(), "~!".into()], body: vec![0xff; body] }
 }
 
 fn read(bytes: &[u8]) -> Result<Header> {
@@ -23,10 +19,7 @@ fn read(bytes: &[u8]) -> Result<Header> {
 fn the_header_of_one_recipient_has_a_constant_length() {
     for _ in 0..20 {
         let wrapped = Identity::generate().recipient().wrap(&file_key()).unwrap();
-        assert_eq!(
-            encode(&[wrapped], &file_key()).unwrap().len(),
-            X25519_HEADER_LEN
-        );
+        assert_eq!(encode(&[wrapped], &file_key()).unwrap().len(), X25519_HEADER_LEN);
     }
 }
 
@@ -66,10 +59,7 @@ fn malformed_headers_are_refused() {
     let mac = "A".repeat(43);
     let refused = |stanza: &str, expected: HeaderError| {
         let text = format!("age-encryption.org/v1\n{stanza}--- {mac}\n");
-        assert!(
-            matches!(read(text.as_bytes()), Err(Error::HeaderFailure(found)) if found == expected),
-            "{stanza:?}"
-        );
+        assert!(matches!(read(text.as_bytes()), Err(Error::HeaderFailure(found)) if found == expected), "{stanza:?}");
     };
     refused("", HeaderError::Malformed { line: 2 });
     refused("-> \n\n", HeaderError::Malformed { line: 2 });
@@ -81,27 +71,11 @@ fn malformed_headers_are_refused() {
     refused("-> a\nAB\n", HeaderError::Malformed { line: 3 }); // trailing bits
     refused("-> a\nA\n", HeaderError::Malformed { line: 3 });
     refused("-> a\nAA\nAA\n", HeaderError::Malformed { line: 4 });
-    refused(
-        &format!("-> a\n{}\n", "A".repeat(65)),
-        HeaderError::Malformed { line: 3 },
-    );
+    refused(&format!("-> a\n{}\n", "A".repeat(65)), HeaderError::Malformed { line: 3 });
     refused("-> scrypt a 1\n\n-> b\n\n", HeaderError::PassphraseNotAlone);
-    refused(
-        "-> scrypt a 1\n\n-> scrypt a 1\n\n",
-        HeaderError::PassphraseNotAlone,
-    );
-    for first in [
-        "age-encryption.org/v2\n",
-        "age-encryption.org/v1 \n",
-        "age-encryption.org/v1\r\n",
-    ] {
-        assert!(matches!(
-            read(first.as_bytes()),
-            Err(Error::HeaderFailure(HeaderError::UnknownVersion))
-        ));
+    refused("-> scrypt a 1\n\n-> scrypt a 1\n\n", HeaderError::PassphraseNotAlone);
+    for first in ["age-encryption.org/v2\n", "age-encryption.org/v1 \n", "age-encryption.org/v1\r\n"] {
+        assert!(matches!(read(first.as_bytes()), Err(Error::HeaderFailure(HeaderError::UnknownVersion))));
     }
-    assert!(matches!(
-        read(b"%PDF-1.7\n"),
-        Err(Error::HeaderFailure(HeaderError::NotAge))
-    ));
+    assert!(matches!(read(b"%PDF-1.7\n"), Err(Error::HeaderFailure(HeaderError::NotAge))));
 }

@@ -42,46 +42,19 @@ fn wrong_recipients_have_distinct_errors_without_their_text() {
         (PUBLIC.replace("zvk", "z vk"), KeyError::Whitespace),
         (PUBLIC.replace("zvk", "z\0vk"), KeyError::Whitespace),
         (SECRET.to_owned(), KeyError::SecretKey),
-        (
-            format!("\u{feff} {}", SECRET.to_lowercase()),
-            KeyError::SecretKey,
-        ),
+        (format!("\u{feff} {}", SECRET.to_lowercase()), KeyError::SecretKey),
         ("AGE-SECRET-KEY-PQ-1HZLG".to_owned(), KeyError::SecretKey),
-        (
-            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl".to_owned(),
-            KeyError::SecretKey,
-        ),
-        (
-            "age1pq1x34nzsvr0rxjsgdn8zgyhfe8j".to_owned(),
-            KeyError::Hybrid,
-        ),
-        (
-            "age1tagpq1x34nzsvr0rxjsgdn8zgyhfe8j".to_owned(),
-            KeyError::Plugin,
-        ),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl".to_owned(), KeyError::SecretKey),
+        ("age1pq1x34nzsvr0rxjsgdn8zgyhfe8j".to_owned(), KeyError::Hybrid),
+        ("age1tagpq1x34nzsvr0rxjsgdn8zgyhfe8j".to_owned(), KeyError::Plugin),
         ("age1yubikey1x34nzsvr0rxjsgdn8".to_owned(), KeyError::Plugin),
-        (
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 x@y".to_owned(),
-            KeyError::Ssh,
-        ),
+        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 x@y".to_owned(), KeyError::Ssh),
         ("npub1x34nzsvr0rxjsgdn8".to_owned(), KeyError::UnknownPrefix),
         ("hello".to_owned(), KeyError::UnknownPrefix),
         (PUBLIC.to_uppercase(), KeyError::Uppercase),
         (PUBLIC.replace("zvk", "zVk"), KeyError::Uppercase),
-        (
-            cut.to_owned(),
-            KeyError::WrongLength {
-                expected: 62,
-                found: 61,
-            },
-        ),
-        (
-            format!("{PUBLIC}q"),
-            KeyError::WrongLength {
-                expected: 62,
-                found: 63,
-            },
-        ),
+        (cut.to_owned(), KeyError::WrongLength { expected: 62, found: 61 }),
+        (format!("{PUBLIC}q"), KeyError::WrongLength { expected: 62, found: 63 }),
         (format!("{cut}q"), KeyError::Checksum),
         (format!("{cut}é"), KeyError::Checksum),
     ];
@@ -100,27 +73,12 @@ fn wrong_identities_have_distinct_errors_without_their_text() {
         (format!("\u{feff}{SECRET}"), KeyError::ByteOrderMark),
         (format!("{SECRET} "), KeyError::Whitespace),
         (PUBLIC.to_owned(), KeyError::NotSecret),
-        (
-            "AGE-SECRET-KEY-PQ-1HZLGZUPT4ETPKDEV8HSGFDCYZ4".to_owned(),
-            KeyError::Hybrid,
-        ),
-        (
-            "AGE-PLUGIN-YUBIKEY-1HZLGZUPT4ETPKDEV8H".to_owned(),
-            KeyError::Plugin,
-        ),
-        (
-            "-----BEGIN OPENSSH PRIVATE KEY-----".to_owned(),
-            KeyError::Ssh,
-        ),
+        ("AGE-SECRET-KEY-PQ-1HZLGZUPT4ETPKDEV8HSGFDCYZ4".to_owned(), KeyError::Hybrid),
+        ("AGE-PLUGIN-YUBIKEY-1HZLGZUPT4ETPKDEV8H".to_owned(), KeyError::Plugin),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----".to_owned(), KeyError::Ssh),
         ("hello".to_owned(), KeyError::UnknownPrefix),
         (SECRET.to_lowercase(), KeyError::Lowercase),
-        (
-            format!("{SECRET}Q"),
-            KeyError::WrongLength {
-                expected: 74,
-                found: 75,
-            },
-        ),
+        (format!("{SECRET}Q"), KeyError::WrongLength { expected: 74, found: 75 }),
         (SECRET.replace("GFPYY", "GFPYZ"), KeyError::Checksum),
     ];
     for (text, expected) in &cases {
@@ -139,9 +97,7 @@ fn low_order_recipients_are_refused() {
         "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
     ];
     for hex in order_8 {
-        points.push(std::array::from_fn(|i| {
-            u8::from_str_radix(hex.get(2 * i..2 * i + 2).unwrap(), 16).unwrap()
-        }));
+        points.push(std::array::from_fn(|i| u8::from_str_radix(hex.get(2 * i..2 * i + 2).unwrap(), 16).unwrap()));
     }
     // 1, then p - 1, p and p + 1, little-endian.
     points.push(std::array::from_fn(|i| u8::from(i == 0)));
@@ -167,52 +123,29 @@ fn bits_that_carry_nothing_must_be_zero() {
     // a checksum that fits: only one string of each key may pass.
     let recipient: Recipient = PUBLIC.parse().unwrap();
     assert_eq!(recipient.to_string(), PUBLIC);
-    assert_eq!(
-        padded(PUBLIC).parse::<Recipient>(),
-        Err(KeyError::NotCanonical)
-    );
+    assert_eq!(padded(PUBLIC).parse::<Recipient>(), Err(KeyError::NotCanonical));
 }
 
 /// The same 32 bytes with one of the four padding bits set.
 fn padded(text: &str) -> String {
     const ALPHABET: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
     let (prefix, data) = text.rsplit_once('1').unwrap();
-    let mut values: Vec<u8> = data
-        .bytes()
-        .map(|c| ALPHABET.iter().position(|a| *a == c).unwrap() as u8)
-        .collect();
+    let mut values: Vec<u8> = data.bytes().map(|c| ALPHABET.iter().position(|a| *a == c).unwrap() as u8).collect();
     values.truncate(52);
     *values.last_mut().unwrap() |= 1;
     // BIP 173, "Checksum".
     let polymod = |values: &mut dyn Iterator<Item = u8>| {
         values.fold(1u32, |checksum, value| {
             let top = checksum >> 25;
-            let generator = [
-                0x3b6a_57b2,
-                0x2650_8e6d,
-                0x1ea1_19fa,
-                0x3d42_33dd,
-                0x2a14_62b3u32,
-            ];
+            let generator = [0x3b6a_57b2, 0x2650_8e6d, 0x1ea1_19fa, 0x3d42_33dd, 0x2a14_62b3u32];
             let next = (checksum & 0x1ff_ffff) << 5 ^ u32::from(value);
-            generator
-                .iter()
-                .zip(0..)
-                .filter(|(_, bit)| top >> bit & 1 == 1)
-                .fold(next, |sum, (g, _)| sum ^ g)
+            generator.iter().zip(0..).filter(|(_, bit)| top >> bit & 1 == 1).fold(next, |sum, (g, _)| sum ^ g)
         })
     };
-    let expanded = prefix
-        .bytes()
-        .map(|c| c >> 5)
-        .chain([0])
-        .chain(prefix.bytes().map(|c| c & 31));
+    let expanded = prefix.bytes().map(|c| c >> 5).chain([0]).chain(prefix.bytes().map(|c| c & 31));
     let checksum = polymod(&mut expanded.chain(values.iter().copied()).chain([0; 6])) ^ 1;
     values.extend((0..6).map(|i| (checksum >> (5 * (5 - i)) & 31) as u8));
-    let data: String = values
-        .iter()
-        .map(|v| char::from(*ALPHABET.get(usize::from(*v)).unwrap()))
-        .collect();
+    let data: String = values.iter().map(|v| char::from(*ALPHABET.get(usize::from(*v)).unwrap())).collect();
     format!("{prefix}1{data}")
 }
 
@@ -221,35 +154,12 @@ fn padded(text: &str) -> String {
 fn files_of_keys_name_the_line() {
     let text = format!("# mine\r\n\r\n{SECRET}\r\n   \n# the end\n{SECRET}");
     assert_eq!(parse_identities(&text).unwrap().len(), 2);
-    let error = parse_identities(&format!("{SECRET}\n{PUBLIC}\n"))
-        .err()
-        .unwrap();
-    assert!(matches!(
-        error,
-        Error::KeyLine {
-            line: 2,
-            reason: KeyError::NotSecret
-        }
-    ));
+    let error = parse_identities(&format!("{SECRET}\n{PUBLIC}\n")).err().unwrap();
+    assert!(matches!(error, Error::KeyLine { line: 2, reason: KeyError::NotSecret }));
     let error = parse_recipients(&format!("# team\n{PUBLIC}\n{SECRET}\n")).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::KeyLine {
-            line: 3,
-            reason: KeyError::SecretKey
-        }
-    ));
-    assert_eq!(
-        error.to_string(),
-        "line 3: it is a secret key, and a recipient belongs here"
-    );
+    assert!(matches!(error, Error::KeyLine { line: 3, reason: KeyError::SecretKey }));
+    assert_eq!(error.to_string(), "line 3: it is a secret key, and a recipient belongs here");
     let error = parse_recipients(&format!("\u{feff}# team\n{PUBLIC}\n")).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::KeyLine {
-            line: 1,
-            reason: KeyError::ByteOrderMark
-        }
-    ));
+    assert!(matches!(error, Error::KeyLine { line: 1, reason: KeyError::ByteOrderMark }));
     assert!(matches!(parse_recipients("# nobody\n"), Err(Error::NoKeys)));
 }

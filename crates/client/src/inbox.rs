@@ -1,0 +1,120 @@
+//! What waits for me, by the relay's word: who sent it is known only once it is opened.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pouch_protocol::InboxItem;
+use pouch_statement::{BundleId, Name, matches_prefix};
+
+use crate::api::RelayApi;
+use crate::clock::now;
+use crate::error::{Error, Result};
+use crate::home;
+use crate::party::Party;
+
+pub(crate) const RECEIVED: &str = "received";
+const REFUSED: &str = "refused";
+/// The longest pause between two looks into the inbox.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// A bundle in my mailbox, with my name for the account that the relay says it is from.
+#[derive(Debug)]
+pub struct Waiting {
+    /// What the relay says.
+    pub item: InboxItem,
+    /// My name for that account's owner.
+    pub from: Option<Name>,
+}
+
+/// What waits for me, oldest first.
+///
+/// # Errors
+/// The relay cannot be reached.
+pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Vec<Waiting>> {
+    let book = party.contacts()?;
+    let items = api.inbox().await?;
+    let named = |item: InboxItem| Waiting { from: book.by_mailbox(&item.sender).map(|c| c.name.clone()), item };
+    Ok(items.into_iter().map(named).collect())
+}
+
+/// Finds the bundle that a person means: a prefix of what waits or was received before, or the only one that waits.
+///
+/// # Errors
+/// Nothing, or several.
+pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<BundleId> {
+    let mut known: Vec<BundleId> = waiting(party, api).await?.into_iter().map(|w| w.item.bundle).collect();
+    let prefix = typed.unwrap_or_default();
+    if let Some(typed) = typed {
+        known.extend(received_before(party)?);
+        known.retain(|id| matches_prefix(&id.to_string(), typed));
+        known.sort_unstable();
+        known.dedup();
+    }
+    match known.as_slice() {
+        [one] => Ok(*one),
+        [] => match (typed, prefix.parse()) {
+            (None, _) => Err(Error::NothingWaiting),
+            (Some(_), Ok(whole)) => Ok(whole),
+            (Some(typed), Err(_)) => Err(Error::NoBundle(typed.to_owned())),
+        },
+        _ => Err(Error::Ambiguous { prefix: prefix.to_owned(), found: known }),
+    }
+}
+
+/// Waits for the oldest bundle, from a certain contact if one is named, at most `limit`.
+///
+/// # Errors
+/// [`Error::NothingWaiting`] at the end of the time.
+pub async fn next(party: &Party, api: &RelayApi, from: Option<&Name>, limit: Option<Duration>) -> Result<BundleId> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(250);
+    loop {
+        let waiting = match waiting(party, api).await {
+            // A pipeline that waits for hours rides out what passes.
+            Err(Error::Api(error)) if error.is_passing() => Vec::new(),
+            other => other?,
+        };
+        let wanted = |w: &&Waiting| from.is_none() || w.from.as_ref() == from;
+        // What was refused stays in the list, but must not keep what comes after it from being received.
+        let next = waiting.iter().filter(wanted).find(|w| !refused_path(party, w.item.bundle).exists());
+        if let Some(one) = next {
+            return Ok(one.item.bundle);
+        }
+        if limit.is_some_and(|limit| begun.elapsed() + pause > limit) {
+            return Err(Error::NothingWaiting);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(MAX_PAUSE);
+    }
+}
+
+fn received_before(party: &Party) -> Result<Vec<BundleId>> {
+    let folder = party.home.state(RECEIVED);
+    let names = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries.filter_map(|e| e.ok()?.file_name().into_string().ok()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::File(format!("cannot list {}", folder.display()), e)),
+    };
+    Ok(names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
+}
+
+/// Marks a bundle whose envelope or sender was refused: `next` passes it over, its id still receives it.
+fn refused_path(party: &Party, bundle: BundleId) -> PathBuf {
+    party.home.state(REFUSED).join(format!("{bundle}.json"))
+}
+
+/// Marks a bundle as refused: what is in it, or who sent it, is not right.
+pub(crate) fn mark_refused(party: &Party, bundle: BundleId) -> Result<()> {
+    home::private_folder(&party.home.state(REFUSED))?;
+    Ok(home::write_json(&refused_path(party, bundle), &now())?)
+}
+
+/// Takes the mark away: it opened after all.
+pub(crate) fn unmark(party: &Party, bundle: BundleId) {
+    let _ = std::fs::remove_file(refused_path(party, bundle));
+}
+
+/// Takes all marks away: somebody was added to the address book who may be the sender that was not known.
+pub(crate) fn unmark_all(party: &Party) {
+    let _ = std::fs::remove_dir_all(party.home.state(REFUSED));
+}

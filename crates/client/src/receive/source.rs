@@ -1,0 +1,124 @@
+//! Where a bundle's objects come from: a relay, or a file that somebody carried.
+
+use std::fs::File;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use pouch_core::bundle::{OpenError, PouchFile};
+use pouch_statement::BundleId;
+use tokio::sync::mpsc;
+
+use crate::api::{ApiError, RelayApi};
+use crate::error::{Error, Result};
+use crate::send::again;
+use crate::transport::TransportError;
+use crate::watch::Watch;
+
+/// Parts fetched at once. With the one being opened and the one that waits this bounds memory to five parts.
+const DOWNLOADS: usize = 3;
+
+/// A part to fetch: number, sealed and plain size.
+pub(super) type Wanted = (u32, u64, u64);
+/// Where fetched parts go, in order.
+pub(super) type Queue = mpsc::Sender<(u32, Bytes)>;
+
+/// Where a bundle's objects come from.
+pub enum Source<'a> {
+    /// A relay.
+    Relay(&'a RelayApi, BundleId),
+    /// A `.pouch` file.
+    File(Box<PouchFile<File>>),
+}
+
+impl Source<'_> {
+    /// A `.pouch` file that somebody carried here.
+    ///
+    /// # Errors
+    /// Not readable, or not one.
+    pub fn file(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::File(format!("cannot open {}", path.display()), e))?;
+        Ok(Self::File(Box::new(PouchFile::open(file)?)))
+    }
+
+    pub(super) fn bundle(&self) -> BundleId {
+        match self {
+            Self::Relay(_, bundle) => *bundle,
+            Self::File(file) => file.bundle(),
+        }
+    }
+
+    pub(super) async fn envelope(&mut self) -> Result<Bytes> {
+        match self {
+            Self::Relay(api, bundle) => Ok(again(|| api.release(*bundle)).await?),
+            Self::File(file) => Ok(file.envelope()?.into()),
+        }
+    }
+
+    pub(super) async fn index(&mut self, size: u64) -> Result<Bytes> {
+        match self {
+            Self::Relay(api, bundle) => {
+                let size = usize::try_from(size).unwrap_or(usize::MAX);
+                Ok(again(|| api.get_index(*bundle, size)).await?)
+            }
+            Self::File(file) => Ok(file.index()?.into()),
+        }
+    }
+}
+
+impl Source<'_> {
+    /// Fetches the parts and gives them on, in order, until all are there or nobody takes them any more.
+    pub(super) async fn feed(&mut self, wanted: &[Wanted], parts: &Queue, watch: &dyn Watch) -> Result<()> {
+        match self {
+            Self::Relay(api, bundle) => feed_from_relay(api, *bundle, wanted, parts, watch).await,
+            Self::File(file) => feed_from_file(file, wanted, parts, watch).await,
+        }
+    }
+}
+
+/// What is longer than all that was read of it is of the wrong size, and the sender is to know.
+fn beyond(limit: usize) -> u64 {
+    (limit as u64).saturating_add(1)
+}
+
+async fn feed_from_relay(
+    api: &RelayApi,
+    bundle: BundleId,
+    specs: &[Wanted],
+    parts: &Queue,
+    watch: &dyn Watch,
+) -> Result<()> {
+    let mut fetched = futures_util::stream::iter(specs)
+        .map(|(number, sealed_size, size)| async move {
+            let most = usize::try_from(*sealed_size).unwrap_or(usize::MAX);
+            let sealed = again(|| api.get_part(bundle, *number, most)).await.map_err(|error| match error {
+                ApiError::Transport(TransportError::TooLong(limit)) => {
+                    let (number, wanted) = (*number, *sealed_size);
+                    Error::Open(OpenError::PartSize { number, found: beyond(limit), wanted })
+                }
+                other => other.into(),
+            })?;
+            Ok::<_, Error>((*number, sealed, *size))
+        })
+        .buffered(DOWNLOADS);
+    while let Some(part) = fetched.next().await {
+        let (number, sealed, size) = part?;
+        if parts.send((number, sealed)).await.is_err() {
+            return Ok(());
+        }
+        watch.advance(size);
+    }
+    Ok(())
+}
+
+async fn feed_from_file(file: &mut PouchFile<File>, specs: &[Wanted], parts: &Queue, watch: &dyn Watch) -> Result<()> {
+    for (number, _, size) in specs {
+        let mut sealed = Vec::new();
+        file.part(*number, &mut sealed)?;
+        if parts.send((*number, sealed.into())).await.is_err() {
+            return Ok(());
+        }
+        watch.advance(*size);
+    }
+    Ok(())
+}
