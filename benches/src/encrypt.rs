@@ -25,7 +25,8 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
             .iter()
             .map(|tool| {
                 let command = command(tool);
-                Contender::new(tool.name, move || timed(&command, tools, folder.path()))
+                let folder = folder.path();
+                Contender::new(tool.name, move || timed(&command, tools, folder))
             })
             .collect();
         run(&mut contenders, options.rounds)?;

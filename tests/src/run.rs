@@ -95,12 +95,35 @@ impl Ran {
         self.text().lines().map(parse).collect()
     }
 
+    /// What went wrong, as `--json` says it on stderr.
+    #[track_caller]
+    #[must_use]
+    pub fn error(&self) -> Value {
+        let line = self.err.lines().last().unwrap_or_default();
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON ({e})\n{self}"));
+        assert!(object["type"] == "error" && object["code"] == self.code, "{self}");
+        object
+    }
+
     /// The one object of this type.
     #[track_caller]
     #[must_use]
     pub fn object(&self, kind: &str) -> Value {
         let mut found: Vec<Value> = self.objects().into_iter().filter(|o| o["type"] == kind).collect();
         assert_eq!(found.len(), 1, "objects of type {kind}\n{self}");
+        found.remove(0)
+    }
+}
+
+impl Ran {
+    /// The one object of type `error` that `--json` puts on stderr; stdout has none.
+    #[track_caller]
+    #[must_use]
+    pub fn error(&self) -> Value {
+        let parse = |line: &str| serde_json::from_str::<Value>(line).ok().filter(|o| o["type"] == "error");
+        let mut found: Vec<Value> = self.err.lines().filter_map(parse).collect();
+        assert_eq!(found.len(), 1, "errors on stderr\n{self}");
+        assert!(self.objects().iter().all(|o| o["type"] != "error"), "{self}");
         found.remove(0)
     }
 }

@@ -118,7 +118,8 @@ fn failures_are_1_and_named_in_json() {
         let ran = desk.party.pouch(["decrypt", "-i", identity, "-o", text(&out), "--json"]).input(bytes).end().ends(1);
         assert!(!out.exists(), "{ran}");
         assert_eq!(desk.age(&["-d", "-i", identity]).input(bytes).end().code, 1, "age fails in the same way");
-        ran.object("age")["kind"].as_str().unwrap().to_owned()
+        assert!(ran.out.is_empty(), "{ran}");
+        ran.error()["kind"].as_str().unwrap().to_owned()
     };
     assert_eq!(decrypt(text(&other), &sealed), "no match");
     assert_eq!(decrypt(key, &sealed[..sealed.len() - 1]), "payload failure");

@@ -44,10 +44,9 @@ fn json_is_one_object_a_line() {
     assert!(!pair.ada.run(&["log", "show", "--relay", "--json"]).ok().objects().is_empty());
     assert_eq!(pair.ada.run(&["relay", "accounts", "--json"]).ok().objects().len(), 2);
     assert!(pair.ada.run(&["invite", "cy", "--json"]).ok().object("invited")["link"].is_string());
-    // Failures are told in JSON as well.
+    // Failures are told in JSON as well, apart from what a script reads.
     let failed = pair.ada.run(&["send", text(&file), "--to", "nobody", "--json"]).ends(3);
-    assert_eq!(failed.object("error")["code"], 3);
-    assert!(failed.err.contains("pouch: error:"));
+    assert!(failed.out.is_empty() && failed.error()["message"].as_str().unwrap().contains("nobody"), "{failed}");
 }
 
 #[test]
@@ -59,7 +58,7 @@ fn a_flag_beats_the_variable_which_beats_the_file() {
     let send = ["send", text(&file), "--to", "bo", "-q"];
     let note = |ran: Ran| {
         let id = ran.ok().word();
-        let listed = pair.bo.run(&["receive", &id, "--list", "--json"]).ok().object("bundle");
+        let listed = pair.bo.run(&["receive", &id, "--list", "--json"]).ok().object("contents");
         listed["note"].as_str().unwrap().to_owned()
     };
     assert_eq!(note(pair.ada.run(&send)), "from the file");
@@ -192,6 +191,9 @@ fn a_passphrase_protects_the_identity() {
     let command = format!("cat '{}'", text(&good));
     cy.run(&["receive", &id, "--list", "--passphrase-command", &command]).ok();
     cy.run(&["receive", &id, "--list", "--passphrase-command", "false"]).ends(2);
+    // A flag beats a variable here, too, though they are different flags.
+    let listing = ["receive", &id, "--list", "--passphrase-command", &command];
+    cy.pouch(listing).env("POUCH_PASSPHRASE_FILE", &bad).end().ok();
     // Standard input is the data, not the passphrase.
     pair.bo.run(&["contact", "list"]).ok();
     let back = ["send", "-", "--to", "ada", "-q", "--passphrase-file", text(&good)];
@@ -219,4 +221,22 @@ fn no_colour_and_no_bar_where_nobody_watches() {
         let plain = plain.env("TERM", "xterm-256color").env("NO_COLOR", "1").end().ok();
         assert!(!plain.text().contains('\u{1b}'), "{plain}");
     }
+}
+
+#[test]
+fn without_a_home_of_its_own_state_is_in_the_xdg_folders() {
+    let pair = Pair::new();
+    let cy = pair.stranger("cy");
+    let (config, state) = (pair.root().join("config"), pair.root().join("state"));
+    let xdg = |words: &[&str]| {
+        let run = cy.pouch(words).without_env("POUCH_HOME");
+        run.env("XDG_CONFIG_HOME", &config).env("XDG_STATE_HOME", &state)
+    };
+    let link = pair.ada.invite("cy");
+    xdg(&["join", "--name", "cy", "--no-passphrase"]).input(link).end().ok();
+    assert!(config.join("pouch/identity").is_file() && config.join("pouch/contacts.json").is_file());
+    assert!(state.join("pouch/journal/records").is_file() && !state.join("pouch/identity").exists());
+    assert!(!cy.home().exists() && cy.lying_around().is_empty());
+    fs::write(config.join("pouch/config.toml"), "json = true\n").unwrap();
+    assert_eq!(xdg(&["card"]).end().ok().object("card")["name"], "cy");
 }

@@ -43,8 +43,8 @@ fn a_folder_arrives_as_it_was() {
         ["joined done", "invited done", "contact-pinned done", "sent done", "receipt-received done"]
     );
     let events = pair.bo.events();
-    assert_eq!(actions(&events), ["joined done", "contact-pinned done", "received done", "receipt-sent done"]);
-    assert_eq!((events[2]["files"].as_u64(), events[2]["peer"].as_str()), (Some(12), Some("ada")));
+    assert_eq!(actions(&events), ["joined done", "contact-pinned done", "opened done", "received done", "receipt-sent done"]);
+    assert_eq!((events[3]["files"].as_u64(), events[3]["peer"].as_str()), (Some(12), Some("ada")));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_list_shows_and_fetches_nothing() {
     sample_tree(&folder);
     let id = pair.ada.send(&[text(&folder), "--to", "bo", "--note", "look first", "--kind", "deliverable"]);
     let ran = pair.bo.run(&["receive", &id, "--list", "--json"]).ok();
-    let bundle = ran.object("bundle");
+    let bundle = ran.object("contents");
     assert_eq!((bundle["note"].as_str(), bundle["kind"].as_str()), (Some("look first"), Some("deliverable")));
     let paths: Vec<String> = ran.objects()[1..].iter().map(|o| o["path"].as_str().unwrap().to_owned()).collect();
     // Component by component, as paths compare (docs/format.md, "Archive").
@@ -174,8 +174,12 @@ fn a_credential_goes_into_the_environment_of_a_command() {
     assert_eq!(env(&["true"]).ok().text(), "");
     assert!(pair.bo.lying_around().is_empty(), "it was never on disk");
     // Pouch's own failures are 125; the parser's are the parser's.
-    env(&["/does/not/exist"]).fails(125, "cannot run");
+    env(&["/does/not/exist"]).fails(125, "nothing was fetched");
     pair.bo.run(&["receive", "0123456789", "--env", "TOKEN", "--", "true"]).fails(125, "no bundle");
+    // A folder would keep it on disk: only where that is asked for.
+    pair.bo.run(&["receive", &id]).fails(2, "on disk in the clear");
+    assert!(pair.bo.lying_around().is_empty());
+    assert_eq!(fs::read(pair.bo.receive(&id).join("DB_URL")).unwrap(), secret.as_bytes());
     for bad in ["LD_PRELOAD", "PATH", "POUCH_HOME", "1X", "A B", ""] {
         pair.bo.run(&["receive", &id, "--env", bad, "--", "true"]).ends(2);
     }
@@ -348,4 +352,33 @@ fn a_gap_in_the_sequence_is_told() {
     pair.ada.run(&["outbox", "revoke", &ids[1]]).ok();
     let into = pair.bo.fresh();
     pair.bo.run(&["receive", &ids[2], "-o", text(&into)]).ok().says("1 bundle from ada before this one has not come");
+}
+
+#[test]
+fn attack_62_several_processes_on_one_state() {
+    let pair = Pair::new();
+    let files: Vec<_> = (0..4).map(|n| pair.ada.file(&format!("f{n}"), noise(&n.to_string(), 200_000))).collect();
+    let running: Vec<_> =
+        files.iter().map(|file| pair.ada.pouch(["send", text(file), "--to", "bo", "-q"]).start()).collect();
+    let sent: Vec<String> = running.into_iter().map(|one| one.end().ok().word()).collect();
+    let events: Vec<_> = pair.ada.events().iter().map(|e| e["action"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(events, ["joined", "invited", "contact-pinned", "sent", "sent", "sent", "sent"]);
+    pair.ada.run(&["log", "verify"]).ok().says("7 records, intact");
+    // In the order in which they were committed there is no gap, no fork and no double number.
+    let waiting: Vec<String> = pair.bo.run(&["inbox", "-q"]).ok().text().lines().map(str::to_owned).collect();
+    assert_eq!(waiting.len(), 4);
+    assert!(sent.iter().all(|id| waiting.contains(id)));
+    for id in &waiting {
+        let into = pair.bo.fresh();
+        let ran = pair.bo.run(&["receive", id, "-o", text(&into)]).ok();
+        assert!(!ran.err.contains("warning"), "{ran}");
+    }
+    // And receiving the same one at once, into different places.
+    let running: Vec<_> =
+        (0..3).map(|_| pair.bo.pouch(["receive", &waiting[0], "-o", text(&pair.bo.fresh())]).start()).collect();
+    for one in running {
+        one.end().ok();
+    }
+    pair.bo.run(&["log", "verify"]).ok().says("intact");
+    pair.ada.run(&["outbox", &waiting[0]]).ok().says("received and verified");
 }

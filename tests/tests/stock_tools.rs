@@ -78,7 +78,7 @@ fn a_folder_with_stock_tools() {
     refused("another sender's card", &|folder| fs::write(folder.join("ada.card"), card(&pair.bo)).unwrap());
     refused("for somebody else", &|folder| fs::write(folder.join("bo.card"), card(&pair.ada)).unwrap());
     refused("others' keys", &|folder| {
-        drop(fs::copy(pair.ada.home().join("identity"), folder.join("identity")).unwrap())
+        fs::copy(pair.ada.home().join("identity"), folder.join("identity")).map(|_| ()).unwrap()
     });
     // Objects in order: id, parts, index, envelope.
     let length = fs::metadata(&file).unwrap().len() as usize;
