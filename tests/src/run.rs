@@ -115,19 +115,6 @@ impl Ran {
     }
 }
 
-impl Ran {
-    /// The one object of type `error` that `--json` puts on stderr; stdout has none.
-    #[track_caller]
-    #[must_use]
-    pub fn error(&self) -> Value {
-        let parse = |line: &str| serde_json::from_str::<Value>(line).ok().filter(|o| o["type"] == "error");
-        let mut found: Vec<Value> = self.err.lines().filter_map(parse).collect();
-        assert_eq!(found.len(), 1, "errors on stderr\n{self}");
-        assert!(self.objects().iter().all(|o| o["type"] != "error"), "{self}");
-        found.remove(0)
-    }
-}
-
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let out: String = self.text().chars().take(4000).collect();
