@@ -43,7 +43,10 @@ fn a_folder_arrives_as_it_was() {
         ["joined done", "invited done", "contact-pinned done", "sent done", "receipt-received done"]
     );
     let events = pair.bo.events();
-    assert_eq!(actions(&events), ["joined done", "contact-pinned done", "opened done", "received done", "receipt-sent done"]);
+    assert_eq!(
+        actions(&events),
+        ["joined done", "contact-pinned done", "opened done", "received done", "receipt-sent done"]
+    );
     assert_eq!((events[3]["files"].as_u64(), events[3]["peer"].as_str()), (Some(12), Some("ada")));
 }
 

@@ -19,6 +19,7 @@ use crate::api::{ApiError, RelayApi};
 use crate::clock::now;
 use crate::contacts::{AddressBook, Contact, Verified};
 use crate::error::{Error, Result};
+use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{self, Progress, Recipient, Sent};
@@ -135,10 +136,12 @@ fn finish(party: &Party, attempt: Attempt<'_>, begun: &Event, sent: &Sent, resul
     }
 }
 
-/// The digests that the journal keeps of a delivery.
+/// What the journal keeps of a delivery; and the turn, which ends once it is journaled and stored: until then another
+/// send would take it for one whose end is not known.
 struct Delivered {
     manifest: Sha256Digest,
     sealed_index: Sha256Digest,
+    _turn: Lock,
 }
 
 async fn upload(
@@ -180,8 +183,7 @@ async fn upload(
     }
     sent.progress = Progress::Sent;
     sent.advance(party)?;
-    drop(turn);
-    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 })
+    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256, _turn: turn })
 }
 
 /// The next manifest for this contact, signed, and the envelope around it. It is the caller's turn.
@@ -336,6 +338,5 @@ async fn write_file(
         return Err(error.into());
     }
     sent.advance(party)?;
-    drop(turn);
-    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256 })
+    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256, _turn: turn })
 }
