@@ -47,7 +47,7 @@ fn line_of(mut from: impl io::Read) -> io::Result<Zeroizing<String>> {
 }
 
 impl Asker<'_> {
-    fn from_elsewhere(&self) -> Option<io::Result<Zeroizing<String>>> {
+    fn elsewhere(&self) -> Option<io::Result<Zeroizing<String>>> {
         let global = self.0;
         if let Some(path) = &global.passphrase_file {
             return Some(File::open(path).and_then(line_of));
@@ -60,7 +60,7 @@ impl Asker<'_> {
 
     /// The passphrase of an identity that exists.
     pub(crate) fn passphrase(&self) -> Result<Passphrase, IdentityError> {
-        let line = match self.from_elsewhere() {
+        let line = match self.elsewhere() {
             Some(line) => line.map_err(|e| refuse(format!("cannot read the passphrase: {e}")))?,
             None if can_prompt() => hidden("passphrase: ").map_err(|e| refuse(e.to_string()))?,
             None => return Err(refuse("a passphrase is needed, and there is no terminal to ask on")),
@@ -70,7 +70,7 @@ impl Asker<'_> {
 
     /// A passphrase for an identity that is being made; asked twice on a terminal.
     pub(crate) fn new_passphrase(&self) -> Result<Passphrase, IdentityError> {
-        let line = match self.from_elsewhere() {
+        let line = match self.elsewhere() {
             Some(line) => line.map_err(|e| refuse(format!("cannot read the passphrase: {e}")))?,
             None if can_prompt() => {
                 let first = hidden("passphrase (new): ").map_err(|e| refuse(e.to_string()))?;

@@ -81,11 +81,13 @@ fn ignored() -> u64 {
 }
 
 /// Whether a signal came while somebody was waiting for one.
+#[cfg(feature = "relay")]
 pub(crate) fn came() -> bool {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).stopping
 }
 
 /// From now on a signal is only noted, for whoever asks [`came`] between two steps.
+#[cfg(feature = "relay")]
 pub(crate) fn note() {
     LazyLock::force(&STOP);
     STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = true;

@@ -251,7 +251,7 @@ fn ask(contact: &contacts::Contact) -> Outcome {
 }
 
 fn remove(name: &Name, party: &Party, context: &Context) -> Outcome {
-    let gone = AddressBook::change(&party.home, |book| book.remove(name).map_err(ContactError::from))?;
+    let gone = AddressBook::change(&party.home, |book| book.remove(name))?;
     let event = Event::new(Action::ContactRemoved, Ended::Done).with_peer(&gone.name, gone.fingerprint());
     party.journal().append(&event)?;
     context.show.object(&json!({ "type": "removed", "name": name })).map_err(printing)?;

@@ -57,7 +57,7 @@ impl Encrypt {
             return Err(Failure::usage("nobody to encrypt for", "name them with -r, -R, -i or --to, or use -p"));
         }
         let output = Output::new(self.output.as_deref());
-        if output.is_terminal() && !self.armor && !self.output.as_deref().is_some_and(|o| o.as_os_str() == "-") {
+        if output.is_terminal() && !self.armor && self.output.as_deref().is_none_or(|o| o.as_os_str() != "-") {
             return Err(Failure::usage("refusing to write binary to the terminal", "use -a for text, or -o FILE"));
         }
         let (input, length) = open_input(self.input.as_deref())?;

@@ -146,12 +146,12 @@ impl Send {
         })
     }
 
-    fn from_stdin(&self) -> bool {
+    fn is_stdin(&self) -> bool {
         matches!(self.paths.as_slice(), [one] if one.as_os_str() == "-")
     }
 
     fn scan(&self, context: &Context) -> Result<Option<Scan>, Failure> {
-        if self.secret.is_some() || self.from_stdin() {
+        if self.secret.is_some() || self.is_stdin() {
             return Ok(None);
         }
         let options = ScanOptions { dereference: self.dereference, skip_special: self.skip_special };

@@ -1,0 +1,74 @@
+//! attacks.md 62: two processes on one state, at the worst moment.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pouch_client::Unwatched;
+use pouch_client::send::{Request, send};
+use pouch_client::transport::{Answer, HttpRequest, Https, Transport};
+use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
+use pouch_tests::{Pair, text};
+use tokio::sync::Notify;
+
+/// Passes everything on, but holds the commit until it is let go.
+struct Holding {
+    inner: Https,
+    held: Notify,
+    bundle: Mutex<String>,
+    go: Notify,
+}
+
+impl Transport for Holding {
+    fn call(&self, request: HttpRequest) -> Answer<'_> {
+        Box::pin(async move {
+            if let Some(path) = request.target.strip_suffix("/commit") {
+                *self.bundle.lock().unwrap() = path.rsplit('/').next().unwrap().to_owned();
+                self.held.notify_one();
+                self.go.notified().await;
+            }
+            self.inner.call(request).await
+        })
+    }
+}
+
+#[test]
+fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let (party, identity) = pair.ada.client();
+    let inner = Https::new(party.relay().clone(), party.relay_pins()).unwrap();
+    let holding = Arc::new(Holding { inner, held: Notify::new(), bundle: Mutex::default(), go: Notify::new() });
+    let party = party.with_transport(holding.clone());
+    let request = Request {
+        content: Content::Tree(Scan::new(&[file], ScanOptions::default()).unwrap()),
+        to: "bo".parse().unwrap(),
+        kind: Kind::Dataset,
+        note: None,
+        expires: pouch_client::clock::now().plus(3600),
+        burn: false,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let sent = runtime.block_on(async {
+        let api = party.api().unwrap();
+        let sending = send(&party, &api, &identity, request, Arc::new(Unwatched));
+        let looking = async {
+            holding.held.notified().await;
+            let id = holding.bundle.lock().unwrap().clone();
+            // The relay knows of no commit, and another process asks what became of the bundle.
+            let looking = pair.ada.pouch(["outbox", &id]).start();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            holding.go.notify_one();
+            looking
+        };
+        let both = async { tokio::join!(sending, looking) };
+        let (sent, looking) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+        looking.end().ok().says("has not fetched it");
+        sent.unwrap()
+    });
+    let into = pair.bo.receive(&sent.bundle.to_string());
+    assert_eq!(std::fs::read(into.join("f")).unwrap(), b"f");
+    let events = pair.ada.events();
+    assert_eq!(events.iter().filter(|e| e["action"] == "sent" || e["action"] == "settled").count(), 1, "{events:#?}");
+    pair.ada.run(&["outbox", text(std::path::Path::new(&sent.bundle.to_string()))]).ok().says("received and verified");
+}
