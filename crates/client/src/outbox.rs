@@ -1,5 +1,6 @@
 //! What I sent: my own state of each bundle, receipts as they come in, and withdrawing.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -123,10 +124,13 @@ impl Sent {
         }
     }
 
+    fn path(&self, party: &Party) -> PathBuf {
+        party.home.state(FOLDER).join(format!("{}.json", self.bundle))
+    }
+
     pub(crate) fn store(&self, party: &Party) -> Result<()> {
-        let folder = party.home.state(FOLDER);
-        home::private_folder(&folder)?;
-        Ok(home::write_json(&folder.join(format!("{}.json", self.bundle)), self)?)
+        home::private_folder(&party.home.state(FOLDER))?;
+        Ok(home::write_json(&self.path(party), self)?)
     }
 
     /// Writes down, before anything is delivered, what is being delivered: an answer that is lost, or a crash, then costs
@@ -164,7 +168,7 @@ impl Sent {
 
     /// Removes the state of a send that came to nothing; the journal keeps the attempt.
     pub(crate) fn forget(&self, party: &Party) -> Result<()> {
-        let path = party.home.state(FOLDER).join(format!("{}.json", self.bundle));
+        let path = self.path(party);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::File(format!("cannot remove {}", path.display()), e))
@@ -247,6 +251,19 @@ pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bo
     if sent.progress != Progress::Committing {
         return Ok(true);
     }
+    // Another process may be committing it this moment. In its turn nothing is settled, and afterwards nothing is open.
+    let _turn = party.home.sending_turn().await?;
+    match home::read_json::<Sent>(&sent.path(party))? {
+        Some(now) => *sent = now,
+        None => return Ok(false),
+    }
+    settle_in_turn(party, api, sent).await
+}
+
+async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
+    if sent.progress != Progress::Committing {
+        return Ok(true);
+    }
     let delivered = match api.bundle(sent.bundle).await {
         Ok(status) => status.committed.is_some(),
         Err(e) if e.refused() == Some(ProblemKind::NotFound) => false,
@@ -271,11 +288,12 @@ pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bo
     Ok(delivered)
 }
 
-/// Settles what is open for this recipient, so that the next manifest follows the last that was delivered.
+/// Settles what is open for this recipient, in the turn that the caller has, so that the next manifest follows the last
+/// that was delivered.
 pub(crate) async fn settle_for(party: &Party, api: &RelayApi, to: &Fingerprint) -> Result<()> {
     for mut sent in list(party)? {
         if sent.recipients.iter().any(|r| r.fingerprint == *to) {
-            settle(party, api, &mut sent).await?;
+            settle_in_turn(party, api, &mut sent).await?;
         }
     }
     Ok(())
