@@ -47,7 +47,7 @@ impl Show {
             return complain(error, hint);
         }
         let object = serde_json::json!({ "type": "error", "code": code, "kind": kind, "message": error, "hint": hint });
-        let _ = writeln!(io::stderr().lock(), "{object}");
+        let _ = writeln!(io::stderr().lock(), "{}", Inert(&object.to_string()));
     }
 
     /// A remark on stderr, for people only.
@@ -59,7 +59,7 @@ impl Show {
 
     /// A warning on stderr, also when quiet.
     pub(crate) fn warn(self, text: impl Display) {
-        let _ = writeln!(io::stderr().lock(), "pouch: warning: {text}");
+        let _ = writeln!(io::stderr().lock(), "pouch: warning: {}", inert(&text.to_string()));
     }
 }
 
@@ -83,12 +83,17 @@ impl Display for Inert<'_> {
     }
 }
 
+/// Text that may hold what the user typed or named: a file's name from a glob can hold anything (attacks.md 9).
+fn inert(text: &str) -> String {
+    text.chars().map(|c| if hazardous(c) { format!("\\u{{{:x}}}", c as u32) } else { c.to_string() }).collect()
+}
+
 /// An error and what to do about it, on stderr.
 pub(crate) fn complain(error: impl Display, hint: Option<&str>) {
     let mut err = io::stderr().lock();
-    let _ = writeln!(err, "pouch: error: {error}");
+    let _ = writeln!(err, "pouch: error: {}", inert(&error.to_string()));
     if let Some(hint) = hint {
-        let _ = writeln!(err, "pouch: hint: {hint}");
+        let _ = writeln!(err, "pouch: hint: {}", inert(hint));
     }
 }
 

@@ -42,13 +42,18 @@ pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Vec<Waiting>> {
 /// # Errors
 /// Nothing, or several.
 pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<BundleId> {
+    let before = received_before(party)?;
     let mut known: Vec<BundleId> = waiting(party, api).await?.into_iter().map(|w| w.item.bundle).collect();
     let prefix = typed.unwrap_or_default();
     if let Some(typed) = typed {
-        known.extend(received_before(party)?);
+        known.extend(&before);
         known.retain(|id| matches_prefix(&id.to_string(), typed));
         known.sort_unstable();
         known.dedup();
+    }
+    if typed.is_none() {
+        // What was received is not taken again unless somebody names it, whatever the relay lists.
+        known.retain(|id| !before.contains(id));
     }
     match known.as_slice() {
         [one] => Ok(*one),
@@ -75,8 +80,11 @@ pub async fn next(party: &Party, api: &RelayApi, from: Option<&Name>, limit: Opt
             other => other?,
         };
         let wanted = |w: &&Waiting| from.is_none() || w.from.as_ref() == from;
-        // What was refused stays in the list, but must not keep what comes after it from being received.
-        let next = waiting.iter().filter(wanted).find(|w| !refused_path(party, w.item.bundle).exists());
+        // What was refused stays in the list, but must not keep what comes after it from being received; and what was
+        // received is not taken twice because the relay lists it again.
+        let before = received_before(party)?;
+        let fresh = |w: &&Waiting| !before.contains(&w.item.bundle) && !refused_path(party, w.item.bundle).exists();
+        let next = waiting.iter().filter(wanted).find(fresh);
         if let Some(one) = next {
             return Ok(one.item.bundle);
         }

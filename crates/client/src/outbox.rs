@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, Kind, SealedBundle};
-use pouch_protocol::{BundleState, BundleStatus, DeliveryState, ProblemKind, ReceiptMessage};
+use pouch_protocol::{BundleStatus, DeliveryState, ProblemKind, ReceiptMessage};
 use pouch_statement::{
     BundleId, Detached, Fingerprint, MailboxId, Name, Note, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
     Timestamp, matches_prefix,
@@ -39,7 +39,9 @@ pub enum Progress {
     Sent,
     /// Written to a file.
     Carried,
-    /// Withdrawn.
+    /// The relay says that it never was delivered. Kept all the same: a relay's word is no reason to forget a key.
+    Undelivered,
+    /// Withdrawn, by me.
     Revoked,
 }
 
@@ -149,6 +151,11 @@ impl Sent {
         self.store(party)
     }
 
+    /// Whether only the relay knows what became of it.
+    fn is_open(&self) -> bool {
+        matches!(self.progress, Progress::Committing | Progress::Undelivered)
+    }
+
     /// The next manifest for each recipient follows this bundle's.
     pub(crate) fn advance(&self, party: &Party) -> Result<()> {
         Ok(AddressBook::change(&party.home, |book| {
@@ -243,12 +250,12 @@ pub fn find(party: &Party, typed: &str) -> Result<Sent> {
     }
 }
 
-/// Finds out whether a bundle was delivered whose commit got no answer. `false`: it was not, and is forgotten.
+/// Finds out whether a bundle was delivered whose commit got no answer. `false`: the relay says that it was not.
 ///
 /// # Errors
 /// The relay cannot be reached.
 pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
-    if sent.progress != Progress::Committing {
+    if !sent.is_open() {
         return Ok(true);
     }
     // Another process may be committing it this moment. In its turn nothing is settled, and afterwards nothing is open.
@@ -261,7 +268,7 @@ pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bo
 }
 
 async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
-    if sent.progress != Progress::Committing {
+    if !sent.is_open() {
         return Ok(true);
     }
     let delivered = match api.bundle(sent.bundle).await {
@@ -269,22 +276,21 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Resul
         Err(e) if e.refused() == Some(ProblemKind::NotFound) => false,
         Err(e) => return Err(e.into()),
     };
+    let found = if delivered { Progress::Sent } else { Progress::Undelivered };
+    if sent.progress == found {
+        return Ok(delivered);
+    }
     let outcome = if delivered { Ended::Done } else { Ended::Failed };
     let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Settled, outcome) };
     let event = match sent.recipients.first() {
         Some(to) => Event { statement_sha256: to.manifest_sha256, ..event }.with_peer(&to.name, to.fingerprint),
         None => event,
     };
-    if delivered {
-        sent.advance(party)?;
-        sent.progress = Progress::Sent;
-        sent.store(party)?;
-    } else {
-        // Whatever was uploaded is nobody's; the relay collects it in any case.
-        let _ = api.delete_bundle(sent.bundle).await;
-        sent.forget(party)?;
-    }
     party.journal().append(&event)?;
+    // The number is used up either way: the envelope left this machine, and no other manifest may bear it.
+    sent.advance(party)?;
+    sent.progress = found;
+    sent.store(party)?;
     Ok(delivered)
 }
 
@@ -292,7 +298,7 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Resul
 /// that was delivered.
 pub(crate) async fn settle_for(party: &Party, api: &RelayApi, to: &Fingerprint) -> Result<()> {
     for mut sent in list(party)? {
-        if sent.recipients.iter().any(|r| r.fingerprint == *to) {
+        if sent.progress == Progress::Committing && sent.recipients.iter().any(|r| r.fingerprint == *to) {
             settle_in_turn(party, api, &mut sent).await?;
         }
     }
@@ -325,10 +331,6 @@ pub async fn refresh(
         for (mailbox, message) in news {
             take_receipt(party, sent, mailbox, &message, &identity)?;
         }
-    }
-    if status.state == BundleState::Revoked && sent.progress != Progress::Revoked {
-        sent.progress = Progress::Revoked;
-        sent.store(party)?;
     }
     Ok(status)
 }

@@ -50,6 +50,8 @@ pub struct Ready {
     pub from: Contact,
     /// How it stands to the last one.
     pub order: Order,
+    /// It was received before.
+    pub again: bool,
     /// Manifest and index.
     pub opening: Opening,
 }
@@ -159,7 +161,11 @@ async fn look_inside(
         Err(error) => return Err(Refusal::NoAnswer(error)),
     };
     match verified.open_index(&index) {
-        Ok(opening) => Ok(Ready { order: order(&from, &manifest), from, opening }),
+        Ok(opening) => {
+            let again = seen(party, source.bundle()).map_err(Refusal::NoAnswer)?;
+            let again = again.is_some_and(|before| before.manifest == manifest.digest());
+            Ok(Ready { order: order(&from, &manifest), from, again, opening })
+        }
         Err(error) => Err(Refusal::Signed(Box::new(from), Box::new(manifest), error)),
     }
 }
@@ -228,10 +234,9 @@ pub async fn take(
     target: Target,
     watch: Arc<dyn Watch>,
 ) -> Result<(Placed, ReceiptState)> {
-    let Ready { from, opening, .. } = ready;
+    let Ready { from, opening, again, .. } = ready;
     let manifest = opening.manifest().clone();
     let content = opening.files();
-    let again = seen(party, manifest.body().bundle)?.is_some_and(|before| before.manifest == manifest.digest());
     let event = about(&manifest, &from, failed());
     let attempt = Attempt::begin(party.journal(), &event);
     let placed = place(&mut source, opening, target, watch.as_ref()).await;

@@ -100,7 +100,7 @@ pub async fn send(
     watch.done();
     finish(party, attempt, &event, &sent, &result)?;
     if let Err(error) = result {
-        if matches!(error, Error::Unsettled(_)) {
+        if sent.progress != Progress::Sending {
             return Err(error);
         }
         // Best effort: the relay forgets what was never committed in any case.
@@ -178,7 +178,13 @@ async fn upload(
     // The same commit again has no effect, so a lost answer is asked for again.
     match again(|| api.commit(bundle, &commit)).await {
         Ok(()) => {}
-        Err(error) if error.refused().is_some() && !error.is_passing() => return Err(error.into()),
+        Err(error) if error.refused().is_some() && !error.is_passing() => {
+            // The relay says no, but the envelope is out of our hands.
+            sent.advance(party)?;
+            sent.progress = Progress::Undelivered;
+            sent.store(party)?;
+            return Err(error.into());
+        }
         Err(_) => return Err(Error::Unsettled(bundle)),
     }
     sent.progress = Progress::Sent;

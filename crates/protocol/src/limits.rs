@@ -11,7 +11,7 @@ pub const MAX_INDEX: u64 = 300 << 20;
 /// The longest sealed envelope.
 pub const MAX_ENVELOPE: u64 = 256 << 10;
 /// The longest sealed receipt, before base64.
-pub const MAX_RECEIPT: u64 = 128 << 10;
+pub const MAX_RECEIPT: u64 = 16 << 10;
 /// The longest JSON message in either direction, but for listings.
 pub const MAX_MESSAGE: usize = 4 * MAX_STATEMENT;
 /// The longest listing (inbox, outbox, accounts, access) that a client reads, in bytes.

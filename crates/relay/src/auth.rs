@@ -130,7 +130,7 @@ impl Call {
         self.attempt.is_by(device.mailbox);
         // Now and not after the answer: an upload may take minutes, in which strangers must not push it out.
         if let Some(connection) = self.head.extensions.get::<Arc<Connection>>() {
-            connection.trust();
+            connection.trust(device.account);
         }
         let once = Once { account: device.account, nonce: signed.nonce };
         Ok(Caller { account: device.account, mailbox: device.mailbox, role: device.role, once, covered })

@@ -16,6 +16,9 @@ pub(crate) struct Join {
     /// What others see on your card; your user name if not given
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
+    /// Taken only to refuse it without repeating it
+    #[arg(hide = true)]
+    link: Option<std::ffi::OsString>,
     /// Keep the identity without a passphrase, for machines
     #[arg(long)]
     no_passphrase: bool,
@@ -23,6 +26,12 @@ pub(crate) struct Join {
 
 impl Join {
     pub(crate) fn run(self, context: &Context) -> Outcome {
+        if self.link.is_some() {
+            return Err(Failure::usage(
+                "a link is a secret and has no place in arguments, where other users and histories see it",
+                "run `pouch join` and paste it, or pipe it in; this one is used up only when somebody joins with it",
+            ));
+        }
         let home = context.home()?;
         // Before anything is asked for: a link that is pasted into the wrong home is not spent.
         if pouch_client::is_joined(&home) {

@@ -79,6 +79,7 @@ fn state(sent: &Sent) -> String {
         Progress::Sending => "interrupted, or still being sent".into(),
         Progress::Committing => "not known whether delivered; `pouch outbox ID` finds out".into(),
         Progress::Sent => format!("no receipt seen yet; until {}", local(sent.expires)),
+        Progress::Undelivered => "the relay says that it was not delivered".into(),
         Progress::Carried => "written to a file".into(),
         Progress::Revoked => "revoked".into(),
     }

@@ -74,6 +74,10 @@ fn nameless(path: &Path) -> io::Result<File> {
 
 /// Gives the file a name and then the right one: a link cannot replace what is there, a rename can.
 fn publish(file: &File, path: &Path) -> io::Result<()> {
+    // As with age, whose -o writes into what is there: a private file stays private.
+    if let Ok(before) = std::fs::metadata(path) {
+        file.set_permissions(before.permissions())?;
+    }
     let random = BundleId::random().map_err(io::Error::other)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{random}.tmp"));

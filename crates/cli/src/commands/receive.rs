@@ -20,6 +20,8 @@ use crate::show::{count, iso, many, parse_span, short, size};
 
 /// How many names are shown before the rest is only counted.
 const NAMES_SHOWN: usize = 10;
+/// The longest string of an environment on Linux, in bytes: `NAME=VALUE` and a NUL (execve(2), `MAX_ARG_STRLEN`).
+const MAX_VARIABLE: u64 = 128 << 10;
 
 /// Fetch, verify and unpack a bundle
 ///
@@ -99,6 +101,10 @@ impl Receive {
     }
 
     pub(crate) fn run(self, context: &Context) -> Outcome {
+        // Not left to the parser, which does not look at what comes from the config file.
+        if self.env.is_some() == self.command.is_empty() {
+            return Err(Failure::usage("--env and a command go together", "pouch receive ID --env NAME -- COMMAND"));
+        }
         // Before the secret is fetched, and perhaps burnt: a receipt must not be followed by "no such command".
         if let Some(program) = self.command.first() {
             find_program(program)?;
@@ -146,6 +152,11 @@ impl Receive {
         self.introduce(context, &ready)?;
         if self.env.is_some() && ready.from.verified == Verified::No {
             return Err(Error::Unverified(ready.from.name).into());
+        }
+        if let Some(name) = &self.env
+            && ready.opening.files().1 + name.len() as u64 + 2 > MAX_VARIABLE
+        {
+            return Err(Failure::usage("the secret is too long for a variable", "--stdout writes it to a pipe"));
         }
         if self.list {
             return self.show_list(context, &ready).map(|()| None);
@@ -231,6 +242,9 @@ impl Receive {
     fn introduce(&self, context: &Context, ready: &Ready) -> Outcome {
         let manifest = ready.opening.manifest().body();
         let from = &ready.from.name;
+        if ready.again {
+            context.show.warn("you have received this bundle before");
+        }
         match ready.order {
             Order::Next => {}
             Order::Gap { missing } => context.show.warn(format_args!(

@@ -27,7 +27,6 @@ use crate::access::{Attempt, Outcome};
 use crate::answer::{Answer, Failure, ProblemWord, harden};
 use crate::auth::single;
 use crate::body::Upload;
-use crate::connections::Connection;
 use crate::server::App;
 
 /// What the record says for paths that no route has: the raw path is the client's text and is never written down.
@@ -105,7 +104,6 @@ async fn answer(app: &Arc<App>, request: Request, next: Next) -> Response {
     let attempt = Attempt::default();
     let upload = Upload::new(body, app.config.progress_timeout());
     let matched = head.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let connection = head.extensions.get::<Arc<Connection>>().cloned();
     let address = head.extensions.get::<SocketAddr>().map(SocketAddr::ip);
     let method = method_word(&head.method);
     let framed = !head.headers.contains_key(TRANSFER_ENCODING);
@@ -123,9 +121,6 @@ async fn answer(app: &Arc<App>, request: Request, next: Next) -> Response {
         }
     };
     let learnt = attempt.learnt();
-    if let Some(connection) = connection.filter(|_| learnt.account.is_some()) {
-        connection.trust();
-    }
     // Whoever has an account may send what it may store; of anybody else only little is read in vain.
     let (limit, time) = match learnt.account {
         Some(_) => (MAX_INDEX, DRAIN),
