@@ -6,13 +6,16 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use pouch_tests::{Pair, Party, Ran, Run, files_beneath, program, skip, text, workspace};
+use pouch_tests::{LIMIT, Pair, Party, Ran, Run, Running, files_beneath, program, skip, text, until, workspace};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 /// A cluster of its own, reached through a socket in its folder. Stopped when it is dropped.
 struct Postgres {
     programs: PathBuf,
+    running: Option<Running>,
     folder: TempDir,
 }
 
@@ -23,37 +26,35 @@ impl Postgres {
             return None;
         };
         let folder = tempfile::Builder::new().prefix("pouch-pg-").tempdir().unwrap();
-        let postgres = Self { programs: programs.into(), folder };
+        let mut postgres = Self { programs: programs.into(), running: None, folder };
         if is_root() {
             // PostgreSQL refuses to run as root.
             let id = Run::of("id").args(["-u", "postgres"]).end().ok().word().parse().unwrap();
             chown(postgres.folder.path(), Some(id), None).unwrap();
             fs::set_permissions(postgres.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let data = postgres.data();
-        let init = ["-D", text(&data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"];
-        postgres.server("initdb", &init).ok();
-        let options = format!("-k {} -c listen_addresses='' -c fsync=off", text(postgres.folder.path()));
-        let log = postgres.folder.path().join("log");
+        let (data, socket) = (postgres.folder.path().join("data"), postgres.folder.path().to_owned());
+        let (data, socket) = (text(&data), text(&socket));
         postgres
-            .server("pg_ctl", &["-D", text(&data), "-l", text(&log), "-o", &options, "-w", "-t", "60", "start"])
+            .server("initdb", &["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"])
+            .end()
             .ok();
+        let serve =
+            postgres.server("postgres", &["-D", data, "-k", socket, "-c", "listen_addresses=", "-c", "fsync=off"]);
+        postgres.running = Some(serve.start());
+        until("PostgreSQL is ready", LIMIT, || {
+            let ready = Run::of(postgres.programs.join("pg_isready")).args(["-q", "-h", socket]).end();
+            (ready.code == 0).then_some(())
+        });
         Some(postgres)
     }
 
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    /// One of the programs that must not be root's.
-    fn server(&self, name: &str, words: &[&str]) -> Ran {
-        let program = self.programs.join(name);
-        let run = if is_root() {
-            Run::of("runuser").args(["-u", "postgres", "--", text(&program)])
-        } else {
-            Run::of(&program)
-        };
-        run.args(words).dir(self.folder.path()).end()
+    /// One of the programs that must not be root's. It ends with the test, however that ends.
+    fn server(&self, name: &str, words: &[&str]) -> Run {
+        let run = Run::of("setpriv").args(["--pdeathsig", "QUIT"]);
+        let whose = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];
+        let run = if is_root() { run.args(whose) } else { run };
+        run.args(["--", text(&self.programs.join(name))]).args(words).dir(self.folder.path())
     }
 
     /// The environment in which `psql` and `pg_dump` find this cluster, and scripts find `pouch`.
@@ -79,8 +80,13 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let data = self.data();
-        let _ = self.server("pg_ctl", &["-D", text(&data), "-m", "immediate", "-w", "stop"]);
+        let Some(mut running) = self.running.take() else { return };
+        // Shuts down at once, and takes its shared memory along, which a kill would leave behind.
+        running.signal(Signal::QUIT);
+        let begun = std::time::Instant::now();
+        while running.is_running() && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -147,9 +153,7 @@ fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
 
         // The relay damages the end of it.
         let folder = pair.relay.data().join("blobs");
-        pouch_tests::until("the first one is deleted", pouch_tests::LIMIT, || {
-            files_beneath(&folder).is_empty().then_some(())
-        });
+        until("the first one is deleted", LIMIT, || files_beneath(&folder).is_empty().then_some(()));
         let id = script(&postgres, &pair.ada, &sending, &[database]).ok().word();
         flip(&last_part(&pair));
         let empty = format!("{database}_empty");
@@ -161,9 +165,7 @@ fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
         assert_eq!(postgres.sql(&empty, tables), "0", "nothing was loaded");
         pair.ada.run(&["outbox", &id]).ok().says("FAILED at the part");
         pair.ada.run(&["outbox", "revoke", &id]).ok();
-        pouch_tests::until("the second one is deleted", pouch_tests::LIMIT, || {
-            files_beneath(&folder).is_empty().then_some(())
-        });
+        until("the second one is deleted", LIMIT, || files_beneath(&folder).is_empty().then_some(()));
     }
     // A dump that fails in the middle is taken back.
     let ran = script(&postgres, &pair.ada, &sending, &["no_such_database"]);
