@@ -145,24 +145,11 @@ impl Home {
 
     /// Waits for the one lock of this state. Held for short steps only, never for a transfer.
     pub(crate) fn lock(&self) -> Result<Lock, HomeError> {
-        private_folder(&self.state)?;
-        let path = self.state.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("cannot open", &path))?;
         let begun = Instant::now();
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
-                Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path)(e)),
-                Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_PATIENCE => {
-                    return Err(HomeError::Locked { path: self.state.clone() });
-                }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+            match self.try_lock("lock", begun, LOCK_PATIENCE)? {
+                Some(lock) => return Ok(lock),
+                None => std::thread::sleep(Duration::from_millis(5)),
             }
         }
     }
@@ -170,25 +157,27 @@ impl Home {
     /// The turn of one send to number its manifest and commit: held across some requests, while everything else of this
     /// home goes on.
     pub(crate) async fn sending_turn(&self) -> Result<Lock, HomeError> {
-        private_folder(&self.state)?;
-        let path = self.state.join("sending");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("cannot open", &path))?;
         let begun = Instant::now();
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
-                Err(TryLockError::Error(e)) => return Err(failed("cannot lock", &path)(e)),
-                Err(TryLockError::WouldBlock) if begun.elapsed() > SENDING_PATIENCE => {
-                    return Err(HomeError::Locked { path: self.state.clone() });
-                }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(50)).await,
+            match self.try_lock("sending", begun, SENDING_PATIENCE)? {
+                Some(turn) => return Ok(turn),
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
             }
+        }
+    }
+
+    /// Takes a lock if it is free; an error once `patience` is over.
+    fn try_lock(&self, name: &str, begun: Instant, patience: Duration) -> Result<Option<Lock>, HomeError> {
+        private_folder(&self.state)?;
+        let path = self.state.join(name);
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.map_err(failed("cannot open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) if begun.elapsed() <= patience => Ok(None),
+            Err(TryLockError::WouldBlock) => Err(HomeError::Locked { path: self.state.clone() }),
+            Err(TryLockError::Error(e)) => Err(failed("cannot lock", &path)(e)),
         }
     }
 }
