@@ -125,8 +125,10 @@ fn exchange(stage: &mut Stage, sources: &[PathBuf]) -> Result<String, Failure> {
 
 fn credential(stage: &mut Stage) -> Outcome {
     stage::title("ada sends a credential, bo's program gets it in its environment");
-    let secret = "postgres://bo:correct-horse-battery-staple@db.acme.example/x";
-    let id = stage.send(&["send", "--secret", "DB_URL", "--to", "bo", "--burn"], Some(secret))?;
+    // Made up anew each time: this program's own sources may be among the files that are sent.
+    let password = pouch_statement::BundleId::random().map_err(Failure::other)?;
+    let secret = format!("postgres://bo:{password}@db.acme.example/x");
+    let id = stage.send(&["send", "--secret", "DB_URL", "--to", "bo", "--burn"], Some(&secret))?;
     let script = "echo \"the program has ${#DB_URL} characters of DB_URL\"";
     let ran = stage.bo(&["receive", &id, "--env", "DB_URL", "--", "sh", "-c", script])?;
     check(ran.said(&format!("has {} characters", secret.len())), "it arrived, and touched no disk")?;
