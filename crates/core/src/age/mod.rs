@@ -29,6 +29,7 @@
 //! | `recipient` | the file key: wrapped for whom, unwrapped with what |
 //! | `stream`, `aead` | chunk arithmetic, nonces, the payload key, the one AEAD |
 //! | `write`, `read`, `part` | the payload as a writer, as a reader, and in memory |
+//! | `parallel`, `pipeline` | whole streams on several threads, and how their order is kept |
 //! | `armor` | the textual encoding of a whole file |
 
 mod aead;
@@ -36,8 +37,10 @@ mod armor;
 mod error;
 mod header;
 mod keys;
+mod parallel;
 mod part;
 mod passphrase;
+mod pipeline;
 mod read;
 mod recipient;
 mod stream;
@@ -48,6 +51,7 @@ pub use armor::{ArmorError, ArmorWriter, Encoding};
 pub use error::{Error, Kind, Result};
 pub use header::{HeaderError, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN, MAX_STANZAS};
 pub use keys::{Identity, KeyError, Recipient, parse_identities, parse_recipients};
+pub use parallel::{decrypt_stream, encrypt_stream};
 pub use part::{PART_OVERHEAD, open_part, plain_len, seal_part, seal_to_vec, sealed_len};
 pub use passphrase::{DEFAULT_WORK_FACTOR, MAX_WORK_FACTOR, Passphrase};
 pub use read::{DecryptReader, decrypt, decrypt_encoded};

@@ -15,13 +15,7 @@ use super::stream::{CHUNK_LEN, PayloadError, PayloadKey, SEALED_CHUNK_LEN};
 ///
 /// Everything about the header, and no key that opens it; see [`Error::kind`].
 pub fn decrypt<'a, R: Read>(with: impl Into<Opener<'a>>, input: R) -> Result<DecryptReader<R>> {
-    let mut input = BufReader::with_capacity(INPUT_BUFFER_LEN, input);
-    // The first byte decides: a binary file begins with an `a`.
-    let encoding = match input.fill_buf()?.first() {
-        Some(byte) if *byte == b'-' || byte.is_ascii_whitespace() => Encoding::Armor,
-        _ => Encoding::Binary,
-    };
-    DecryptReader::new(&with.into(), Source::new(input, encoding))
+    DecryptReader::new(&with.into(), Source::recognise(input)?)
 }
 
 /// Like [`decrypt`] for input whose encoding is known, so that the other one is refused.
@@ -42,12 +36,29 @@ pub fn decrypt_encoded<'a, R: Read>(
 const INPUT_BUFFER_LEN: usize = 4096;
 
 /// The binary age file, whatever encoding it came in.
-enum Source<R: Read> {
+pub(super) enum Source<R: Read> {
     Binary(BufReader<R>),
     Armor(ArmorReader<BufReader<R>>),
 }
 
 impl<R: Read> Source<R> {
+    /// The first byte decides: a binary file begins with an `a`.
+    pub(super) fn recognise(input: R) -> Result<Self> {
+        let mut input = BufReader::with_capacity(INPUT_BUFFER_LEN, input);
+        let first = loop {
+            match input.fill_buf() {
+                Ok(bytes) => break bytes.first(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let encoding = match first {
+            Some(byte) if *byte == b'-' || byte.is_ascii_whitespace() => Encoding::Armor,
+            _ => Encoding::Binary,
+        };
+        Ok(Self::new(input, encoding))
+    }
+
     fn new(input: BufReader<R>, encoding: Encoding) -> Self {
         match encoding {
             Encoding::Binary => Self::Binary(input),
