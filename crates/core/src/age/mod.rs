@@ -30,6 +30,7 @@
 //! | `stream`, `aead` | chunk arithmetic, nonces, the payload key, the one AEAD |
 //! | `write`, `read`, `part` | the payload as a writer, as a reader, and in memory |
 //! | `parallel`, `pipeline` | whole streams on several threads, and how their order is kept |
+//! | `seek` | any range of the content |
 //! | `armor` | the textual encoding of a whole file |
 
 mod aead;
@@ -43,6 +44,7 @@ mod passphrase;
 mod pipeline;
 mod read;
 mod recipient;
+mod seek;
 mod stream;
 mod write;
 
@@ -56,5 +58,6 @@ pub use part::{PART_OVERHEAD, open_part, plain_len, seal_part, seal_to_vec, seal
 pub use passphrase::{DEFAULT_WORK_FACTOR, MAX_WORK_FACTOR, Passphrase};
 pub use read::{DecryptReader, decrypt, decrypt_encoded};
 pub use recipient::{Opener, Sealer};
+pub use seek::{SeekableReader, decrypt_seekable};
 pub use stream::{CHUNK_LEN, PayloadError};
 pub use write::{EncryptWriter, encrypt};
