@@ -31,6 +31,11 @@ bench *args:
 torture kills="200" cases="4096":
     POUCH_LARGE=1 POUCH_KILLS={{kills}} PROPTEST_CASES={{cases}} cargo test --workspace --release
 
+# Every fuzz target for so many seconds, from the vectors on (cargo install cargo-fuzz)
+fuzz seconds="300":
+    cargo run --quiet --manifest-path fuzz/Cargo.toml --example seed
+    for target in $(cargo fuzz list); do cargo fuzz run --sanitizer none "$target" -- -max_total_time={{seconds}} -max_len=200000 -timeout=20 || exit 1; done
+
 # Bans, licences and sources of the dependencies
 deny:
     cargo deny --workspace check bans licenses sources

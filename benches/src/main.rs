@@ -1,5 +1,6 @@
 //! Measures `pouch` against its peers on this machine and prints Markdown tables. `README.md` says how to read them.
 
+mod aead;
 mod encrypt;
 mod exchange;
 mod options;
@@ -37,9 +38,11 @@ fn run() -> Result<(), Failure> {
     let tools = Tools::find()?;
     say(tools.describe());
     match options.what {
+        What::Aead => aead::measure(&options),
         What::Encrypt => encrypt::measure(&options, &tools),
         What::Exchange => exchange::measure(&options, &tools),
         What::All => {
+            aead::measure(&options)?;
             encrypt::measure(&options, &tools)?;
             exchange::measure(&options, &tools)
         }

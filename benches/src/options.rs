@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::Failure;
 
-const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (encrypt | exchange | all) \
+const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (aead | encrypt | exchange | all) \
                      [--size 1GiB] [--rounds 5] [--dir DIR]";
 /// A measurement of fewer bytes is one of the start of a process.
 const MIN_SIZE: u64 = 1 << 20;
@@ -14,6 +14,7 @@ const MAX_ROUNDS: u32 = 1000;
 /// Which measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
+    Aead,
     Encrypt,
     Exchange,
     All,
@@ -39,6 +40,7 @@ impl Options {
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value; {USAGE}"));
             match word.as_str() {
+                "aead" if what.is_none() => what = Some(What::Aead),
                 "encrypt" if what.is_none() => what = Some(What::Encrypt),
                 "exchange" if what.is_none() => what = Some(What::Exchange),
                 "all" if what.is_none() => what = Some(What::All),

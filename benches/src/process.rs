@@ -47,15 +47,20 @@ pub(crate) fn timed(command: &Command, tools: &Tools, scratch: &Path) -> Result<
 
 /// Runs `command` with `input` and gives what it printed.
 pub(crate) fn printed(command: &mut Command, input: &str) -> Result<String, Failure> {
+    Ok(String::from_utf8(printed_bytes(command, input.as_bytes())?)?)
+}
+
+/// Like [`printed`], for what is no text.
+pub(crate) fn printed_bytes(command: &mut Command, input: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes())?;
+        stdin.write_all(input)?;
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
         return Err(format!("{} failed: {}", line(command), String::from_utf8_lossy(&output.stderr)).into());
     }
-    Ok(String::from_utf8(output.stdout)?)
+    Ok(output.stdout)
 }
 
 /// Makes a file of `size` bytes that nothing can compress, the same each time, and leaves it in the page cache.

@@ -60,7 +60,7 @@ pub(crate) fn run(contenders: &mut [Contender<'_>], rounds: u32) -> Result<(), F
 }
 
 /// The middle one, or the mean of the two in the middle; NaN of nothing.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let high = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
     if values.len() % 2 == 1 {

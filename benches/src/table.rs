@@ -6,7 +6,7 @@ use crate::say;
 /// Prints the contenders, the first of whom the ratios refer to.
 pub(crate) fn print(title: &str, bytes: u64, contenders: &[Contender<'_>]) {
     say(format_args!("## {title}\n"));
-    say("| | median | fastest–slowest | MiB/s | time ÷ first | peak RSS |");
+    say("| | median | fastest–slowest | MiB/s | first ÷ this | peak RSS |");
     say("| --- | ---: | ---: | ---: | ---: | ---: |");
     let Some(first) = contenders.first() else { return };
     for one in contenders {
@@ -18,8 +18,21 @@ pub(crate) fn print(title: &str, bytes: u64, contenders: &[Contender<'_>]) {
             one.median(),
             one.fastest(),
             one.slowest(),
-            one.ratio(first),
+            first.ratio(one),
         ));
+    }
+    say("");
+}
+
+/// Like [`print`], where only the time counts.
+pub(crate) fn print_times(title: &str, contenders: &[Contender<'_>]) {
+    say(format_args!("## {title}\n"));
+    say("| | median | fastest–slowest | first ÷ this |");
+    say("| --- | ---: | ---: | ---: |");
+    let Some(first) = contenders.first() else { return };
+    for one in contenders {
+        let [median, fastest, slowest] = [one.median(), one.fastest(), one.slowest()].map(|seconds| seconds * 1e3);
+        say(format_args!("| {} | {median:.2} ms | {fastest:.2}–{slowest:.2} ms | {:.2} |", one.name, first.ratio(one)));
     }
     say("");
 }

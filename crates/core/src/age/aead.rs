@@ -65,18 +65,47 @@ impl Aead {
 mod tests {
     use super::*;
 
-    // RFC 8439, 2.8.2 needs associated data; this is age's own use of it: the other library is the check.
-    #[test]
-    fn agrees_with_the_other_library() {
-        let plain = b"0123456789abcdef";
-        let theirs = age_core::primitives::aead_encrypt(&[7; 32], plain);
-        let aead = Aead::new(&[7; 32]).unwrap();
-        let mut ours = [0; 32];
-        aead.seal([0; 12], plain, &mut ours).unwrap();
-        assert_eq!(ours[..], theirs);
-        let mut in_place = *b"0123456789abcdef................";
-        aead.seal_in_place([0; 12], &mut in_place).unwrap();
-        assert_eq!(in_place, ours);
+    use chacha20poly1305::aead::{AeadInOut, KeyInit};
+    use chacha20poly1305::{ChaCha20Poly1305, Tag};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        // The two libraries that were measured against each other (docs/decisions/0008) hold each other to account.
+        #[test]
+        fn agrees_with_the_other_library(
+            key in any::<[u8; KEY_LEN]>(),
+            nonce in any::<[u8; NONCE_LEN]>(),
+            plain in proptest::collection::vec(any::<u8>(), 0..3000),
+            flip in any::<prop::sample::Index>(),
+        ) {
+            let theirs = ChaCha20Poly1305::new(&key.into());
+            let ours = Aead::new(&key).unwrap();
+            let mut expected = plain.clone();
+            let tag = theirs.encrypt_inout_detached(&nonce.into(), b"", expected.as_mut_slice().into()).unwrap();
+            expected.extend_from_slice(&tag);
+
+            let mut sealed = vec![0; plain.len() + TAG_LEN];
+            ours.seal(nonce, &plain, &mut sealed).unwrap();
+            prop_assert_eq!(&sealed, &expected);
+            let mut in_place = plain.clone();
+            in_place.resize(plain.len() + TAG_LEN, 0xaa);
+            ours.seal_in_place(nonce, &mut in_place).unwrap();
+            prop_assert_eq!(&in_place, &expected);
+
+            let mut opened = vec![0; plain.len()];
+            prop_assert!(ours.open(nonce, &expected, &mut opened));
+            prop_assert_eq!(&opened, &plain);
+
+            // And both refuse the same.
+            let at = flip.index(sealed.len());
+            sealed[at] ^= 0x80;
+            prop_assert!(!ours.open(nonce, &sealed, &mut opened));
+            let (body, tag) = sealed.split_at_mut(plain.len());
+            let tag = Tag::try_from(&tag[..]).unwrap();
+            prop_assert!(theirs.decrypt_inout_detached(&nonce.into(), b"", body.into(), &tag).is_err());
+        }
     }
 
     #[test]

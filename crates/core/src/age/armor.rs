@@ -55,7 +55,7 @@ pub enum ArmorError {
 ///
 /// Lines may end in LF or CRLF, and up to a KiB of white space may stand around; everything else is strict,
 /// so that one file has one armor. The end of the file is reported only when nothing follows the armor.
-pub(super) struct ArmorReader<R> {
+pub struct ArmorReader<R> {
     input: R,
     state: State,
     /// Number of the line that is read.
@@ -77,7 +77,8 @@ enum State {
 }
 
 impl<R: BufRead> ArmorReader<R> {
-    pub(super) fn new(input: R) -> Self {
+    /// Reads from `input`, and nothing before the first read.
+    pub fn new(input: R) -> Self {
         let text = Vec::with_capacity(COLUMNS + 2);
         Self { input, state: State::Begin, line: 0, text, plain: [0; LINE_LEN], pos: 0, len: 0 }
     }

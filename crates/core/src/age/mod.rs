@@ -49,7 +49,7 @@ mod stream;
 mod write;
 
 pub use aead::TAG_LEN;
-pub use armor::{ArmorError, ArmorWriter, Encoding};
+pub use armor::{ArmorError, ArmorReader, ArmorWriter, Encoding};
 pub use error::{Error, Kind, Result};
 pub use header::{HeaderError, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN, MAX_STANZAS};
 pub use keys::{Identity, KeyError, Recipient, parse_identities, parse_recipients};
