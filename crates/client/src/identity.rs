@@ -60,7 +60,7 @@ impl Identity {
     /// # Errors
     /// When the operating system has no random bytes to give.
     pub fn generate() -> Result<Self, IdentityError> {
-        Ok(Self { age: age::Identity::generate(), signing: SigningKey::generate()? })
+        Ok(Self { age: age::Identity::generate_x25519(), signing: SigningKey::generate()? })
     }
 
     /// The identity file's text (docs/format.md, "Identity file").

@@ -21,7 +21,7 @@ struct Sample {
 
 impl Sample {
     fn new(len: usize) -> Self {
-        let identity = Identity::generate();
+        let identity = Identity::generate_x25519();
         let plain: Vec<u8> = (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect();
         let file = seal_to_vec(&identity.recipient(), &plain).unwrap();
         Self { identity, plain, file }

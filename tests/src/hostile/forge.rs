@@ -42,7 +42,7 @@ pub struct Draft {
 impl Draft {
     /// Content and lines of an index that fit each other where they can.
     pub fn new(kind: ContentKind, content: &[u8], entries: &[String]) -> Self {
-        let key = Identity::generate();
+        let key = Identity::generate_x25519();
         let layout = Layout::of(content.len() as u64).unwrap();
         let mut plain = content.to_vec();
         plain.resize(layout.padded_size() as usize, 0);

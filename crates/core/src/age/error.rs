@@ -66,6 +66,11 @@ pub enum Error {
         /// The most that a header may have, [`MAX_STANZAS`](super::MAX_STANZAS).
         limit: usize,
     },
+    /// Hybrid and classic recipients for one file.
+    #[error(
+        "hybrid recipients (age1pq1…) and classic ones cannot be mixed in one file, which would be as weak as classic"
+    )]
+    MixedRecipients,
     /// A work factor that no reader would accept.
     #[error("a work factor of 2^{log_n} is out of range, 2^1 to 2^{max_log_n} is allowed")]
     WorkFactor {
@@ -151,6 +156,7 @@ impl Error {
             | Self::KeyLine { .. }
             | Self::NoKeys
             | Self::TooManyRecipients { .. }
+            | Self::MixedRecipients
             | Self::WorkFactor { .. }
             | Self::Length { .. } => Kind::Usage,
             Self::Random | Self::Library => Kind::Internal,

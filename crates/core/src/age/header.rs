@@ -82,6 +82,9 @@ pub enum HeaderError {
     /// A passphrase stanza beside others.
     #[error("the header has a passphrase beside other recipients")]
     PassphraseNotAlone,
+    /// Other stanzas beside the one for the only recipient that there may be.
+    #[error("the file is sealed for more than one recipient")]
+    NotSole,
     /// A stanza of a known type that breaks the rules of its type, for instance with a low-order share.
     #[error("a recipient's stanza in the header is invalid")]
     Stanza,

@@ -7,96 +7,86 @@ use age::{Identity as _, Recipient as _};
 use age_core::format::{FileKey, Stanza};
 use age_core::primitives::bech32_decode;
 use age_core::secrecy::ExposeSecret;
-use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use zeroize::Zeroizing;
 
 use super::error::{Error, Result};
 use super::header::HeaderError;
+use super::hybrid;
+
+mod text;
+
+pub use text::KeyError;
+use text::{begins, check_len, check_no_space, check_order, check_text, looks_secret};
 
 /// Length of an X25519 recipient as a string: `age1`, 52 characters for 32 bytes, 6 of checksum.
 const X25519_RECIPIENT_LEN: usize = 62;
 /// Length of an X25519 identity as a string: `AGE-SECRET-KEY-1`, then as above.
 const X25519_IDENTITY_LEN: usize = 74;
 
-/// What is wrong with the text of a recipient or an identity. It never repeats any of that text, which may
-/// be a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// What kind of key a recipient or an identity is, and with it the stanza that is made or opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum KeyError {
-    /// Nothing there.
-    #[error("it is empty")]
-    Empty,
-    /// The text begins with U+FEFF, as some editors write it.
-    #[error("it begins with a byte order mark")]
-    ByteOrderMark,
-    /// A space, tab or line break in or around the text.
-    #[error("there is white space in it")]
-    Whitespace,
-    /// A secret key where a recipient belongs.
-    #[error("it is a secret key, and a recipient belongs here")]
-    SecretKey,
-    /// A recipient where a secret key belongs.
-    #[error("it is a recipient, and a secret key belongs here")]
-    NotSecret,
-    /// A hybrid post-quantum key (`age1pq1…`), which this version cannot use.
-    #[error("hybrid post-quantum keys are not supported yet")]
+pub enum KeyKind {
+    /// Classic: `age1…`, `AGE-SECRET-KEY-1…`. Whoever keeps a file until there is a large quantum computer opens it.
+    X25519,
+    /// Hybrid post-quantum, ML-KEM-768 and X25519: `age1pq1…`, `AGE-SECRET-KEY-PQ-1…`.
     Hybrid,
-    /// An SSH key, which this version cannot use.
-    #[error("ssh keys are not supported yet")]
-    Ssh,
-    /// A key of an age plugin.
-    #[error("keys of age plugins are not supported")]
-    Plugin,
-    /// Not the beginning of any key.
-    #[error("it does not begin like an age key")]
-    UnknownPrefix,
-    /// Capitals in a recipient.
-    #[error("a recipient is written in lower case")]
-    Uppercase,
-    /// Small letters in a secret key.
-    #[error("a secret key is written in upper case")]
-    Lowercase,
-    /// Cut, or with something appended.
-    #[error("it has {found} characters instead of {expected}")]
-    WrongLength {
-        /// Characters of such a key.
-        expected: usize,
-        /// Characters that are there.
-        found: usize,
-    },
-    /// A character is wrong.
-    #[error("its checksum is wrong, so it has a typing error")]
-    Checksum,
-    /// The same key is written otherwise.
-    #[error("it is not written in the canonical way")]
-    NotCanonical,
-    /// A point of low order: whatever is sealed for it, anybody can open.
-    #[error("it is a weak key, which anybody could open")]
-    LowOrder,
 }
 
-/// For whom to seal: the public half of an [`Identity`], as the string `age1…`.
+impl KeyKind {
+    /// Whether what is sealed for such a key stays closed to a quantum computer, as far as is known.
+    #[must_use]
+    pub const fn is_post_quantum(self) -> bool {
+        matches!(self, Self::Hybrid)
+    }
+
+    /// First argument of the stanzas for such a key.
+    pub(super) const fn stanza_tag(self) -> &'static str {
+        match self {
+            Self::X25519 => "X25519",
+            Self::Hybrid => hybrid::STANZA_TAG,
+        }
+    }
+}
+
+/// For whom to seal: the public half of an [`Identity`], as the string `age1…` or `age1pq1…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient(RecipientKind);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RecipientKind {
     X25519(age::x25519::Recipient),
+    Hybrid(hybrid::Recipient),
 }
 
 impl Recipient {
-    /// One stanza with the file key for this recipient (C2SP age, "X25519 recipient stanza").
+    /// What kind of key it is.
+    #[must_use]
+    pub fn kind(&self) -> KeyKind {
+        match &self.0 {
+            RecipientKind::X25519(_) => KeyKind::X25519,
+            RecipientKind::Hybrid(_) => KeyKind::Hybrid,
+        }
+    }
+
+    /// One stanza with the file key for this recipient (C2SP age, the section on its type).
     pub(super) fn wrap(&self, file_key: &FileKey) -> Result<Stanza> {
-        let RecipientKind::X25519(recipient) = &self.0;
-        let (stanzas, _) = recipient.wrap_file_key(file_key).map_err(|_| Error::Library)?;
-        stanzas.into_iter().next().ok_or(Error::Library)
+        match &self.0 {
+            RecipientKind::X25519(recipient) => {
+                let (stanzas, _) = recipient.wrap_file_key(file_key).map_err(|_| Error::Library)?;
+                stanzas.into_iter().next().ok_or(Error::Library)
+            }
+            RecipientKind::Hybrid(recipient) => recipient.wrap(file_key),
+        }
     }
 }
 
 impl fmt::Display for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RecipientKind::X25519(recipient) = &self.0;
-        recipient.fmt(f)
+        match &self.0 {
+            RecipientKind::X25519(recipient) => recipient.fmt(f),
+            RecipientKind::Hybrid(recipient) => recipient.fmt(f),
+        }
     }
 }
 
@@ -109,16 +99,22 @@ impl FromStr for Recipient {
             return Err(KeyError::SecretKey);
         }
         check_text(text)?;
+        check_no_space(text)?;
         let (prefix, _) = text.rsplit_once('1').ok_or(KeyError::UnknownPrefix)?;
-        if prefix.eq_ignore_ascii_case("age1pq") {
-            return Err(KeyError::Hybrid);
-        } else if begins(prefix, "age1") {
+        let hybrid = prefix.eq_ignore_ascii_case("age1pq");
+        if !hybrid && begins(prefix, "age1") {
             return Err(KeyError::Plugin);
-        } else if !prefix.eq_ignore_ascii_case("age") {
+        } else if !hybrid && !prefix.eq_ignore_ascii_case("age") {
             return Err(KeyError::UnknownPrefix);
         }
         if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(KeyError::Uppercase);
+        }
+        if hybrid {
+            check_len(text, hybrid::RECIPIENT_LEN)?;
+            let recipient = hybrid::Recipient::parse(text)?;
+            check_order(recipient.point())?;
+            return Ok(Self(RecipientKind::Hybrid(recipient)));
         }
         check_len(text, X25519_RECIPIENT_LEN)?;
         let recipient: age::x25519::Recipient = text.parse().map_err(|_| KeyError::Checksum)?;
@@ -126,12 +122,13 @@ impl FromStr for Recipient {
         if recipient.to_string() != text {
             return Err(KeyError::NotCanonical);
         }
-        check_order(text)?;
+        let point = bech32_decode(text, |_| (), |_| Ok(()), |_, bytes| Ok(bytes.collect::<Vec<u8>>()));
+        check_order(&point.map_err(|()| KeyError::Checksum)?)?;
         Ok(Self(RecipientKind::X25519(recipient)))
     }
 }
 
-/// What opens: a secret key, as the string `AGE-SECRET-KEY-1…`. Wiped when dropped.
+/// What opens: a secret key, as the string `AGE-SECRET-KEY-1…` or `AGE-SECRET-KEY-PQ-1…`. Wiped when dropped.
 ///
 /// It has no `Debug`, `Display` or `Clone`, so that it does not get where it should not:
 ///
@@ -142,24 +139,53 @@ pub struct Identity(IdentityKind);
 
 enum IdentityKind {
     X25519(age::x25519::Identity),
+    Hybrid(hybrid::Identity),
 }
 
 impl Identity {
-    /// A new X25519 identity from the operating system's random bytes.
+    /// A new hybrid post-quantum identity from the operating system's random bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the operating system has no random bytes to give.
+    #[must_use]
     pub fn generate() -> Self {
+        Self(IdentityKind::Hybrid(hybrid::Identity::generate().expect("random bytes")))
+    }
+
+    /// A new classic identity, for whom must be reached with older tools, and for the one-time keys of bundles.
+    ///
+    /// # Panics
+    ///
+    /// When the operating system has no random bytes to give.
+    #[must_use]
+    pub fn generate_x25519() -> Self {
         Self(IdentityKind::X25519(age::x25519::Identity::generate()))
+    }
+
+    /// What kind of key it is.
+    #[must_use]
+    pub fn kind(&self) -> KeyKind {
+        match &self.0 {
+            IdentityKind::X25519(_) => KeyKind::X25519,
+            IdentityKind::Hybrid(_) => KeyKind::Hybrid,
+        }
     }
 
     /// The public half.
     pub fn recipient(&self) -> Recipient {
-        let IdentityKind::X25519(identity) = &self.0;
-        Recipient(RecipientKind::X25519(identity.to_public()))
+        match &self.0 {
+            IdentityKind::X25519(identity) => Recipient(RecipientKind::X25519(identity.to_public())),
+            IdentityKind::Hybrid(identity) => Recipient(RecipientKind::Hybrid(identity.recipient().clone())),
+        }
     }
 
     /// The secret, as the string that [`from_str`](Self::from_str) takes.
     pub fn expose_secret_string(&self) -> Zeroizing<String> {
-        let IdentityKind::X25519(identity) = &self.0;
-        Zeroizing::new(identity.to_string().expose_secret().to_owned())
+        match &self.0 {
+            IdentityKind::X25519(identity) => Zeroizing::new(identity.to_string().expose_secret().to_owned()),
+            IdentityKind::Hybrid(identity) => identity.expose_secret_string(),
+        }
     }
 
     /// The file key, if one of the stanzas is for this identity.
@@ -168,11 +194,13 @@ impl Identity {
     ///
     /// A stanza of this identity's type breaks the rules of its type.
     pub(super) fn unwrap(&self, stanzas: &[Stanza]) -> Result<Option<FileKey>> {
-        let IdentityKind::X25519(identity) = &self.0;
-        match identity.unwrap_stanzas(stanzas) {
-            None => Ok(None),
-            Some(Ok(file_key)) => Ok(Some(file_key)),
-            Some(Err(_)) => Err(HeaderError::Stanza.into()),
+        match &self.0 {
+            IdentityKind::X25519(identity) => match identity.unwrap_stanzas(stanzas) {
+                None => Ok(None),
+                Some(Ok(file_key)) => Ok(Some(file_key)),
+                Some(Err(_)) => Err(HeaderError::Stanza.into()),
+            },
+            IdentityKind::Hybrid(identity) => identity.unwrap(stanzas),
         }
     }
 }
@@ -185,16 +213,20 @@ impl FromStr for Identity {
             return Err(KeyError::NotSecret);
         }
         check_text(text)?;
+        check_no_space(text)?;
         let (prefix, _) = text.rsplit_once('1').ok_or(KeyError::UnknownPrefix)?;
-        if prefix.eq_ignore_ascii_case("age-secret-key-pq-") {
-            return Err(KeyError::Hybrid);
-        } else if begins(prefix, "age-plugin-") {
+        let hybrid = prefix.eq_ignore_ascii_case("age-secret-key-pq-");
+        if begins(prefix, "age-plugin-") {
             return Err(KeyError::Plugin);
-        } else if !prefix.eq_ignore_ascii_case("age-secret-key-") {
+        } else if !hybrid && !prefix.eq_ignore_ascii_case("age-secret-key-") {
             return Err(KeyError::UnknownPrefix);
         }
         if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
             return Err(KeyError::Lowercase);
+        }
+        if hybrid {
+            check_len(text, hybrid::IDENTITY_LEN)?;
+            return Ok(Self(IdentityKind::Hybrid(hybrid::Identity::parse(text)?)));
         }
         check_len(text, X25519_IDENTITY_LEN)?;
         let identity = Self(IdentityKind::X25519(text.parse().map_err(|_| KeyError::Checksum)?));
@@ -231,50 +263,6 @@ fn parse_lines<T: FromStr<Err = KeyError>>(text: &str) -> Result<Vec<T>> {
         .map(|(text, line)| text.parse().map_err(|reason| Error::KeyLine { line, reason }))
         .collect::<Result<Vec<T>>>()?;
     if keys.is_empty() { Err(Error::NoKeys) } else { Ok(keys) }
-}
-
-fn begins(text: &str, prefix: &str) -> bool {
-    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-}
-
-fn looks_secret(text: &str) -> bool {
-    let text = text.trim_start_matches('\u{feff}').trim_start();
-    begins(text, "age-secret-key-") || begins(text, "age-plugin-") || text.contains("PRIVATE KEY")
-}
-
-/// What no key of any type may have, and the types with a form of their own.
-fn check_text(text: &str) -> Result<(), KeyError> {
-    if text.is_empty() {
-        return Err(KeyError::Empty);
-    }
-    if text.starts_with('\u{feff}') {
-        return Err(KeyError::ByteOrderMark);
-    }
-    // These have spaces in them.
-    if ["ssh-", "sk-ssh-", "ecdsa-sha2-"].iter().any(|prefix| begins(text, prefix)) || text.contains("PRIVATE KEY") {
-        return Err(KeyError::Ssh);
-    }
-    if text.chars().any(|char| char.is_whitespace() || char.is_control()) {
-        return Err(KeyError::Whitespace);
-    }
-    Ok(())
-}
-
-fn check_len(text: &str, expected: usize) -> Result<(), KeyError> {
-    match text.chars().count() {
-        found if found == expected => Ok(()),
-        found => Err(KeyError::WrongLength { expected, found }),
-    }
-}
-
-/// Refuses the points for which every X25519 shared secret is zero (RFC 7748, section 6.1). Sealing for one
-/// would give the content away, and the `age` crate panics on it.
-fn check_order(recipient: &str) -> Result<(), KeyError> {
-    let decoded = bech32_decode(recipient, |_| (), |_| Ok(()), |_, bytes| Ok(bytes.collect::<Vec<u8>>()));
-    let point = decoded.map_err(|()| KeyError::Checksum)?;
-    // Any scalar will do: clamping makes it a multiple of the cofactor.
-    let scalar = PrivateKey::from_private_key(&X25519, &[1; 32]).map_err(|_| KeyError::LowOrder)?;
-    agree(&scalar, UnparsedPublicKey::new(&X25519, point), KeyError::LowOrder, |_| Ok(()))
 }
 
 #[cfg(test)]

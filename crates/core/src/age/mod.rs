@@ -25,7 +25,7 @@
 //! | file | concept |
 //! | --- | --- |
 //! | `header` | the textual header: strict parser with caps, writer, MAC |
-//! | `keys`, `passphrase` | recipients, identities and passphrases, and the stanzas they make |
+//! | `keys`, `hybrid`, `passphrase` | recipients, identities and passphrases, and the stanzas they make |
 //! | `recipient` | the file key: wrapped for whom, unwrapped with what |
 //! | `stream`, `aead` | chunk arithmetic, nonces, the payload key, the one AEAD |
 //! | `write`, `read`, `part` | the payload as a writer, as a reader, and in memory |
@@ -37,6 +37,7 @@ mod aead;
 mod armor;
 mod error;
 mod header;
+mod hybrid;
 mod keys;
 mod parallel;
 mod part;
@@ -52,9 +53,9 @@ pub use aead::TAG_LEN;
 pub use armor::{ArmorError, ArmorReader, ArmorWriter, Encoding};
 pub use error::{Error, Kind, Result};
 pub use header::{HeaderError, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN, MAX_STANZAS};
-pub use keys::{Identity, KeyError, Recipient, parse_identities, parse_recipients};
+pub use keys::{Identity, KeyError, KeyKind, Recipient, parse_identities, parse_recipients};
 pub use parallel::{decrypt_stream, encrypt_stream};
-pub use part::{PART_OVERHEAD, open_part, plain_len, seal_part, seal_to_vec, sealed_len};
+pub use part::{PART_OVERHEAD, open_part, open_sole, plain_len, seal_part, seal_to_vec, sealed_len};
 pub use passphrase::{DEFAULT_WORK_FACTOR, MAX_WORK_FACTOR, Passphrase};
 pub use read::{DecryptReader, decrypt, decrypt_encoded};
 pub use recipient::{Opener, Sealer};

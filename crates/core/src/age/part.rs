@@ -4,8 +4,10 @@ use super::aead::TAG_LEN;
 use super::error::{Error, Result};
 use super::header::X25519_HEADER_LEN;
 use super::keys::{Identity, Recipient};
-use super::recipient::{Opener, Sealer, open_header, start};
-use super::stream::{CHUNK_LEN, PAYLOAD_NONCE_LEN, PayloadError, SEALED_CHUNK_LEN, payload_len, payload_plain_len};
+use super::recipient::{Opener, Sealer, open_header, open_sole_header, start};
+use super::stream::{
+    CHUNK_LEN, PAYLOAD_NONCE_LEN, PayloadError, PayloadKey, SEALED_CHUNK_LEN, payload_len, payload_plain_len,
+};
 
 /// Bytes in front of the payload's first chunk in a file for one X25519 recipient: header and nonce.
 pub const PART_OVERHEAD: u64 = (X25519_HEADER_LEN + PAYLOAD_NONCE_LEN) as u64;
@@ -79,16 +81,39 @@ fn try_seal_part(recipient: &Recipient, mut plain: &[u8], sealed: &mut Vec<u8>) 
 /// Everything that [`decrypt`](super::decrypt) and its reader report. `plain` is empty then, whatever part of
 /// the content was authentic.
 pub fn open_part(identity: &Identity, sealed: &[u8], plain: &mut Vec<u8>) -> Result<()> {
-    let result = try_open_part(identity, sealed, plain);
+    open_with(|input| open_header(&Opener::from(identity), input), sealed, plain)
+}
+
+/// As [`open_part`], but only if the file is sealed for `identity` and for nobody else: the header has one stanza, of
+/// the kind that this identity opens.
+///
+/// # Errors
+///
+/// [`HeaderError::NotSole`](super::HeaderError::NotSole) for any stanza beside it, whoever it may be for;
+/// [`Error::NoMatch`] if the one stanza is of another kind; and what [`open_part`] reports.
+pub fn open_sole(identity: &Identity, sealed: &[u8], plain: &mut Vec<u8>) -> Result<()> {
+    open_with(|input| open_sole_header(identity, input), sealed, plain)
+}
+
+fn open_with(
+    open_header: impl FnOnce(&mut &[u8]) -> Result<PayloadKey>,
+    sealed: &[u8],
+    plain: &mut Vec<u8>,
+) -> Result<()> {
+    let result = try_open_with(open_header, sealed, plain);
     if result.is_err() {
         plain.clear();
     }
     result
 }
 
-fn try_open_part(identity: &Identity, mut sealed: &[u8], plain: &mut Vec<u8>) -> Result<()> {
+fn try_open_with(
+    open_header: impl FnOnce(&mut &[u8]) -> Result<PayloadKey>,
+    mut sealed: &[u8],
+    plain: &mut Vec<u8>,
+) -> Result<()> {
     plain.clear();
-    let key = open_header(&Opener::from(identity), &mut sealed)?;
+    let key = open_header(&mut sealed)?;
     // More than the plaintext by the tags at most, so a length that lies cannot ask for more than it sent.
     plain.reserve_exact(payload_plain_len(sealed.len() as u64).map_or(sealed.len(), |len| len as usize));
     for number in 0.. {
@@ -114,7 +139,7 @@ mod tests {
 
     #[test]
     fn lengths_are_exact() {
-        let identity = Identity::generate();
+        let identity = Identity::generate_x25519();
         let (mut sealed, mut plain) = (Vec::new(), Vec::new());
         for len in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 3 * CHUNK_LEN] {
             let content = vec![0xa5; len];

@@ -16,7 +16,8 @@ use super::stream::{PAYLOAD_NONCE_LEN, PayloadKey};
 /// A passphrase is never mixed with recipients (C2SP age, "The scrypt recipient type").
 #[derive(Clone, Copy)]
 pub enum Sealer<'a> {
-    /// Each of these alone can open the file; at least one, at most [`MAX_STANZAS`].
+    /// Each of these alone can open the file; at least one, at most [`MAX_STANZAS`]. Hybrid and classic ones are
+    /// never mixed, for the file would be no safer than the weakest of them (C2SP age, the label `postquantum`).
     Recipients(&'a [Recipient]),
     /// Whoever knows the passphrase can open the file.
     Passphrase(&'a Passphrase),
@@ -80,7 +81,22 @@ pub(super) fn start(to: &Sealer<'_>) -> Result<(Vec<u8>, PayloadKey)> {
 /// Reads a file up to its first chunk, and gives the payload key.
 pub(super) fn open_header(with: &Opener<'_>, input: &mut impl BufRead) -> Result<PayloadKey> {
     let header = Header::read(input)?;
-    let file_key = with.unwrap(&header)?;
+    open_payload(with, &header, input)
+}
+
+/// As [`open_header`], for a file that is sealed for `identity` and for nobody else: one stanza, of its kind. Not even
+/// one that no known key could open may stand beside it.
+pub(super) fn open_sole_header(identity: &Identity, input: &mut impl BufRead) -> Result<PayloadKey> {
+    let header = Header::read(input)?;
+    match header.stanzas.as_slice() {
+        [stanza] if stanza.tag == identity.kind().stanza_tag() => open_payload(&identity.into(), &header, input),
+        [_] => Err(Error::NoMatch),
+        _ => Err(HeaderError::NotSole.into()),
+    }
+}
+
+fn open_payload(with: &Opener<'_>, header: &Header, input: &mut impl BufRead) -> Result<PayloadKey> {
+    let file_key = with.unwrap(header)?;
     header.verify(&file_key)?;
     let mut nonce = [0; PAYLOAD_NONCE_LEN];
     input.read_exact(&mut nonce).map_err(|error| match error.kind() {
@@ -99,9 +115,17 @@ impl Sealer<'_> {
             Self::Recipients(recipients) if recipients.len() > MAX_STANZAS => {
                 Err(Error::TooManyRecipients { count: recipients.len(), limit: MAX_STANZAS })
             }
+            Self::Recipients(recipients) if is_mixed(recipients) => Err(Error::MixedRecipients),
             Self::Recipients(recipients) => recipients.iter().map(|recipient| recipient.wrap(file_key)).collect(),
         }
     }
+}
+
+/// Whether a file for these would be closed to a quantum computer by some stanzas and open to it by others.
+fn is_mixed(recipients: &[Recipient]) -> bool {
+    let mut kinds = recipients.iter().map(|recipient| recipient.kind().is_post_quantum());
+    let first = kinds.next();
+    kinds.any(|kind| Some(kind) != first)
 }
 
 impl Opener<'_> {
@@ -157,5 +181,51 @@ mod tests {
         assert!(decrypt(&identity, seal(recipients.as_slice()).unwrap().as_slice()).is_ok());
         let none: &[Recipient] = &[];
         assert!(matches!(seal(none), Err(Error::NoKeys)));
+    }
+
+    // C2SP age: a file for hybrid recipients is not sealed to classic ones too
+    #[test]
+    fn hybrid_and_classic_recipients_are_not_mixed() {
+        let (hybrid, classic) = (Identity::generate().recipient(), Identity::generate_x25519().recipient());
+        for mixed in [[hybrid.clone(), classic.clone()], [classic.clone(), hybrid.clone()]] {
+            assert!(matches!(seal(mixed.as_slice()), Err(Error::MixedRecipients)));
+        }
+        assert!(seal([hybrid.clone(), hybrid].as_slice()).is_ok());
+        assert!(seal([classic.clone(), classic].as_slice()).is_ok());
+    }
+
+    // attacks.md 30: one stanza, of the identity's own kind, and nothing beside it
+    #[test]
+    fn attack_30_sole_means_one_stanza_of_this_kind() {
+        let (hybrid, classic) = (Identity::generate(), Identity::generate_x25519());
+        for identity in [&hybrid, &classic] {
+            let open = |file: &[u8]| open_sole_header(identity, &mut &*file);
+            assert!(open(&seal(&identity.recipient()).unwrap()).is_ok());
+            let mut twice = vec![identity.recipient(); 2];
+            let error = open(&seal(twice.as_slice()).unwrap()).err();
+            assert!(matches!(error, Some(Error::HeaderFailure(HeaderError::NotSole))), "{error:?}");
+            twice.pop();
+            assert!(open(&seal(twice.as_slice()).unwrap()).is_ok());
+            for other in [&hybrid, &classic].into_iter().filter(|other| other.kind() != identity.kind()) {
+                let error = open(&seal(&other.recipient()).unwrap()).err();
+                assert!(matches!(error, Some(Error::NoMatch)), "{error:?}");
+            }
+        }
+    }
+
+    // attacks.md 30: a stanza that nobody knows the use of, as age writers of old added them, is one too many
+    #[test]
+    fn attack_30_grease_beside_the_stanza_is_refused() {
+        let identity = Identity::generate();
+        let file_key = FileKey::new(Box::new([1; 16]));
+        let mine = || identity.recipient().wrap(&file_key).unwrap();
+        let grease = || age_core::format::Stanza { tag: "x-grease".into(), args: vec![], body: vec![7; 12] };
+        for stanzas in [[mine(), grease()], [grease(), mine()]] {
+            let mut file = header::encode(&stanzas, &file_key).unwrap();
+            file.extend_from_slice(&[0; PAYLOAD_NONCE_LEN]);
+            assert!(open_header(&Opener::from(&identity), &mut file.as_slice()).is_ok());
+            let error = open_sole_header(&identity, &mut file.as_slice()).err();
+            assert!(matches!(error, Some(Error::HeaderFailure(HeaderError::NotSole))), "{error:?}");
+        }
     }
 }

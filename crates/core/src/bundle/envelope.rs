@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::manifest::{Manifest, ManifestError};
 use super::objects::{self, ObjectError};
-use crate::age::{self, Identity, KeyError, Recipient, open_part, seal_part, sealed_len};
+use crate::age::{self, HeaderError, Identity, KeyError, KeyKind, Recipient, open_sole, seal_part};
 
 /// The most bytes of a sealed envelope or sealed receipt.
 pub const MAX_ENVELOPE: u64 = 256 << 10;
@@ -44,6 +44,9 @@ pub enum EnvelopeError {
     /// The bundle key is not one.
     #[error("the bundle key in it is not one: {0}")]
     Key(KeyError),
+    /// The bundle key is of another kind than X25519, on whose length the sizes of all parts rest.
+    #[error("the bundle key in it is not a classic one")]
+    KeyKind,
     /// The salt has another length than 32 bytes.
     #[error("the salt in it has not 32 bytes")]
     Salt,
@@ -85,12 +88,15 @@ pub enum EnvelopeError {
 /// Seals a signed manifest and the bundle key for one recipient.
 ///
 /// # Errors
-/// Only if encryption fails.
+/// A bundle key that is not classic, or if encryption fails.
 pub fn seal_envelope(
     manifest: &Signed<Manifest>,
     bundle_key: &Identity,
     to: &Recipient,
 ) -> Result<Vec<u8>, EnvelopeError> {
+    if bundle_key.kind() != KeyKind::X25519 {
+        return Err(EnvelopeError::KeyKind);
+    }
     let mut key = bundle_key.expose_secret_string();
     key.push('\n');
     seal_objects(
@@ -122,12 +128,12 @@ fn open_object(sealed: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>,
         return Err(EnvelopeError::TooLong { size });
     }
     let mut plain = Zeroizing::new(Vec::new());
-    open_part(identity, sealed, &mut plain)?;
-    // The length of the header tells the number of stanzas.
-    if sealed_len(plain.len() as u64) != Some(size) {
-        return Err(EnvelopeError::Recipients);
+    // One stanza, and that of my own kind: neither somebody else, nor a weaker way in (attacks.md 30).
+    match open_sole(identity, sealed, &mut plain) {
+        Ok(()) => Ok(plain),
+        Err(age::Error::HeaderFailure(HeaderError::NotSole)) => Err(EnvelopeError::Recipients),
+        Err(error) => Err(error.into()),
     }
-    Ok(plain)
 }
 
 fn text(bytes: &[u8]) -> Result<&str, EnvelopeError> {
@@ -158,7 +164,10 @@ struct Claims {
 pub fn open_envelope(sealed: &[u8], identity: &Identity) -> Result<OpenedEnvelope, EnvelopeError> {
     let plain = open_object(sealed, identity)?;
     let [manifest, signature, key] = objects::read_padded(&plain, ENVELOPE_OBJECTS)?;
-    let key = text(key)?.strip_suffix('\n').unwrap_or_default().parse().map_err(EnvelopeError::Key)?;
+    let key: Identity = text(key)?.strip_suffix('\n').unwrap_or_default().parse().map_err(EnvelopeError::Key)?;
+    if key.kind() != KeyKind::X25519 {
+        return Err(EnvelopeError::KeyKind);
+    }
     Ok(OpenedEnvelope {
         claims: claims(manifest)?,
         manifest: manifest.to_vec(),

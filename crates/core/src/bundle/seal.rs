@@ -116,7 +116,7 @@ impl Sealer {
         {
             return Err(IndexError::NotAStream.into());
         }
-        let key = Identity::generate();
+        let key = Identity::generate_x25519();
         let recipient = key.recipient();
         let plain = Zeroizing::new(Vec::new());
         Ok(Self { cutter: Cutter::new(content), key, recipient, plain, parts: Vec::new(), state: State::Parts })

@@ -105,7 +105,7 @@ impl World {
         entries: &[String],
         edit: impl Fn(String) -> String,
     ) -> Carried {
-        let key = Identity::generate();
+        let key = Identity::generate_x25519();
         let size = content.len() as u64;
         let layout = Layout::of(size).unwrap();
         let mut padded_content = content.to_vec();

@@ -18,7 +18,7 @@ fn read(bytes: &[u8]) -> Result<Header> {
 #[test]
 fn the_header_of_one_recipient_has_a_constant_length() {
     for _ in 0..20 {
-        let wrapped = Identity::generate().recipient().wrap(&file_key()).unwrap();
+        let wrapped = Identity::generate_x25519().recipient().wrap(&file_key()).unwrap();
         assert_eq!(encode(&[wrapped], &file_key()).unwrap().len(), X25519_HEADER_LEN);
     }
 }
