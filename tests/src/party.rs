@@ -78,6 +78,12 @@ impl Party {
         self.pouch(["join", "--name", &self.name, "--no-passphrase"]).input(link).end().ok()
     }
 
+    /// Joins without a passphrase and with a classic key, which older tools know.
+    #[track_caller]
+    pub fn join_classic(&self, link: &str) -> Ran {
+        self.pouch(["join", "--name", &self.name, "--no-passphrase", "--classic"]).input(link).end().ok()
+    }
+
     /// A link for somebody.
     #[track_caller]
     pub fn invite(&self, name: &str) -> String {
@@ -150,14 +156,22 @@ impl Pair {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
         let relay = Relay::start(folder.path());
-        Self::introduce(folder, relay)
+        Self::introduce(folder, relay, Party::join)
+    }
+
+    /// Both with classic keys.
+    #[track_caller]
+    pub fn classic() -> Self {
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let relay = Relay::start(folder.path());
+        Self::introduce(folder, relay, Party::join_classic)
     }
 
     #[track_caller]
-    fn introduce(folder: TempDir, relay: Relay) -> Self {
+    fn introduce(folder: TempDir, relay: Relay, join: impl Fn(&Party, &str) -> Ran) -> Self {
         let (ada, bo) = (Party::new(folder.path(), "ada"), Party::new(folder.path(), "bo"));
-        ada.join(relay.owner_link());
-        bo.join(&ada.invite("bo"));
+        join(&ada, relay.owner_link());
+        join(&bo, &ada.invite("bo"));
         ada.run(&["contact", "list"]).ok().says("bo joined and is pinned");
         Self { relay, ada, bo, folder }
     }

@@ -192,7 +192,7 @@ fn hint(error: &Error) -> Option<String> {
     let text = match error {
         Error::NotJoined => "run `pouch join` and paste the link that you were given",
         Error::AlreadyJoined => "use another --home for a second identity",
-        Error::CardSubstituted | Error::Contact(ContactError::KeyChanged { .. }) => {
+        Error::CardSubstituted | Error::Contact(ContactError::KeyChanged { .. } | ContactError::Downgrade { .. }) => {
             "trust nobody's word for the new key but theirs: compare the twelve words with them on another channel"
         }
         Error::Unverified(name) => {

@@ -27,6 +27,16 @@ pub enum ContactError {
         /// The pinned fingerprint's words.
         pinned: String,
     },
+    /// A classic card under a name that is pinned with a hybrid one.
+    #[error(
+        "the card for {name} is classic, and the pinned one ({pinned}) is hybrid: what is sealed for it would be weaker"
+    )]
+    Downgrade {
+        /// The contact.
+        name: Name,
+        /// The pinned fingerprint's words.
+        pinned: String,
+    },
     /// Two cards of one identity with one serial number, or an older one.
     #[error("the card for {name} is older than the pinned one, or another one under the same serial number")]
     Stale {
@@ -194,7 +204,8 @@ impl AddressBook {
     /// Adds a contact, or takes a renewed card with the same keys and a higher serial for one that is there.
     ///
     /// # Errors
-    /// Another key under a pinned name is a hard stop; so are a stale card and a name that is taken.
+    /// Another key under a pinned name is a hard stop, all the more a weaker one; so are a stale card and a name that
+    /// is taken.
     pub fn add(&mut self, new: Contact) -> Result<(), ContactError> {
         if let Some(old) = self.contacts.iter_mut().find(|c| c.fingerprint() == new.fingerprint()) {
             if old.name != new.name {
@@ -203,7 +214,12 @@ impl AddressBook {
             return old.renew(new);
         }
         if let Some(old) = self.contacts.iter().find(|c| c.name == new.name) {
-            return Err(ContactError::KeyChanged { name: new.name, pinned: old.fingerprint().words() });
+            let (name, pinned) = (new.name, old.fingerprint().words());
+            let weaker = old.card().age_recipient.is_post_quantum() && !new.card.card().age_recipient.is_post_quantum();
+            return Err(match weaker {
+                true => ContactError::Downgrade { name, pinned },
+                false => ContactError::KeyChanged { name, pinned },
+            });
         }
         let at = self.contacts.partition_point(|c| c.name < new.name);
         self.contacts.insert(at, new);
@@ -274,11 +290,17 @@ mod tests {
     use super::*;
     use pouch_statement::SigningKey;
 
+    const CLASSIC: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
     fn contact(name: &str, seed: u8, serial: u64) -> Contact {
+        contact_for(CLASSIC, name, seed, serial)
+    }
+
+    fn contact_for(recipient: &str, name: &str, seed: u8, serial: u64) -> Contact {
         let key = SigningKey::from_seed(&[seed; 32]);
         let card = Card {
             name: name.parse().unwrap(),
-            age_recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".parse().unwrap(),
+            age_recipient: recipient.parse().unwrap(),
             signing_key: key.public(),
             relay: "https://relay.example".parse().unwrap(),
             relay_pins: vec![],
@@ -299,6 +321,23 @@ mod tests {
         assert!(matches!(book.add(contact("bo", 2, 2)), Err(ContactError::KeyChanged { .. })));
         assert!(matches!(book.add(contact("bob", 1, 1)), Err(ContactError::Pinned(_))));
         assert_eq!(book.named(&"bo".parse().unwrap()).unwrap().fingerprint(), contact("bo", 1, 1).fingerprint());
+    }
+
+    // attacks.md 30, 37: an old classic card, with the same signing key and a higher serial even, takes no hybrid one's
+    // place; nor the other way round without the user.
+    #[test]
+    fn attack_30_a_contact_never_goes_from_hybrid_to_classic() {
+        let hybrid = pouch_core::age::Identity::generate().recipient().to_string();
+        let mut book = AddressBook::default();
+        book.add(contact_for(&hybrid, "bo", 1, 1)).unwrap();
+        let error = book.add(contact("bo", 1, 2)).unwrap_err();
+        assert!(matches!(error, ContactError::Downgrade { .. }), "{error}");
+        let bo = book.named(&"bo".parse().unwrap()).unwrap();
+        assert!(bo.card().age_recipient.is_post_quantum() && bo.card().serial == 1);
+        book.add(contact("cy", 2, 1)).unwrap();
+        let other = pouch_core::age::Identity::generate().recipient().to_string();
+        let error = book.add(contact_for(&other, "cy", 2, 2)).unwrap_err();
+        assert!(matches!(error, ContactError::KeyChanged { .. }), "{error}");
     }
 
     // attacks.md 37: an old card, or a second one under the same serial, replaces nothing.

@@ -235,7 +235,9 @@ fn contact_class(error: &ContactError) -> Class {
     match error {
         ContactError::Unknown(_) => Class::NotFound,
         ContactError::NameTaken(_) | ContactError::Pinned(_) | ContactError::Myself => Class::Usage,
-        ContactError::KeyChanged { .. } | ContactError::Stale { .. } => Class::Evidence,
+        ContactError::KeyChanged { .. } | ContactError::Downgrade { .. } | ContactError::Stale { .. } => {
+            Class::Evidence
+        }
         ContactError::Card(error) => card_class(error),
         ContactError::Home(error) => home_class(error),
     }

@@ -55,11 +55,19 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Fresh keys.
+    /// Fresh keys: what is sealed for them is safe from quantum computers too.
     ///
     /// # Errors
     /// When the operating system has no random bytes to give.
     pub fn generate() -> Result<Self, IdentityError> {
+        Ok(Self { age: age::Identity::generate(), signing: SigningKey::generate()? })
+    }
+
+    /// Fresh keys of which the one that opens is classic, for tools that know no other.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes to give.
+    pub fn generate_classic() -> Result<Self, IdentityError> {
         Ok(Self { age: age::Identity::generate_x25519(), signing: SigningKey::generate()? })
     }
 
@@ -163,12 +171,13 @@ mod tests {
 
     #[test]
     fn stored_and_opened_with_and_without_a_passphrase() {
-        for phrase in [None, Some("correct horse")] {
+        for (phrase, classic) in [(None, false), (Some("correct horse"), false), (None, true)] {
             let folder = tempfile::tempdir().unwrap();
             let home = Home::open(Some(folder.path())).unwrap();
             home.create().unwrap();
             assert_eq!(is_protected(&home), None);
-            let identity = Identity::generate().unwrap();
+            let identity = if classic { Identity::generate_classic() } else { Identity::generate() }.unwrap();
+            assert_eq!(identity.age.kind().is_post_quantum(), !classic);
             identity.store(&home, phrase.map(passphrase).as_ref()).unwrap();
             assert_eq!(is_protected(&home), Some(phrase.is_some()));
             assert!(matches!(identity.store(&home, None), Err(IdentityError::Exists)));

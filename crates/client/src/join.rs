@@ -51,7 +51,16 @@ fn pending(home: &Home) -> Result<Option<Pending>> {
     Ok(home::read_json(&home.config(PENDING))?)
 }
 
-/// Redeems `link` as `name`. With a passphrase the identity is sealed at rest.
+/// How the identity is made and kept.
+#[derive(Clone, Copy, Default)]
+pub struct NewIdentity<'a> {
+    /// Seals the identity at rest.
+    pub passphrase: Option<&'a Passphrase>,
+    /// A classic key to open with, for tools that know no hybrid ones; without it a hybrid one is made.
+    pub classic: bool,
+}
+
+/// Redeems `link` as `name`.
 ///
 /// # Errors
 /// Somebody is here already; the link is spent; the relay cannot be reached; or, a hard stop, the relay's answer does
@@ -60,7 +69,7 @@ pub async fn join(
     home: &Home,
     link: &Link,
     name: &Name,
-    passphrase: Option<&Passphrase>,
+    new: NewIdentity<'_>,
     transport: Option<Arc<dyn Transport>>,
 ) -> Result<Joined> {
     if party::is_joined(home) {
@@ -75,7 +84,7 @@ pub async fn join(
             if other.is_some() || identity::is_protected(home).is_some() {
                 set_aside(home)?;
             }
-            prepare(home, link, name, passphrase)?
+            prepare(home, link, name, new)?
         }
     };
     let transport = match transport {
@@ -113,8 +122,8 @@ pub async fn join(
 }
 
 /// Makes keys and card and stores them, before anything is sent.
-fn prepare(home: &Home, link: &Link, name: &Name, passphrase: Option<&Passphrase>) -> Result<Pending> {
-    let identity = Identity::generate()?;
+fn prepare(home: &Home, link: &Link, name: &Name, new: NewIdentity<'_>) -> Result<Pending> {
+    let identity = if new.classic { Identity::generate_classic()? } else { Identity::generate()? };
     let device_key = SigningKey::generate()?;
     let now = now();
     let card = Card {
@@ -131,7 +140,7 @@ fn prepare(home: &Home, link: &Link, name: &Name, passphrase: Option<&Passphrase
     let device = Device { identity: card.fingerprint(), device_key: device_key.public(), created: now };
     let card = SignedCard::sign(card, &identity.signing)?;
     let device = Signed::sign(device, &identity.signing)?;
-    identity.store(home, passphrase)?;
+    identity.store(home, new.passphrase)?;
     identity::store_device(home, &device_key)?;
     party::store_card(home, &card)?;
     let pending =

@@ -10,8 +10,10 @@ use crate::{
     StatementError, Timestamp,
 };
 
-/// Room for a hybrid recipient (about 2,000 characters) and little more.
+/// Room for a hybrid recipient (1,959 characters) and little more.
 const MAX_RECIPIENT: usize = 2048;
+/// How a hybrid recipient begins (C2SP age, "The mlkem768x25519 recipient type").
+const HYBRID: &str = "age1pq1";
 /// A relay's certificate key of today and the next one.
 const MAX_PINS: usize = 2;
 
@@ -51,6 +53,13 @@ impl AgeRecipient {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is a hybrid recipient, for which what is sealed stays closed to a quantum computer, as far as is
+    /// known; every other one is classic.
+    #[must_use]
+    pub fn is_post_quantum(&self) -> bool {
+        self.0.starts_with(HYBRID)
     }
 }
 
@@ -258,6 +267,21 @@ mod tests {
         assert_eq!(at(1000 - CLOCK_TOLERANCE), Ok(()));
         assert_eq!(at(0), Err(CardError::NotYetValid(1000)));
         assert_eq!(at(2000), Err(CardError::Expired));
+    }
+
+    #[test]
+    fn a_hybrid_recipient_fits_and_is_told_apart() {
+        let hybrid = format!("age1pq1{}", "q".repeat(1952));
+        assert!(hybrid.parse::<AgeRecipient>().unwrap().is_post_quantum());
+        assert_eq!("q".repeat(2049).replacen("qqqq", "age1", 1).parse::<AgeRecipient>(), Err(CardError::Recipient));
+        let key = SigningKey::from_seed(&[1; 32]);
+        let card = Card { age_recipient: hybrid.parse().unwrap(), ..card(&key) };
+        let signed = SignedCard::sign(card, &key).unwrap();
+        assert!(signed.statement().bytes().len() < 2600);
+        assert_eq!(SignedCard::verify(&signed.detached()).unwrap().fingerprint(), signed.fingerprint());
+        for classic in ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "age1pqqqqqqqqq"] {
+            assert!(!classic.parse::<AgeRecipient>().unwrap().is_post_quantum());
+        }
     }
 
     // attacks.md 34: a secret key where a recipient belongs.

@@ -1,4 +1,5 @@
 use clap::Args;
+use pouch_statement::AgeRecipient;
 use serde_json::json;
 
 use crate::run::{Context, Outcome, printing};
@@ -25,6 +26,7 @@ impl Card {
             context.show.line(text.trim_end()).map_err(printing)?;
             context.show.essence(text.trim_end()).map_err(printing)?;
             context.show.remark(format_args!("your words: {words}"));
+            context.show.remark(format_args!("your key: {}", strength(&card.card().age_recipient)));
         }
         context
             .show
@@ -35,8 +37,18 @@ impl Card {
                 "words": words,
                 "relay": party.relay(),
                 "expires": iso(card.card().expires),
+                "post_quantum": card.card().age_recipient.is_post_quantum(),
                 "card": card.detached(),
             }))
             .map_err(printing)
+    }
+}
+
+/// What may be said of envelopes to this recipient, in one line.
+pub(crate) fn strength(recipient: &AgeRecipient) -> &'static str {
+    if recipient.is_post_quantum() {
+        "hybrid, for quantum computers too (ML-KEM-768 with X25519)"
+    } else {
+        "classic (X25519), not for quantum computers"
     }
 }

@@ -6,9 +6,10 @@ use pouch_client::clock::now;
 use pouch_client::contacts::{self, AddressBook, ContactError, Verified};
 use pouch_client::journal::{Action, Ended, Event};
 use pouch_client::{Error, Party};
-use pouch_statement::{Detached, Name, SignedCard};
+use pouch_statement::{AgeRecipient, Detached, Name, SignedCard};
 use serde_json::json;
 
+use crate::commands::card::strength;
 use crate::exit;
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local};
@@ -175,7 +176,7 @@ fn print(contact: &contacts::Contact, context: &Context) -> Outcome {
     context
         .show
         .line(format_args!(
-            "{}\n  words     {}\n  verified  {}{}\n  on card   {}, serial {}, until {}\n  relay     {}\n  age       {}",
+            "{}\n  words     {}\n  verified  {}{}\n  on card   {}, serial {}, until {}\n  relay     {}\n  key       {}\n  age       {}",
             contact.name,
             contact.fingerprint().words(),
             how(contact),
@@ -184,10 +185,20 @@ fn print(contact: &contacts::Contact, context: &Context) -> Outcome {
             card.serial,
             local(card.expires),
             card.relay,
-            card.age_recipient,
+            strength(&card.age_recipient),
+            short(&card.age_recipient),
         ))
         .map_err(printing)?;
     context.show.essence(contact.fingerprint()).map_err(printing)
+}
+
+/// A hybrid recipient has about two thousand characters, which `--json` and the card have; a line shows the first.
+fn short(recipient: &AgeRecipient) -> String {
+    let text = recipient.as_str();
+    match text.get(..40) {
+        Some(first) if recipient.is_post_quantum() => format!("{first}…"),
+        _ => text.to_owned(),
+    }
 }
 
 fn object(contact: &contacts::Contact, context: &Context) -> Outcome {
@@ -206,6 +217,7 @@ fn object(contact: &contacts::Contact, context: &Context) -> Outcome {
             "expires": iso(contact.card().expires),
             "relay": contact.card().relay,
             "age_recipient": contact.card().age_recipient,
+            "post_quantum": contact.card().age_recipient.is_post_quantum(),
             "signing_key": contact.card().signing_key,
         }))
         .map_err(printing)

@@ -4,6 +4,7 @@ use pouch_protocol::{AccountRole, Link};
 use pouch_statement::Name;
 use serde_json::json;
 
+use crate::commands::card::strength;
 use crate::prompt::secret_line;
 use crate::run::{Context, Failure, Outcome, printing};
 
@@ -22,6 +23,11 @@ pub(crate) struct Join {
     /// Keep the identity without a passphrase, for machines
     #[arg(long)]
     no_passphrase: bool,
+    /// Make a classic key, for tools that know no hybrid ones (age before 1.3)
+    ///
+    /// Whoever keeps what is sealed for it today may open it with a quantum computer later.
+    #[arg(long)]
+    classic: bool,
 }
 
 impl Join {
@@ -50,7 +56,8 @@ impl Join {
         } else {
             Some(context.asker().new_passphrase()?)
         };
-        let joined = context.run(async { Ok(join::join(&home, &link, &name, passphrase.as_ref(), None).await?) })?;
+        let new = join::NewIdentity { passphrase: passphrase.as_ref(), classic: self.classic };
+        let joined = context.run(async { Ok(join::join(&home, &link, &name, new, None).await?) })?;
         let role = match joined.role {
             AccountRole::Owner => "owner of this relay",
             AccountRole::Member => "a member of this relay",
@@ -65,11 +72,14 @@ impl Join {
                 "words": words,
                 "relay": joined.card.card().relay,
                 "role": joined.role,
+                "post_quantum": joined.card.card().age_recipient.is_post_quantum(),
                 "inviter": joined.inviter.as_ref().map(|c| json!({ "name": c.name, "fingerprint": c.fingerprint() })),
             }))
             .map_err(printing)?;
         context.show.line(format_args!("you are {}, {role}", joined.card.card().name)).map_err(printing)?;
         context.show.line(format_args!("your words: {words}")).map_err(printing)?;
+        let recipient = &joined.card.card().age_recipient;
+        context.show.line(format_args!("your key: {}", strength(recipient))).map_err(printing)?;
         if let Some(inviter) = joined.inviter {
             let words = inviter.fingerprint().words();
             context.show.line(format_args!("{} pinned: {words}", inviter.name)).map_err(printing)?;
