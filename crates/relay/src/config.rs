@@ -68,6 +68,8 @@ pub struct Config {
     pub total_bytes: u64,
     /// Bundles that one account may have at once.
     pub account_bundles: u64,
+    /// Ended bundles of one account whose state is kept: with as many it begins no further ones until some are pruned.
+    pub account_ended_bundles: u64,
     /// Longest life of a bundle, in seconds.
     pub lifetime_seconds: u64,
     /// How long access records and what is left of ended bundles are kept, in seconds.
@@ -95,6 +97,7 @@ impl Default for Config {
             account_bytes: 10 * GIB,
             total_bytes: 100 * GIB,
             account_bundles: 100_000,
+            account_ended_bundles: 100_000,
             lifetime_seconds: MAX_LIFETIME,
             retention_seconds: 90 * DAY,
             connections: 512,
@@ -117,7 +120,12 @@ impl Config {
     /// Unreadable, unknown or wrong values.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE {
+        let data = std::fs::metadata(path).map_err(read)?;
+        if !data.is_file() {
+            // A pipe would be waited for.
+            return Err(read(std::io::Error::other("not a file")));
+        }
+        if data.len() > MAX_FILE {
             return Err(ConfigError::TooLong(path.to_owned()));
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
@@ -170,7 +178,8 @@ impl Config {
         let largest = i64::MAX as u64 / 2; // the ledger's integers are signed, and sums must fit
         require(self.account_bytes <= largest, "account_bytes", "below four exbibytes")?;
         require(self.total_bytes <= largest, "total_bytes", "below four exbibytes")?;
-        require(self.account_bundles <= largest, "account_bundles", "below four exbi")
+        require(self.account_bundles <= largest, "account_bundles", "below four exbi")?;
+        require(self.account_ended_bundles <= largest, "account_ended_bundles", "below four exbi")
     }
 
     /// The configuration as a commented file: values that differ from the defaults are set, the others shown behind `#`.
@@ -218,11 +227,20 @@ impl Config {
     }
 
     /// All values that are numbers: comment, name, value.
-    fn numbers(&self) -> [(&'static str, &'static str, u64); 10] {
+    fn numbers(&self) -> [(&'static str, &'static str, u64); 11] {
         [
-            ("Bytes that the bundles of one account may hold.", "account_bytes", self.account_bytes),
+            (
+                "Bytes that the bundles of one account may hold, with the receipts for them.",
+                "account_bytes",
+                self.account_bytes,
+            ),
             ("Bytes that all bundles together may hold; leave room on the disk.", "total_bytes", self.total_bytes),
             ("Bundles that one account may have at once.", "account_bundles", self.account_bundles),
+            (
+                "Ended bundles of one account that are remembered; with as many it sends no more until some are pruned.",
+                "account_ended_bundles",
+                self.account_ended_bundles,
+            ),
             ("Longest life of a bundle, in seconds (366 days at most).", "lifetime_seconds", self.lifetime_seconds),
             (
                 "How long access records and the state of ended bundles are kept, in seconds.",

@@ -117,6 +117,7 @@ impl App {
             account_bytes: self.config.account_bytes,
             total_bytes: self.config.total_bytes,
             account_bundles: self.config.account_bundles,
+            account_ended: self.config.account_ended_bundles,
             lifetime: self.config.lifetime_seconds,
         }
     }

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pouch_protocol::limits::{MAX_LISTING, MAX_PAGE};
+use pouch_protocol::limits::{MAX_LISTING, MAX_PAGE, MAX_RECEIPT};
 use pouch_protocol::{
     BundleState, BundleStatus, Delivery, DeliveryState, NewBundle, Outbox, ProblemKind, ReceiptMessage,
 };
@@ -10,7 +10,7 @@ use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::row::{BundleRow, Limits, bytes, mailbox, maybe_time, select_bundle, state_word};
+use super::row::{BundleRow, Limits, bytes, give_space, mailbox, maybe_time, select_bundle, state_word, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 
 /// Room that a listing takes for rows, below [`MAX_LISTING`] so that the JSON around them fits too.
@@ -96,14 +96,7 @@ async fn begin(
     if new.expires <= now || new.expires.since(now) > limits.lifetime {
         return refuse(ProblemKind::BadRequest, "the bundle's end is in the past or beyond the relay's limit");
     }
-    let counted = sqlx::query("UPDATE account SET bundles = bundles + 1 WHERE seq = $1 AND bundles < $2")
-        .bind(account)
-        .bind(int(limits.account_bundles))
-        .execute(&mut *conn)
-        .await?;
-    if counted.rows_affected() == 0 {
-        return refuse(ProblemKind::Quota, "too many bundles at once");
-    }
+    count_one(conn, account, limits).await?;
     sqlx::query("INSERT INTO bundle (id, sender, state, created, touched, expires, burn) VALUES ($1, $2, 'pending', $3, $3, $4, $5)")
         .bind(new.bundle.as_bytes().as_slice())
         .bind(account)
@@ -113,6 +106,27 @@ async fn begin(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Counts one more bundle of an account, if it may have it. Ended ones count until they are pruned, so that what an account
+/// leaves in the ledger is bounded: by what it may have at once and may have ended, together. Only beginning is ever refused
+/// for that, ending never.
+async fn count_one(conn: &mut SqliteConnection, account: i64, limits: Limits) -> Result<()> {
+    let counted =
+        sqlx::query("UPDATE account SET bundles = bundles + 1 WHERE seq = $1 AND bundles < $2 AND ended < $3")
+            .bind(account)
+            .bind(int(limits.account_bundles))
+            .bind(int(limits.account_ended))
+            .execute(&mut *conn)
+            .await?;
+    if counted.rows_affected() > 0 {
+        return Ok(());
+    }
+    let row = sqlx::query("SELECT ended FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
+    if uint(&row, "ended")? < limits.account_ended {
+        return refuse(ProblemKind::Quota, "too many bundles at once");
+    }
+    refuse(ProblemKind::Quota, "too many bundles that ended; the relay forgets them when they were kept long enough")
 }
 
 /// A bundle with its deliveries. `room` bounds the receipts of one answer; those beyond it are left out, not cut.
@@ -192,9 +206,33 @@ async fn clear(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
     ] {
         sqlx::query(statement).bind(bundle.seq).execute(&mut *conn).await?;
     }
-    super::row::give_space(conn, bundle.sender, bundle.size).await?;
+    give_space(conn, bundle.sender, bundle.size).await?;
     sqlx::query("UPDATE account SET bundles = bundles - 1 WHERE seq = $1").bind(bundle.sender).execute(conn).await?;
     Ok(())
+}
+
+/// Gives back the room that the receipts of a bundle need no more: of a final one the rest beyond its length, and all of
+/// what can come no more, because the bundle ended before the recipient had the envelope, or before there were deliveries.
+pub(super) async fn charge_receipts(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
+    let row = sqlx::query(
+        "SELECT b.receipts, COALESCE((
+             SELECT SUM(CASE WHEN d.outcome = 'verified' THEN length(d.sealed)
+                             WHEN b.ended IS NOT NULL AND d.released IS NULL THEN 0
+                             ELSE $2 END)
+             FROM delivery d WHERE d.bundle = b.seq), 0) AS due
+         FROM bundle b WHERE b.seq = $1",
+    )
+    .bind(bundle.seq)
+    .bind(int(MAX_RECEIPT))
+    .fetch_one(&mut *conn)
+    .await?;
+    let (held, due) = (uint(&row, "receipts")?, uint(&row, "due")?);
+    sqlx::query("UPDATE bundle SET receipts = $1 WHERE seq = $2")
+        .bind(int(due.min(held)))
+        .bind(bundle.seq)
+        .execute(&mut *conn)
+        .await?;
+    give_space(conn, bundle.sender, held.saturating_sub(due)).await
 }
 
 /// Ends a bundle that is pending or committed; its state stays for the retention time.
@@ -209,14 +247,16 @@ pub(super) async fn end(
         .bind(state_word(state))
         .bind(int(now.unix()))
         .bind(bundle.seq)
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
-    Ok(())
+    sqlx::query("UPDATE account SET ended = ended + 1 WHERE seq = $1").bind(bundle.sender).execute(&mut *conn).await?;
+    charge_receipts(conn, bundle).await
 }
 
 /// Forgets a pending bundle as if it had never been begun.
 pub(super) async fn forget(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
     clear(conn, bundle).await?;
+    charge_receipts(conn, bundle).await?;
     sqlx::query("DELETE FROM bundle WHERE seq = $1").bind(bundle.seq).execute(conn).await?;
     Ok(())
 }

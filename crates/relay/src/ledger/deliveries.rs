@@ -6,7 +6,7 @@ use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::bundles::{delivery_state, end, outcome};
+use super::bundles::{charge_receipts, delivery_state, end, outcome};
 use super::row::{BundleRow, bytes, mailbox, maybe_time, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 
@@ -180,6 +180,7 @@ async fn receive(
         .execute(&mut *conn)
         .await?;
     let bundle = &delivery.bundle;
+    charge_receipts(conn, bundle).await?;
     if !bundle.burn || bundle.stored_state() != BundleState::Committed {
         return Ok(false);
     }

@@ -248,6 +248,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_there_before_it_was_charged_is_charged_by_the_migration() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data: folder.path().to_owned(), ..Config::default() };
+        let path = config.data.join(FILE);
+        Disk::default().write_new(&path, b"").unwrap();
+        let options = SqliteConnectOptions::new().filename(&path).foreign_keys(false);
+        let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+        schema::migrate_to(&mut conn, 1).await.unwrap();
+        // One account; pending with two envelopes, delivered to two of whom one has sent a receipt, revoked before and
+        // after the release.
+        let receipt = "'verified', x'00', zeroblob(300)";
+        for statement in [
+            "INSERT INTO account (mailbox, fingerprint, name, role, card_statement, card_signature, created, used, bundles)
+             VALUES (x'01', x'01', 'ada', 'owner', '', '', 1, 1000, 2)".to_owned(),
+            "UPDATE space SET used = 1000".to_owned(),
+            "INSERT INTO bundle (seq, id, sender, state, created, touched, committed, expires, burn, ended) VALUES
+             (1, x'01', 1, 'pending', 1, 1, NULL, 9, 0, NULL), (2, x'02', 1, 'committed', 1, 1, 1, 9, 0, NULL),
+             (3, x'03', 1, 'revoked', 1, 1, 1, 9, 0, 2), (4, x'04', 1, 'revoked', 1, 1, 1, 9, 0, 2)".to_owned(),
+            "INSERT INTO envelope (bundle, account, sha256, sealed) VALUES (1, 1, x'', x''), (1, 2, x'', x'')".to_owned(),
+            format!("INSERT INTO delivery (bundle, account, released, received, outcome, commitment, sealed) VALUES
+             (2, 1, 1, 1, {receipt}), (2, 2, NULL, NULL, NULL, NULL, NULL),
+             (3, 1, NULL, NULL, NULL, NULL, NULL), (4, 1, 1, NULL, NULL, NULL, NULL)"),
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await.unwrap();
+        }
+        conn.close().await.unwrap();
+        let ledger = Ledger::open(&config).await.unwrap();
+        let row = sqlx::query("SELECT used, ended, (SELECT used FROM space) AS space FROM account");
+        let row = row.fetch_one(&ledger.readers).await.unwrap();
+        let number = |column| row.get::<i64, _>(column);
+        let room = pouch_protocol::limits::MAX_RECEIPT as i64;
+        // Two that may come for the pending one, one that came and one that may, none, one that may.
+        let used = 1000 + 2 * room + (300 + room) + room;
+        assert_eq!((number("used"), number("space"), number("ended")), (used, used, 2));
+    }
+
+    #[tokio::test]
     async fn settings_that_were_not_taken_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { data: folder.path().to_owned(), ..Config::default() };

@@ -4,7 +4,7 @@
 //! [`Ledger::finish_object`] makes it the bundle's, if both are still pending, or [`Ledger::abandon_object`] gives
 //! the room back.
 
-use pouch_protocol::limits::MAX_RECIPIENTS;
+use pouch_protocol::limits::{MAX_RECEIPT, MAX_RECIPIENTS};
 use pouch_protocol::{BundleState, ProblemKind};
 use pouch_statement::{BundleId, MailboxId, Sha256Digest, Timestamp};
 use sqlx::{Row as _, SqliteConnection};
@@ -170,7 +170,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Stores one recipient's envelope.
+    /// Stores one recipient's envelope, and keeps room for the receipt that this recipient may send.
+    ///
+    /// The sender pays for receipts, and beforehand: they chose the recipients and are who a receipt is for. Charged when it
+    /// comes, it could be refused for want of room, or fill up an account that did nothing; charged to recipients, whoever
+    /// sends them much could use up their room.
     pub(crate) async fn put_envelope(
         &self,
         account: i64,
@@ -192,16 +196,24 @@ impl Ledger {
         let mut tx = self.begin().await?;
         let bundle = BundleRow::open_for(&mut tx, id, account, now).await?;
         let length = sealed.len() as u64;
-        let mut less = 0;
+        let (mut less, mut receipt) = (0, 0);
         let to = match envelope(&mut tx, bundle.seq, recipient).await? {
             Some((to, earlier, _)) => {
                 less = earlier;
                 give_space(&mut tx, account, earlier).await?;
                 to
             }
-            None => new_recipient(&mut tx, &bundle, recipient).await?,
+            None => {
+                receipt = MAX_RECEIPT;
+                new_recipient(&mut tx, &bundle, recipient).await?
+            }
         };
-        take_space(&mut tx, account, length, limits).await?;
+        take_space(&mut tx, account, length + receipt, limits).await?;
+        sqlx::query("UPDATE bundle SET receipts = receipts + $1 WHERE seq = $2")
+            .bind(int(receipt))
+            .bind(bundle.seq)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query(
             "INSERT INTO envelope (bundle, account, sha256, sealed) VALUES ($1, $2, $3, $4)
              ON CONFLICT (bundle, account) DO UPDATE SET sha256 = excluded.sha256, sealed = excluded.sealed",

@@ -15,6 +15,7 @@ pub(crate) struct Limits {
     pub(crate) account_bytes: u64,
     pub(crate) total_bytes: u64,
     pub(crate) account_bundles: u64,
+    pub(crate) account_ended: u64,
     pub(crate) lifetime: u64,
 }
 

@@ -5,10 +5,12 @@ use sqlx::{Row as _, SqliteConnection};
 use super::LedgerOpenError;
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Step n leads from version n to n + 1.
-const STEPS: [&[&str]; VERSION as usize] = [&[
+const STEPS: [&[&str]; VERSION as usize] = [FIRST, CHARGES];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE account (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         mailbox BLOB NOT NULL UNIQUE,
@@ -130,10 +132,36 @@ const STEPS: [&[&str]; VERSION as usize] = [&[
     "CREATE INDEX access_sender ON access (sender, seq)",
     "CREATE INDEX access_time ON access (time)",
     "CREATE UNIQUE INDEX access_counted ON access (time, method, route, status, problem) WHERE address = '*'",
-]];
+];
+
+/// What outlives a bundle is charged to its sender: room for receipts, and the number of ended bundles. 16384 is
+/// `MAX_RECEIPT`, as it was when this step was written.
+const CHARGES: &[&str] = &[
+    // receipts: bytes of the sender's room that this bundle's receipts take or may still take.
+    "ALTER TABLE bundle ADD COLUMN receipts INTEGER NOT NULL DEFAULT 0 CHECK (receipts >= 0)",
+    // ended: how many of the account's bundles have ended and are not pruned yet.
+    "ALTER TABLE account ADD COLUMN ended INTEGER NOT NULL DEFAULT 0 CHECK (ended >= 0)",
+    "UPDATE bundle SET receipts = 16384 * (SELECT COUNT(*) FROM envelope WHERE envelope.bundle = bundle.seq)
+     WHERE state = 'pending' AND ended IS NULL",
+    "UPDATE bundle SET receipts = COALESCE((
+         SELECT SUM(CASE WHEN outcome = 'verified' THEN length(sealed)
+                         WHEN bundle.ended IS NOT NULL AND released IS NULL THEN 0
+                         ELSE 16384 END)
+         FROM delivery WHERE delivery.bundle = bundle.seq), 0)
+     WHERE committed IS NOT NULL",
+    "UPDATE account SET
+         used = used + COALESCE((SELECT SUM(receipts) FROM bundle WHERE sender = account.seq), 0),
+         ended = (SELECT COUNT(*) FROM bundle WHERE sender = account.seq AND bundle.ended IS NOT NULL)",
+    "UPDATE space SET used = used + COALESCE((SELECT SUM(receipts) FROM bundle), 0)",
+];
 
 /// Brings the ledger to [`VERSION`], or refuses one from a newer relay.
 pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), LedgerOpenError> {
+    migrate_to(conn, VERSION).await
+}
+
+/// Goes no further than to `target`.
+pub(super) async fn migrate_to(conn: &mut SqliteConnection, target: i64) -> Result<(), LedgerOpenError> {
     sqlx::query("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT")
         .execute(&mut *conn)
         .await?;
@@ -145,7 +173,7 @@ pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), LedgerOpe
     }
     for (step, statements) in STEPS.iter().enumerate() {
         let leads_to = step as i64 + 1;
-        if leads_to <= found {
+        if leads_to <= found || leads_to > target {
             continue;
         }
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;

@@ -4,10 +4,10 @@
 use pouch_protocol::BundleState;
 use pouch_protocol::limits::BURN_LEASE;
 use pouch_statement::Timestamp;
-use sqlx::Row as _;
+use sqlx::{Row as _, SqliteConnection};
 
 use super::bundles::{end, forget};
-use super::row::{BundleRow, bytes, select_bundle};
+use super::row::{BundleRow, bytes, give_space, select_bundle, uint};
 use super::{Ledger, Result, int};
 use crate::blob::BlobName;
 
@@ -78,6 +78,7 @@ impl Ledger {
         .bind(limit)
         .execute(&mut *tx)
         .await?;
+        give_back(&mut tx, limit).await?;
         for statement in [
             "DELETE FROM access WHERE time <= $1",
             "DELETE FROM delivery WHERE bundle IN (SELECT seq FROM bundle WHERE ended IS NOT NULL AND ended <= $1)",
@@ -118,4 +119,25 @@ impl Ledger {
             .await?;
         Ok(row.map(|row| row.try_get::<i64, _>("one")).transpose()?.is_some())
     }
+}
+
+/// What ended bundles were charged for goes back to their senders, before they are pruned.
+async fn give_back(conn: &mut SqliteConnection, limit: i64) -> Result<()> {
+    let rows = sqlx::query(
+        "SELECT sender, COUNT(*) AS n, SUM(receipts) AS receipts FROM bundle
+         WHERE ended IS NOT NULL AND ended <= $1 GROUP BY sender",
+    )
+    .bind(limit)
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in &rows {
+        let sender: i64 = row.try_get("sender")?;
+        sqlx::query("UPDATE account SET ended = ended - $1 WHERE seq = $2")
+            .bind(int(uint(row, "n")?))
+            .bind(sender)
+            .execute(&mut *conn)
+            .await?;
+        give_space(conn, sender, uint(row, "receipts")?).await?;
+    }
+    Ok(())
 }

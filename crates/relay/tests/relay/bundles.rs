@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pouch_protocol::limits::MAX_RECEIPT;
 use pouch_protocol::{
     Account, BundleState, BundleStatus, Commit, DeliveryState, Inbox, InboxItem, NewBundle, Outbox, ProblemKind,
     ReceiptMessage, route,
@@ -69,7 +70,8 @@ async fn sent_released_fetched_received() {
     let delivery = &status.deliveries[0];
     assert_eq!((delivery.state, delivery.receipt.as_ref()), (DeliveryState::Received, Some(&good)));
     let account: Account = world.by(&ada, Draft::get(route::ACCOUNT)).await.json();
-    assert_eq!((account.used, account.bundles), (status.size, 1));
+    // The receipt is charged as well, to the sender.
+    assert_eq!((account.used, account.bundles), (status.size + 300, 1));
     world.stop().await;
 }
 
@@ -233,11 +235,13 @@ async fn expiry_counts_from_its_second_on_and_outlives_the_objects() {
     assert_eq!(world.blob_files().len(), 0);
     assert_eq!(state(&world, &ada, bundle).await, BundleState::Expired);
     let account: Account = world.by(&ada, Draft::get(route::ACCOUNT)).await.json();
-    assert_eq!((account.used, account.bundles), (0, 0));
+    assert_eq!((account.used, account.bundles), (300, 0));
     // And after the retention time nothing is known of it.
     world.clock.forward(world.config.retention_seconds);
     world.restart().await;
     assert_eq!(world.by(&ada, Draft::get(route::bundle(bundle))).await.problem(), ProblemKind::NotFound);
+    let account: Account = world.by(&ada, Draft::get(route::ACCOUNT)).await.json();
+    assert_eq!((account.used, account.bundles), (0, 0));
     world.stop().await;
 }
 
@@ -319,7 +323,8 @@ async fn a_replaced_part_leaves_nothing_behind() {
     let status: BundleStatus = world.by(&ada, Draft::get(route::bundle(bundle))).await.json();
     assert_eq!((status.size, status.state), (1003 + 53, BundleState::Pending));
     let account: Account = world.by(&ada, Draft::get(route::ACCOUNT)).await.json();
-    assert_eq!(account.used, status.size);
+    // One envelope, and so room for one receipt.
+    assert_eq!(account.used, status.size + MAX_RECEIPT);
     world.stop().await;
 }
 

@@ -1,10 +1,26 @@
 //! Quota, room and counts, also when many ask at once.
 
-use pouch_protocol::{Account, NewBundle, ProblemKind, route};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pouch_protocol::limits::MAX_RECEIPT;
+use pouch_protocol::{Account, BundleState, BundleStatus, NewBundle, ProblemKind, ReceiptMessage, route};
 use pouch_relay::Clock as _;
-use pouch_statement::BundleId;
+use pouch_statement::{BundleId, Outcome, Sha256Digest};
 
-use crate::harness::{Draft, World, sealed};
+use crate::harness::{Draft, Person, World, sealed};
+
+/// What `deliver` stores with one part of 1000 bytes for one recipient: part, index, envelope.
+const SIZE: u64 = 1000 + 4096 + 4096;
+
+async fn used(world: &World, person: &Person) -> u64 {
+    world.by(person, Draft::get(route::ACCOUNT)).await.json::<Account>().used
+}
+
+/// A receipt that takes as many bytes as one may.
+fn longest_receipt(outcome: Outcome) -> ReceiptMessage {
+    let sealed = sealed(9, MAX_RECEIPT as usize);
+    ReceiptMessage { outcome, commitment: Sha256Digest::of(b"c"), sealed: STANDARD.encode(sealed) }
+}
 
 // attacks.md 44: many small parts, all at once, cannot overdraw.
 #[tokio::test]
@@ -55,5 +71,89 @@ async fn the_relays_room_and_the_number_of_bundles_are_bounded() {
         let wrong = world.by(&bo, Draft::post(route::BUNDLES, &new(seconds))).await;
         assert_eq!(wrong.problem(), ProblemKind::BadRequest);
     }
+    world.stop().await;
+}
+
+// attacks.md 44, 48: what receipts leave in the ledger is charged, to who sent the bundle, before it can come.
+#[tokio::test]
+async fn attack_44_48_receipts_are_charged_to_the_sender_until_they_are_pruned() {
+    let quota = 2 * (SIZE + MAX_RECEIPT) + 100;
+    let mut world = World::with(|config| config.account_bytes = quota, None).await;
+    let ada = world.owner("Ada").await;
+    let bo = world.member(&ada, "Bo").await;
+    let first = world.deliver(&ada, &[sealed(1, 1000)], &[&bo], false).await;
+    let second = world.deliver(&ada, &[sealed(1, 1000)], &[&bo], false).await;
+    assert_eq!((used(&world, &ada).await, used(&world, &bo).await), (2 * (SIZE + MAX_RECEIPT), 0));
+    // With the room gone nothing more is taken from the sender, and every receipt still has its place.
+    let third = world.begin(&ada, false).await;
+    assert_eq!(world.by(&ada, Draft::part(third, 0, &sealed(1, 101))).await.problem(), ProblemKind::Quota);
+    let put = async |bundle, receipt: &ReceiptMessage| {
+        world.by(&bo, Draft::post(route::receipt(bundle), receipt)).await.is_done();
+    };
+    for bundle in [first, second] {
+        assert_eq!(world.by(&bo, Draft::new("POST", route::release(bundle))).await.status, 200);
+    }
+    put(first, &longest_receipt(Outcome::Failed)).await;
+    put(first, &longest_receipt(Outcome::Verified)).await;
+    let short = ReceiptMessage { sealed: STANDARD.encode(sealed(9, 200)), ..longest_receipt(Outcome::Verified) };
+    put(second, &short).await;
+    assert_eq!(used(&world, &ada).await, 2 * SIZE + MAX_RECEIPT + 200);
+    // The bundles go, the receipts stay and are charged.
+    for bundle in [first, second] {
+        world.by(&ada, Draft::new("DELETE", route::bundle(bundle))).await.is_done();
+    }
+    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 200);
+    // Where nobody had the envelope no receipt can come; where somebody had it, one may.
+    let unseen = world.deliver(&ada, &[sealed(1, 1000)], &[&bo], false).await;
+    world.by(&ada, Draft::new("DELETE", route::bundle(unseen))).await.is_done();
+    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 200);
+    let seen = world.deliver(&ada, &[sealed(1, 1000)], &[&bo], false).await;
+    world.by(&bo, Draft::new("POST", route::release(seen))).await;
+    world.by(&ada, Draft::new("DELETE", route::bundle(seen))).await.is_done();
+    assert_eq!(used(&world, &ada).await, 2 * MAX_RECEIPT + 200);
+    put(seen, &short).await;
+    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 400);
+    // A pending one that is forgotten gives all of its room back.
+    world.by(&ada, Draft::put(route::envelope(third, bo.mailbox), sealed(1, 500))).await.is_done();
+    world.by(&ada, Draft::new("DELETE", route::bundle(third))).await.is_done();
+    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 400);
+    world.clock.forward(world.config.retention_seconds);
+    world.restart().await;
+    assert_eq!(used(&world, &ada).await, 0);
+    world.stop().await;
+}
+
+// attacks.md 44, 48: beginning and ending over and over leaves a bounded number of rows.
+#[tokio::test]
+async fn attack_44_48_ended_bundles_are_counted_until_they_are_pruned() {
+    let mut world = World::with(|config| config.account_ended_bundles = 3, None).await;
+    let ada = world.owner("Ada").await;
+    let bo = world.member(&ada, "Bo").await;
+    let open = world.deliver(&ada, &[sealed(1, 100)], &[&bo], false).await;
+    // Nor does a pending one that is forgotten.
+    let pending = world.begin(&ada, false).await;
+    world.by(&ada, Draft::new("DELETE", route::bundle(pending))).await.is_done();
+    let mut ended = Vec::new();
+    for _ in 0..3 {
+        let bundle = world.deliver(&ada, &[sealed(1, 100)], &[&bo], false).await;
+        world.by(&ada, Draft::new("DELETE", route::bundle(bundle))).await.is_done();
+        // The same again counts nothing more.
+        world.by(&ada, Draft::new("DELETE", route::bundle(bundle))).await.is_done();
+        ended.push(bundle);
+    }
+    let new = NewBundle { bundle: BundleId::random().unwrap(), expires: world.clock.now().plus(100), burn: false };
+    let refused = world.by(&ada, Draft::post(route::BUNDLES, &new)).await;
+    assert_eq!(refused.problem(), ProblemKind::Quota);
+    let detail = serde_json::from_slice::<pouch_protocol::Problem>(&refused.body).unwrap().detail.unwrap();
+    assert!(detail.contains("that ended"), "{detail}");
+    // Others are not touched by it, and ending is never refused.
+    world.begin(&bo, false).await;
+    world.by(&ada, Draft::new("DELETE", route::bundle(open))).await.is_done();
+    let status: BundleStatus = world.by(&ada, Draft::get(route::bundle(ended[0]))).await.json();
+    assert_eq!(status.state, BundleState::Revoked);
+    world.clock.forward(world.config.retention_seconds);
+    world.restart().await;
+    let new = NewBundle { expires: world.clock.now().plus(100), ..new };
+    world.by(&ada, Draft::post(route::BUNDLES, &new)).await.is_done();
     world.stop().await;
 }
