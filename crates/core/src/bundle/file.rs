@@ -10,10 +10,11 @@ use pouch_statement::BundleId;
 use super::envelope::MAX_ENVELOPE;
 use super::index::MAX_INDEX;
 use super::layout::{MAX_PARTS, part_capacity};
+use super::litter::{self, MakeError};
 use super::objects;
 use super::os::Folder;
 use super::padding::is_zero;
-use super::stage::{StageError, place, private_name, rename};
+use super::stage::{StageError, place, rename};
 use super::ustar::{BLOCK, END, fill};
 use crate::age::sealed_len;
 
@@ -86,8 +87,10 @@ impl PouchWriter {
     /// [`StageError::Exists`] and whatever the disk refuses.
     pub fn create(destination: &Path, bundle: BundleId) -> Result<Self, FileError> {
         let (parent, name) = place(destination)?;
-        let private = private_name().map_err(StageError::from)?;
-        let file = parent.create_file(&private)?;
+        let (private, file) = litter::make(|name| parent.create_file(name), &parent).map_err(|e| match e {
+            MakeError::Random(error) => FileError::Place(StageError::Random(error)),
+            MakeError::Io(error) => FileError::Io(error),
+        })?;
         let destination = destination.to_owned();
         let mut writer = Self { destination, parent, name, private, file, parts: 0, published: false };
         writer.object(FIRST, format!("{bundle}\n").as_bytes())?;

@@ -70,6 +70,7 @@ mod file;
 mod index;
 mod layout;
 mod lines;
+mod litter;
 mod manifest;
 mod objects;
 mod open;

@@ -5,16 +5,18 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
+};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 /// Permissions of what is not verified or not public: the owner's alone, under any umask (attacks.md 60).
-const PRIVATE_FILE: u32 = 0o600;
-const PRIVATE_FOLDER: u32 = 0o700;
+pub(super) const PRIVATE_FILE: u32 = 0o600;
+pub(super) const PRIVATE_FOLDER: u32 = 0o700;
 /// Folders within folders that clearing away goes down into; more than a bundle can hold.
 const MAX_CLEAR_DEPTH: usize = 2 * super::path::MAX_DEPTH;
 
@@ -28,6 +30,10 @@ pub(super) struct Seen {
     pub(super) mtime: (i64, u64),
     /// Device and inode.
     pub(super) node: (u64, u64),
+    /// The id of the user whose it is.
+    pub(super) owner: u32,
+    /// Names that it has.
+    pub(super) links: u64,
 }
 
 impl Seen {
@@ -39,6 +45,8 @@ impl Seen {
             size: stat.st_size as u64,
             mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
             node: (stat.st_dev as u64, stat.st_ino as u64),
+            owner: u32::from(stat.st_uid),
+            links: stat.st_nlink as u64,
         }
     }
 
@@ -142,6 +150,29 @@ impl Folder {
         Ok(names)
     }
 
+    /// The names in this folder of which `wanted` says so, as text; at most `most`.
+    pub(super) fn names_like(&self, most: usize, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().to_str()
+                && wanted(name)
+            {
+                names.push(name.to_owned());
+                if names.len() == most {
+                    break;
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Opens whatever is called `name`, but no link, and never waits.
+    pub(super) fn open_any(&self, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        Ok(rustix::fs::openat(&self.0, name, flags, Mode::empty())?)
+    }
+
     /// Makes a file that was not there, readable by the owner alone.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -226,6 +257,48 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+impl From<OwnedFd> for Folder {
+    fn from(open: OwnedFd) -> Self {
+        Self(open)
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What came of the wish to have a file or folder for oneself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It is this handle's until the last copy of the handle is closed, by a kill too (flock(2)).
+    Held,
+    /// Another process has it.
+    Taken,
+    /// The file system cannot say.
+    Unknown,
+}
+
+/// Claims what is open, without waiting.
+pub(super) fn claim(open: impl AsFd) -> Claim {
+    match rustix::fs::flock(open, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Claim::Held,
+        Err(Errno::WOULDBLOCK) => Claim::Taken,
+        Err(_) => Claim::Unknown,
+    }
+}
+
+/// What is open.
+pub(super) fn seen(open: impl AsFd) -> io::Result<Seen> {
+    Ok(Seen::of(&rustix::fs::fstat(open)?))
+}
+
+/// The user that this process acts as.
+pub(super) fn me() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// Sets a file's permissions and time of last change.

@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use pouch_statement::{BundleId, Escaped, RandomError};
+use pouch_statement::{Escaped, RandomError};
 
 use super::index::{Entry, EntryKind, Index};
+use super::litter::{self, MakeError};
 use super::os::{self, Folder, RenameError};
 use super::path::EntryPath;
 use super::sink::{Sink, SinkError};
@@ -79,7 +80,7 @@ pub(super) fn shown(path: &Path) -> String {
     Escaped(&path.to_string_lossy()).to_string()
 }
 
-/// The folder that holds `path`, opened, and the last component.
+/// The folder that holds `path`, opened and cleared of what killed processes left, and the last component.
 pub(super) fn place(path: &Path) -> Result<(Folder, OsString), StageError> {
     let name = path.file_name().ok_or_else(|| StageError::NoName { path: path.to_owned() })?;
     let parent = match path.parent() {
@@ -94,12 +95,18 @@ pub(super) fn place(path: &Path) -> Result<(Folder, OsString), StageError> {
     if folder.has(name).map_err(|error| StageError::Io { what: "look at", path: path.to_owned(), error })? {
         return Err(StageError::Exists { path: path.to_owned() });
     }
+    litter::clear(&folder);
     Ok((folder, name.to_owned()))
 }
 
-/// A name that nobody guesses, hidden, for what is not published.
-pub(super) fn private_name() -> Result<String, RandomError> {
-    Ok(format!(".pouch-{}", BundleId::random()?))
+/// A private folder, made and claimed; see [`litter::make`].
+fn private_folder(parent: &Folder, destination: &Path) -> Result<(String, Folder), StageError> {
+    litter::make(|name| parent.create_folder(name), parent).map_err(|error| match error {
+        MakeError::Random(error) => StageError::Random(error),
+        MakeError::Io(error) => {
+            StageError::Io { what: "make a private folder beside", path: destination.to_owned(), error }
+        }
+    })
 }
 
 /// Takes a bundle into a private folder beside `destination`, on the same file system.
@@ -120,18 +127,14 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Makes the private folder. The destination must not exist; the folder around it must.
+    /// Makes the private folder, and clears away those beside it that killed processes of this user left. The destination
+    /// must not exist; the folder around it must.
     ///
     /// # Errors
     /// [`StageError::Exists`] and whatever the disk refuses.
     pub fn new(destination: &Path) -> Result<Self, StageError> {
         let (parent, name) = place(destination)?;
-        let private = private_name()?;
-        let root = parent.create_folder(&private).map_err(|error| StageError::Io {
-            what: "make a private folder beside",
-            path: destination.to_owned(),
-            error,
-        })?;
+        let (private, root) = private_folder(&parent, destination)?;
         let destination = destination.to_owned();
         let umask = os::umask();
         Ok(Self { destination, parent, name, private, root, here: None, file: None, umask, published: false })

@@ -1,0 +1,192 @@
+//! What a process makes beside a destination is hidden, private and claimed; what a killed one left is cleared away by the
+//! next that works there.
+//!
+//! A claim is a lock on the open file or folder (flock(2)), which ends with the process, however it ends. Whatever is not
+//! surely a leftover of this user stays: another name, owner or mode, claimed by somebody, or in a folder in which others
+//! could have given it that name.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use pouch_statement::{BundleId, RandomError};
+use rustix::fs::FileType;
+
+use super::os::{self, Claim, Folder, PRIVATE_FILE, PRIVATE_FOLDER};
+
+/// Before an id, the name of what is not published.
+const PREFIX: &str = ".pouch-";
+/// Leftovers that one command clears away, so that none takes long over it.
+const MOST: usize = 64;
+/// How often a name is made that another process clears away before it is claimed.
+const TRIES: usize = 8;
+
+/// Why nothing was made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MakeError {
+    /// No random bytes for the name.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The disk refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Makes something private in `parent` under a name that nobody guesses, and claims it for as long as it is open.
+pub(super) fn make<T: AsFd>(create: impl Fn(&str) -> io::Result<T>, parent: &Folder) -> Result<(String, T), MakeError> {
+    for _ in 0..TRIES {
+        let name = format!("{PREFIX}{}", BundleId::random()?);
+        let made = create(&name)?;
+        // Between the two another process may have taken it for a leftover; then it is gone, or about to be.
+        if os::claim(&made) != Claim::Taken && stands(parent, &name, &made) {
+            return Ok((name, made));
+        }
+    }
+    Err(io::Error::other("what is made here is taken away at once").into())
+}
+
+/// Whether `name` stands for what is open.
+fn stands(parent: &Folder, name: &str, open: impl AsFd) -> bool {
+    matches!((parent.stat(name, false), os::seen(open)), (Ok(there), Ok(ours)) if there.node == ours.node)
+}
+
+fn is_private_name(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|id| id.parse::<BundleId>().is_ok())
+}
+
+/// Clears away what killed processes of this user left in a folder. What cannot be cleared stays: it is in nobody's way.
+pub(super) fn clear(folder: &Folder) {
+    let Ok(around) = folder.seen() else { return };
+    let trusted = |owner: u32| owner == os::me() || owner == 0;
+    // Whoever may rename in the folder could have given our private name to something else of this user's.
+    let only_ours = around.mode & 0o022 == 0 || around.mode & 0o1000 != 0;
+    if !trusted(around.owner) || !only_ours {
+        return;
+    }
+    for name in folder.names_like(MOST, is_private_name).unwrap_or_default() {
+        let _ = clear_one(folder, &name);
+    }
+}
+
+fn clear_one(folder: &Folder, name: &str) -> io::Result<()> {
+    let is_leftover = |seen: &os::Seen| {
+        let form = match seen.kind {
+            FileType::Directory => seen.mode == PRIVATE_FOLDER,
+            FileType::RegularFile => seen.mode == PRIVATE_FILE && seen.links == 1,
+            _ => false,
+        };
+        form && seen.owner == os::me()
+    };
+    if !is_leftover(&folder.stat(name, false)?) {
+        return Ok(());
+    }
+    let open = folder.open_any(name)?;
+    let seen = os::seen(&open)?;
+    // Looked at again with the claim: what was published or cleared meanwhile stands under this name no more.
+    if !is_leftover(&seen) || os::claim(&open) != Claim::Held || !stands(folder, name, &open) {
+        return Ok(());
+    }
+    if seen.kind == FileType::RegularFile {
+        return folder.remove_file(name);
+    }
+    // By the handle, and no links followed; the claim is held until the name is gone.
+    let leftover = Folder::from(open);
+    leftover.clear_all()?;
+    folder.remove_empty(name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    fn folder(path: &Path, mode: u32) {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("received"), "x").unwrap();
+        fs::create_dir(path.join("sub")).unwrap();
+        symlink("/", path.join("sub/link")).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn file(path: &Path, mode: u32) {
+        fs::write(path, "x").unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn name() -> String {
+        format!("{PREFIX}{}", BundleId::random().unwrap())
+    }
+
+    // attacks.md 63: what a kill left goes with the next command; nothing else ever does.
+    #[test]
+    fn attack_63_only_unclaimed_leftovers_of_ours_are_cleared() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        let (stale, part) = (name(), name());
+        folder(&at(&stale), 0o700);
+        file(&at(&part), 0o600);
+        // In use by a live process, here another handle.
+        let parent = Folder::open(home.path()).unwrap();
+        let (used, _used) = make(|name| parent.create_folder(name), &parent).unwrap();
+        let (written, _written) = make(|name| parent.create_file(name), &parent).unwrap();
+        // Of another form: mode, name, kind, a second name.
+        let mut kept = vec![used, written];
+        for (name, mode) in [(name(), 0o755), (".pouch-x".into(), 0o700), (".pouch".into(), 0o700)] {
+            folder(&at(&name), mode);
+            kept.push(name);
+        }
+        let (open, linked, link) = (name(), name(), name());
+        file(&at(&open), 0o644);
+        file(&at(&linked), 0o600);
+        fs::hard_link(at(&linked), at("second name")).unwrap();
+        symlink("kept", at(&link)).unwrap();
+        kept.extend([open, linked, link, "second name".into()]);
+        let left = || {
+            let mut names: Vec<_> =
+                fs::read_dir(home.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        kept.sort();
+        clear(&parent);
+        assert_eq!(left(), kept);
+        assert!(Path::new("/").exists());
+    }
+
+    #[test]
+    fn nothing_is_cleared_where_others_may_rename() {
+        let home = tempfile::tempdir().unwrap();
+        let stale = home.path().join(name());
+        folder(&stale, 0o700);
+        let parent = Folder::open(home.path()).unwrap();
+        fs::set_permissions(home.path(), Permissions::from_mode(0o777)).unwrap();
+        clear(&parent);
+        assert!(stale.exists());
+        // With the sticky bit they may not.
+        fs::set_permissions(home.path(), Permissions::from_mode(0o1777)).unwrap();
+        clear(&parent);
+        assert!(!stale.exists());
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let theirs = home.path().join(name());
+        folder(&theirs, 0o700);
+        // Only root can give something away.
+        if std::os::unix::fs::chown(&theirs, Some(12345), None).is_err() {
+            return;
+        }
+        let parent = Folder::open(home.path()).unwrap();
+        clear(&parent);
+        assert!(theirs.exists());
+        std::os::unix::fs::chown(home.path(), Some(12345), None).unwrap();
+        let ours = home.path().join(name());
+        folder(&ours, 0o700);
+        clear(&parent);
+        assert!(ours.exists());
+    }
+}
