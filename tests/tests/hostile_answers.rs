@@ -171,12 +171,10 @@ fn attack_28_54_messages_that_are_not_of_the_protocol_are_refused() {
         "\u{feff}{\"items\":[],\"next\":null}".into(),
         "{\"items\":[],\"next\":null} {}".into(),
         "{\"items\":[],\"next\":null,\"next\":1}".into(),
-        "{\"items\":[],\"next\":null,\"more\":1}".into(),
         "{\"items\":[],\"next\":-1}".into(),
         "{\"items\":[],\"next\":1e400}".into(),
         "[".repeat(200_000),
         "{\"items\":".repeat(100_000),
-        format!("{{\"items\":[],\"next\":null,\"{}\":1}}", "x".repeat(3 << 20)),
         json!({ "items": [good], "next": "1" }).to_string(),
         // 39: ids are decoded from one fixed length and alphabet, so none can be a path.
         with("bundle", json!("../../../../etc/passwd")),
@@ -200,6 +198,20 @@ fn attack_28_54_messages_that_are_not_of_the_protocol_are_refused() {
         assert_eq!(ran.code, 4, "{shown}: {}", ran.err);
         assert!(ran.peak < MEMORY, "{shown}: {} KiB", ran.peak);
         assert!(ran.out.is_empty(), "{shown}: {}", ran.text());
+    }
+    // What a newer relay adds is passed over (docs/protocol.md, "Unknown members"), however large; not where cards are.
+    let bundle = world.send(&world.file("a.txt", "hello")).to_string();
+    for more in [NASTY.to_owned(), "x".repeat(1 << 20)] {
+        world.hostile.behave();
+        world.hostile.on("GET", "/v1/inbox", move |seen| {
+            seen.pass()
+                .edit(|page| page[&more] = json!([1, { "a": more }]))
+                .edit(|p| p["items"][0]["more"] = json!(1))
+                .into()
+        });
+        let ran = world.run("bo", &["inbox", "-q"]).ok();
+        assert_eq!(ran.word(), bundle);
+        assert!(ran.peak < MEMORY, "{} KiB", ran.peak);
     }
     world.hostile.behave();
     world.run("bo", &["inbox"]).ok();

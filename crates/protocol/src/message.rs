@@ -1,11 +1,13 @@
-//! The JSON messages. Unknown members are refused in both directions.
+//! The JSON messages. A relay refuses a request with members that it does not know. A client passes over what a newer relay
+//! adds to an answer: no answer gives a right or a key by itself (docs/protocol.md, "Unknown members").
 
 use pouch_statement::{BundleId, Detached, LinkId, MailboxId, Name, Outcome, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::link::CardMac;
 
-macro_rules! messages {
+/// What clients say: with members of this version and no others.
+macro_rules! requests {
     ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +16,16 @@ macro_rules! messages {
     )*};
 }
 
-/// A card with the MAC under a link's card key.
+/// What relays say: members that this version does not know are passed over.
+macro_rules! answers {
+    ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+    )*};
+}
+
+/// A card with the MAC under a link's card key. Strict in both directions: it is what pins somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MacedCard {
@@ -62,7 +73,65 @@ pub enum DeliveryState {
     Received,
 }
 
-messages! {
+requests! {
+    /// `POST /v1/join`.
+    struct JoinRequest {
+        /// The link's admission secret: 64 hexadecimal characters.
+        admit: String,
+        /// The joiner's card.
+        card: Detached,
+        /// Its MAC; absent with the owner's link, where there is nobody to check it.
+        mac: Option<CardMac>,
+        /// The identity's word for the first device key.
+        device: Detached,
+    }
+
+    /// `POST /v1/links`.
+    struct NewLink {
+        /// Chosen by the inviter.
+        link: LinkId,
+        /// SHA-256 of the admission secret.
+        admit_sha256: Sha256Digest,
+        /// When it ends.
+        expires: Timestamp,
+        /// The inviter's card.
+        inviter: MacedCard,
+    }
+
+    /// `POST /v1/bundles`.
+    struct NewBundle {
+        /// Chosen by the sender.
+        bundle: BundleId,
+        /// When it ends.
+        expires: Timestamp,
+        /// Delete it once all recipients sent a receipt that says verified, or when the lease after the first release is over.
+        burn: bool,
+    }
+
+    /// `POST /v1/bundles/{bundle}/commit`.
+    struct Commit {
+        /// Number of parts.
+        parts: u32,
+        /// [`parts_digest`] over all of them.
+        parts_sha256: Sha256Digest,
+        /// SHA-256 of the sealed index.
+        index_sha256: Sha256Digest,
+        /// The mailboxes whose envelopes were put, in ascending order.
+        recipients: Vec<MailboxId>,
+    }
+
+    /// `POST /v1/inbox/{bundle}/receipt`, and as the sender fetches it within a [`Delivery`]: strict in both.
+    struct ReceiptMessage {
+        /// The outcome, in the open for burning and alerts.
+        outcome: Outcome,
+        /// The receipt's commitment (docs/format.md, "Receipt").
+        commitment: Sha256Digest,
+        /// The sealed receipt, base64.
+        sealed: String,
+    }
+}
+
+answers! {
     /// `GET /v1`.
     struct RelayInfo {
         /// Versions of the API that it speaks.
@@ -77,36 +146,12 @@ messages! {
         max_parts: u32,
     }
 
-    /// `POST /v1/join`.
-    struct JoinRequest {
-        /// The link's admission secret: 64 hexadecimal characters.
-        admit: String,
-        /// The joiner's card.
-        card: Detached,
-        /// Its MAC; absent with the owner's link, where there is nobody to check it.
-        mac: Option<CardMac>,
-        /// The identity's word for the first device key.
-        device: Detached,
-    }
-
     /// Answer to [`JoinRequest`].
     struct JoinResponse {
         /// The new account's role.
         role: AccountRole,
         /// Who made the link; `null` with the owner's link.
         inviter: Option<MacedCard>,
-    }
-
-    /// `POST /v1/links`.
-    struct NewLink {
-        /// Chosen by the inviter.
-        link: LinkId,
-        /// SHA-256 of the admission secret.
-        admit_sha256: Sha256Digest,
-        /// When it ends.
-        expires: Timestamp,
-        /// The inviter's card.
-        inviter: MacedCard,
     }
 
     /// One of `GET /v1/links`.
@@ -137,11 +182,11 @@ messages! {
         role: AccountRole,
         /// When it joined.
         created: Timestamp,
-        /// Bytes that its bundles hold.
+        /// Bytes that its bundles hold, with the room that is kept for receipts.
         used: u64,
         /// Bytes that its bundles may hold.
         quota: u64,
-        /// Bundles that it has on the relay.
+        /// Bundles that it has on the relay, without those that ended.
         bundles: u64,
     }
 
@@ -151,28 +196,6 @@ messages! {
         accounts: Vec<Account>,
         /// Where the next page begins (`?after=`); `null` at the end.
         next: Option<u64>,
-    }
-
-    /// `POST /v1/bundles`.
-    struct NewBundle {
-        /// Chosen by the sender.
-        bundle: BundleId,
-        /// When it ends.
-        expires: Timestamp,
-        /// Delete it once all recipients sent a receipt that says verified, or when the lease after the first release is over.
-        burn: bool,
-    }
-
-    /// `POST /v1/bundles/{bundle}/commit`.
-    struct Commit {
-        /// Number of parts.
-        parts: u32,
-        /// [`parts_digest`] over all of them.
-        parts_sha256: Sha256Digest,
-        /// SHA-256 of the sealed index.
-        index_sha256: Sha256Digest,
-        /// The mailboxes whose envelopes were put, in ascending order.
-        recipients: Vec<MailboxId>,
     }
 
     /// One recipient's delivery as the sender sees it.
@@ -243,16 +266,6 @@ messages! {
         next: Option<u64>,
     }
 
-    /// `POST /v1/inbox/{bundle}/receipt`, and as the sender fetches it.
-    struct ReceiptMessage {
-        /// The outcome, in the open for burning and alerts.
-        outcome: Outcome,
-        /// The receipt's commitment (docs/format.md, "Receipt").
-        commitment: Sha256Digest,
-        /// The sealed receipt, base64.
-        sealed: String,
-    }
-
     /// One attempt, granted or refused.
     struct Access {
         /// Number in the record.
@@ -297,4 +310,85 @@ pub fn parts_digest<'a>(parts: impl IntoIterator<Item = (u64, &'a pouch_statemen
         hash.update(blake3.as_bytes());
     }
     Sha256Digest::from_bytes(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    /// Reads a message with one member more.
+    fn with_more<T: DeserializeOwned>(mut message: Value) -> Result<T, serde_json::Error> {
+        assert!(serde_json::from_value::<T>(message.clone()).is_ok(), "{message}");
+        message.as_object_mut().unwrap().insert("from_the_future".into(), json!({ "a": [1] }));
+        serde_json::from_value(message)
+    }
+
+    fn id() -> String {
+        BundleId::from_bytes([7; 16]).to_string()
+    }
+
+    fn detached() -> Value {
+        json!({ "statement": "{}", "signature": "x" })
+    }
+
+    fn maced() -> Value {
+        json!({ "card": detached(), "mac": "00".repeat(32) })
+    }
+
+    fn receipt() -> Value {
+        json!({ "outcome": "verified", "commitment": "00".repeat(32), "sealed": "" })
+    }
+
+    #[test]
+    fn answers_of_a_newer_relay_are_understood() {
+        let info = json!({ "versions": [1], "time": 1, "max_lifetime": 1, "max_part": 1, "max_parts": 1 });
+        with_more::<RelayInfo>(info).unwrap();
+        with_more::<JoinResponse>(json!({ "role": "member", "inviter": maced() })).unwrap();
+        let link = json!({ "link": id(), "created": 1, "expires": 2, "joiner": null });
+        with_more::<LinkStatus>(link.clone()).unwrap();
+        with_more::<Links>(json!({ "links": [link] })).unwrap();
+        let account = json!({
+            "mailbox": id(), "name": "bo", "role": "owner", "created": 1, "used": 1, "quota": 1, "bundles": 1,
+        });
+        with_more::<Account>(account.clone()).unwrap();
+        with_more::<Accounts>(json!({ "accounts": [account], "next": null })).unwrap();
+        let delivery =
+            json!({ "mailbox": id(), "state": "received", "released": 1, "received": 1, "receipt": receipt() });
+        with_more::<Delivery>(delivery.clone()).unwrap();
+        let status = json!({
+            "bundle": id(), "state": "committed", "created": 1, "committed": 1, "expires": 1, "size": 1, "burn": false,
+            "deliveries": [delivery],
+        });
+        with_more::<BundleStatus>(status.clone()).unwrap();
+        with_more::<Outbox>(json!({ "bundles": [status], "next": 1 })).unwrap();
+        let item = json!({
+            "bundle": id(), "sender": id(), "state": "waiting", "committed": 1, "expires": 1, "size": 1, "parts": 1,
+        });
+        with_more::<InboxItem>(item.clone()).unwrap();
+        with_more::<Inbox>(json!({ "items": [item], "next": null })).unwrap();
+        let access = json!({
+            "seq": 1, "time": 1, "account": null, "address": "", "method": "GET", "route": "/", "bundle": null,
+            "status": 200, "problem": null, "count": 1,
+        });
+        with_more::<Access>(access.clone()).unwrap();
+        with_more::<AccessPage>(json!({ "records": [access], "next": null })).unwrap();
+    }
+
+    #[test]
+    fn requests_and_what_pins_somebody_stay_strict() {
+        let join = json!({ "admit": "", "card": detached(), "mac": null, "device": detached() });
+        with_more::<JoinRequest>(join).unwrap_err();
+        let link = json!({ "link": id(), "admit_sha256": "00".repeat(32), "expires": 1, "inviter": maced() });
+        with_more::<NewLink>(link).unwrap_err();
+        with_more::<NewBundle>(json!({ "bundle": id(), "expires": 1, "burn": true })).unwrap_err();
+        let digest = "00".repeat(32);
+        let commit = json!({ "parts": 1, "parts_sha256": digest, "index_sha256": digest, "recipients": [id()] });
+        with_more::<Commit>(commit).unwrap_err();
+        with_more::<ReceiptMessage>(receipt()).unwrap_err();
+        with_more::<MacedCard>(maced()).unwrap_err();
+        with_more::<Detached>(detached()).unwrap_err();
+    }
 }
