@@ -121,6 +121,76 @@ fn exit_codes_of_what_cannot_be() {
 }
 
 #[test]
+fn without_the_relay_an_attempt_is_journaled_and_the_outbox_shows_what_is_known() {
+    let mut pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let first = pair.ada.send(&[text(&file), "--to", "bo"]);
+    pair.bo.receive(&first);
+    // The listing fetches receipts, and says where the relay has what.
+    let listed = pair.ada.run(&["outbox", "--json"]).ok().object("bundle");
+    assert_eq!((&listed["recipients"][0]["outcome"], &listed["relay"]), (&"verified".into(), &"committed".into()));
+    assert!(pair.ada.events().iter().any(|e| e["action"] == "receipt-received"));
+    let second = pair.ada.send(&[text(&file), "--to", "bo"]);
+    pair.bo.receive(&second);
+    // An invitation that nobody answered yet is asked about before anything else.
+    pair.ada.invite("cy");
+    let tried = |pair: &Pair| pair.ada.events().into_iter().filter(|e| e["action"] == "sent").count();
+    let before = tried(&pair);
+    pair.relay.stop().ok();
+    pair.ada.run(&["send", text(&file), "--to", "bo"]).fails(7, "cannot reach the relay");
+    pair.ada.run(&["send", text(&file), "--to", "cy"]).fails(7, "cannot reach the relay");
+    let events = pair.ada.events();
+    assert_eq!(tried(&pair), before + 2, "{events:#?}");
+    for (event, to) in events.iter().rev().zip(["cy", "bo"]) {
+        assert_eq!((&event["action"], &event["outcome"]), (&"sent".into(), &"failed".into()), "{event}");
+        assert_eq!(event["peer"], to);
+        assert!(event["detail"].as_str().unwrap().contains("cannot reach the relay"), "{event}");
+    }
+    let ran = pair.ada.run(&["outbox"]).ok().says("no new receipts were fetched");
+    assert_eq!(ran.text().lines().count(), 2, "{ran}");
+    ran.says("no receipt seen yet").says("received 2");
+    pair.relay.serve();
+    assert!(!pair.ada.run(&["outbox"]).ok().text().contains("no receipt seen yet"));
+}
+
+#[test]
+fn pipes_are_neither_waited_for_nor_sent_as_nothing() {
+    let pair = Pair::new();
+    let make = |path: &std::path::Path| {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let tree = pair.ada.desk().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let pipe = tree.join("pipe");
+    make(&pipe);
+    for path in [&pipe, &tree] {
+        for more in [&[][..], &["--dry-run"]] {
+            let words = [&["send", text(path), "--to", "bo", "--skip-special"][..], more].concat();
+            pair.ada.run(&words).fails(2, "nothing is left to send");
+        }
+    }
+    assert!(!pair.ada.events().iter().any(|e| e["action"] == "sent"));
+    fs::write(tree.join("f"), "f").unwrap();
+    let id = pair.ada.send(&[text(&tree), "--to", "bo", "--skip-special"]);
+    assert_eq!(fs::read_dir(pair.bo.receive(&id)).unwrap().count(), 1);
+    make(&pair.ada.home().join("config.toml"));
+    pair.ada.run(&["inbox"]).fails(9, "config.toml is not a file");
+}
+
+#[test]
+fn help_is_a_verb_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = pouch_tests::Party::new(folder.path(), "nobody");
+    let whole = nobody.run(&["--help"]).ok().text();
+    assert_eq!(nobody.run(&["help"]).ok().text(), whole);
+    assert!(whole.contains("Exchange:"), "{whole}");
+    nobody.run(&["help", "send"]).ok().says("--until");
+    nobody.run(&["help", "contact", "verify"]).ok().says("--words");
+    nobody.run(&["contact", "help", "verify"]).ok().says("--words");
+    nobody.run(&["help", "frobnicate"]).ends(2);
+}
+
+#[test]
 fn attack_25_contacts_are_verified_before_they_are_sent_to() {
     let pair = Pair::new();
     // Cy is on the relay; Ada has the card from a mail.

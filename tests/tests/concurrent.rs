@@ -4,25 +4,36 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pouch_client::Unwatched;
 use pouch_client::send::{Request, send};
 use pouch_client::transport::{Answer, HttpRequest, Https, Transport};
+use pouch_client::{Party, Unwatched, outbox};
 use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
-use pouch_tests::Pair;
+use pouch_tests::{Pair, text};
 use tokio::sync::Notify;
 
-/// Passes everything on, but holds the commit until it is let go.
+/// Passes everything on, but holds one kind of request until it is let go.
 struct Holding {
     inner: Https,
     held: Notify,
     bundle: Mutex<String>,
     go: Notify,
+    /// Which requests it holds: their method, and what their target has behind the bundle's id.
+    method: &'static str,
+    behind: &'static str,
+}
+
+impl Holding {
+    fn new(party: &Party, method: &'static str, behind: &'static str) -> Arc<Self> {
+        let inner = Https::new(party.relay().clone(), party.relay_pins()).unwrap();
+        let (held, go) = (Notify::new(), Notify::new());
+        Arc::new(Self { inner, held, bundle: Mutex::default(), go, method, behind })
+    }
 }
 
 impl Transport for Holding {
     fn call(&self, request: HttpRequest) -> Answer<'_> {
         Box::pin(async move {
-            if let Some(path) = request.target.strip_suffix("/commit") {
+            if let Some(path) = request.target.strip_suffix(self.behind).filter(|_| request.method == self.method) {
                 *self.bundle.lock().unwrap() = path.rsplit('/').next().unwrap().to_owned();
                 self.held.notify_one();
                 self.go.notified().await;
@@ -37,8 +48,7 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
     let pair = Pair::new();
     let file = pair.ada.file("f", "f");
     let (party, identity) = pair.ada.client();
-    let inner = Https::new(party.relay().clone(), party.relay_pins()).unwrap();
-    let holding = Arc::new(Holding { inner, held: Notify::new(), bundle: Mutex::default(), go: Notify::new() });
+    let holding = Holding::new(&party, "POST", "/commit");
     let party = party.with_transport(holding.clone());
     let request = Request {
         content: Content::Tree(Scan::new(&[file], ScanOptions::default()).unwrap()),
@@ -71,4 +81,35 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
     let events = pair.ada.events();
     assert_eq!(events.iter().filter(|e| e["action"] == "sent" || e["action"] == "settled").count(), 1, "{events:#?}");
     pair.ada.run(&["outbox", &sent.bundle.to_string()]).ok().says("received and verified");
+}
+
+#[test]
+fn attack_62_a_receipt_that_comes_while_its_bundle_is_withdrawn_is_kept() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let id = pair.ada.send(&[text(&file), "--to", "bo"]);
+    pair.bo.receive(&id);
+    let (party, _) = pair.ada.client();
+    let holding = Holding::new(&party, "DELETE", "");
+    let party = party.with_transport(holding.clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let api = party.api().unwrap();
+        let mut sent = outbox::find(&party, &id).unwrap();
+        assert!(sent.recipients[0].receipt.is_none());
+        let revoking = outbox::revoke(&party, &api, &mut sent);
+        let looking = async {
+            holding.held.notified().await;
+            pair.ada.run(&["outbox", &id]).ok().says("received and verified");
+            holding.go.notify_one();
+        };
+        let both = async { tokio::join!(revoking, looking) };
+        tokio::time::timeout(Duration::from_secs(60), both).await.unwrap().0.unwrap();
+        // Whoever withdrew it sees what the other process found.
+        assert!(sent.recipients[0].receipt.is_some());
+    });
+    // From this machine's own records: what is withdrawn is not asked about.
+    let shown = pair.ada.run(&["outbox", "--json"]).ok().object("bundle");
+    assert_eq!(shown["progress"], "revoked");
+    assert_eq!(shown["recipients"][0]["outcome"], "verified", "{shown}");
 }

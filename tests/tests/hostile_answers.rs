@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use pouch_tests::hostile::{Answer, NASTY, Reply, Trap, World, tls_1_2_of, tls_of, tls_of_a_stranger};
+use pouch_tests::text;
 use serde_json::{Value, json};
 
 /// No command may need more than this, in KiB, whatever the relay sends it.
@@ -102,7 +103,28 @@ fn attack_54_a_billion_inbox_entries_are_capped() {
     let ran = world.run("bo", &["inbox", "-q"]);
     assert!(ran.peak < MEMORY, "{} KiB", ran.peak);
     let (lines, pages) = (ran.text().lines().count(), world.hostile.seen().len());
-    assert!(lines <= 10_000 && pages <= 20, "{lines} lines, {pages} pages");
+    assert!(lines == 10_000 && pages <= 20, "{lines} lines, {pages} pages");
+    // That there is more is said, to people and to scripts; of a whole listing it is not.
+    let cut = "the relay lists more than these; only the oldest 10,000 are shown";
+    ran.ok().says(cut);
+    let last = world.run("bo", &["inbox", "--json"]).ok().says(cut).objects().pop().unwrap();
+    assert_eq!((&last["type"], &last["shown"]), (&"cut".into(), &10_000.into()));
+    world.hostile.behave();
+    let ran = world.run("bo", &["inbox", "--json"]).ok();
+    assert!(!ran.err.contains("more than these") && ran.objects().iter().all(|o| o["type"] != "cut"), "{ran}");
+    world.hostile.on("GET", "/v1/access", move |seen| {
+        let before: u64 = seen.query.as_deref().map_or(1 << 40, |q| q.strip_prefix("after=").unwrap().parse().unwrap());
+        let record = |seq: u64| {
+            json!({
+                "seq": seq, "time": 1_800_000_000, "account": null, "address": "", "method": "GET", "route": "/v1",
+                "bundle": null, "status": 200, "problem": null, "count": 1,
+            })
+        };
+        let records: Vec<_> = (1..=500).map(|n| record(before - n)).collect();
+        Answer::json(&json!({ "records": records, "next": before - 500 })).into()
+    });
+    let ran = world.run("ada", &["log", "show", "--relay", "--json"]).ok().says("only the newest 10,000 are shown");
+    assert_eq!(ran.objects().len(), 10_001);
     // More rows in one page than a page has; a page that leads to itself; and to the one before.
     world.hostile.behave();
     let sender = id(7);
@@ -118,6 +140,24 @@ fn attack_54_a_billion_inbox_entries_are_capped() {
     });
     world.run("bo", &["inbox"]);
     assert!(world.hostile.seen().len() <= 20);
+}
+
+#[test]
+fn what_the_relay_would_not_keep_so_long_is_refused_before_it_is_read() {
+    let world = World::of_two();
+    let file = world.file("a.txt", "hello");
+    for (limit, shown) in [(864_000u64, "10d"), (5400, "90m"), (61, "61s")] {
+        world.hostile.behave();
+        world.hostile.on("GET", "/v1", move |seen| seen.pass().edit(|info| info["max_lifetime"] = json!(limit)).into());
+        let ran = world.run("ada", &["send", text(&file), "--to", "bo", "--until", "11d"]);
+        let ran = ran.fails(2, &format!("the relay keeps a bundle for {shown} at most"));
+        assert!(ran.err.contains(&format!("--until {shown}")), "{ran}");
+        assert!(world.hostile.seen().iter().all(|seen| !seen.starts_with("P")), "{:?}", world.hostile.seen());
+        assert_eq!(world.last_event("ada", "sent")["outcome"], "failed");
+        // As long as it is kept is not too long.
+        world.run("ada", &["send", text(&file), "--to", "bo", "--until", shown]).ok();
+    }
+    world.run("ada", &["outbox", "-q"]).ok();
 }
 
 #[test]

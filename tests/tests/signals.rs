@@ -168,6 +168,102 @@ fn attack_63_a_closed_pipe_is_a_failure() {
 }
 
 #[test]
+fn attack_63_a_wait_for_input_ends_with_the_first_signal() {
+    let pair = Pair::new();
+    let out = pair.ada.desk().join("out.pouch");
+    for (out, signal) in [(None, Signal::INT), (None, Signal::TERM), (Some(&out), Signal::INT)] {
+        let mut words = vec!["send", "-", "--to", "bo"];
+        words.extend(out.iter().flat_map(|out| ["--out", text(out)]));
+        let before = in_outbox(&pair);
+        let mut running = fed(pair.ada.pouch(words), 1000);
+        until("it reads", LIMIT, || {
+            let begun = if out.is_some() { !pair.ada.lying_around().is_empty() } else { in_outbox(&pair) > before };
+            begun.then_some(())
+        });
+        let stdin = running.stdin.take();
+        // The thread that reads is in the middle of it.
+        std::thread::sleep(Duration::from_millis(300));
+        let begun = Instant::now();
+        running.signal(signal);
+        was_interrupted(&running.end(), 0);
+        // Half of what cleaning up may take at most; the read alone would take all of it.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        drop(stdin);
+        assert_eq!(pair.ada.lying_around(), Vec::<String>::new());
+    }
+}
+
+/// What is hidden on a desk.
+fn hidden(party: &pouch_tests::Party) -> Vec<String> {
+    party.lying_around().into_iter().filter(|name| name.starts_with(".pouch-")).collect()
+}
+
+// attacks.md 63: SIGKILL lets nobody clean up; the next command does, and takes nothing from one that is still running.
+#[test]
+fn attack_63_what_a_killed_receive_leaves_goes_with_the_next() {
+    let pair = Pair::new();
+    let folder = pair.ada.desk().join("many");
+    fs::create_dir(&folder).unwrap();
+    for number in 0..48 {
+        fs::write(folder.join(number.to_string()), noise(&number.to_string(), 1 << 20)).unwrap();
+    }
+    let id = pair.ada.send(&[text(&folder), "--to", "bo"]);
+    let carried = pair.bo.desk().join("carried.pouch");
+    pair.ada.run(&["send", text(&folder.join("1")), "--to", "bo", "--out", text(&carried)]).ok();
+    // Begins to receive, and the relay stands still before it is done.
+    let begin = |into: &std::path::Path| {
+        let before = hidden(&pair.bo);
+        let running = pair.bo.pouch(["receive", &id, "-o", text(into)]).start();
+        let name =
+            until("a staging folder", LIMIT, || hidden(&pair.bo).into_iter().find(|name| !before.contains(name)));
+        pair.relay.process().signal(Signal::STOP);
+        (running, name)
+    };
+    let (killed, left) = begin(&pair.bo.fresh());
+    killed.signal(Signal::KILL);
+    assert_eq!(killed.end().code, -9);
+    assert_eq!(hidden(&pair.bo), std::slice::from_ref(&left), "the kill left it");
+    pair.relay.process().signal(Signal::CONT);
+    let into = pair.bo.fresh();
+    let (running, used) = begin(&into);
+    assert_eq!(hidden(&pair.bo), std::slice::from_ref(&used), "the next one cleared it away");
+    // Beside one that is running, another leaves that one's alone.
+    pair.bo.receive(text(&carried));
+    assert_eq!(hidden(&pair.bo), [used]);
+    pair.relay.process().signal(Signal::CONT);
+    running.end().ok();
+    assert_eq!(fs::read_dir(into).unwrap().count(), 48);
+    assert!(hidden(&pair.bo).is_empty());
+}
+
+#[test]
+fn attack_63_what_a_killed_send_to_a_file_leaves_goes_with_the_next() {
+    let pair = Pair::new();
+    let out = pair.ada.desk().join("out.pouch");
+    let begin = |count: usize| {
+        let running = fed(pair.ada.pouch(["send", "-", "--to", "bo", "--out", text(&out)]), 1000);
+        until("a hidden file", LIMIT, || (hidden(&pair.ada).len() == count).then_some(()));
+        running
+    };
+    let killed = begin(1);
+    let left = hidden(&pair.ada);
+    killed.signal(Signal::KILL);
+    assert_eq!(killed.end().code, -9);
+    assert_eq!(hidden(&pair.ada), left, "the kill left it");
+    let running = fed(pair.ada.pouch(["send", "-", "--to", "bo", "--out", text(&out)]), 1000);
+    let used = until("another hidden file and no more", LIMIT, || match hidden(&pair.ada).as_slice() {
+        [one] if *one != left[0] => Some(one.clone()),
+        _ => None,
+    });
+    // Beside one that is running.
+    let other = pair.ada.desk().join("other.pouch");
+    pair.ada.pouch(["send", "-", "--to", "bo", "--out", text(&other)]).input("x").end().ok();
+    assert_eq!(hidden(&pair.ada), [used]);
+    running.end().ok();
+    assert_eq!(pair.ada.lying_around(), ["other.pouch", "out.pouch"]);
+}
+
+#[test]
 fn a_second_signal_does_not_wait() {
     let pair = Pair::new();
     let mut running = fed(pair.ada.pouch(["send", "-", "--to", "bo"]), 9 << 20);

@@ -14,7 +14,7 @@ use crate::{config, exit, show};
 
 /// Sealed, signed and receipted file exchange with people outside.
 #[derive(Parser)]
-#[command(name = "pouch", version, max_term_width = 100, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(name = "pouch", version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

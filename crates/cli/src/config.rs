@@ -20,11 +20,7 @@ impl Defaults {
 pub(crate) fn load(home: Option<&Path>) -> Result<Defaults, String> {
     let Ok(home) = Home::open(home) else { return Ok(Defaults::default()) };
     let path = home.config("config.toml");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Defaults::default()),
-        Err(e) => return Err(format!("cannot read {}: {e}", path.display())),
-    };
+    let Some(text) = home.settings().map_err(|e| e.to_string())? else { return Ok(Defaults::default()) };
     let table: toml::Table =
         text.parse().map_err(|e: toml::de::Error| format!("{} is not TOML: {}", path.display(), e.message()))?;
     let mut defaults = Defaults::default();

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use pouch_client::identity::IdentityError;
 use pouch_core::age::Passphrase;
 use zeroize::Zeroizing;
@@ -13,6 +15,34 @@ use crate::signals;
 
 /// The longest secret that is read as one line, in bytes.
 const MAX_LINE: usize = 4 << 10;
+
+/// How often a read of standard input that waits looks whether a signal came.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// Standard input as the data of a transfer. A read that waits for input ends soon after a signal: the thread that reads
+/// cannot be stopped otherwise, and an interrupted command waits for it.
+pub(crate) struct Input;
+
+impl io::Read for Input {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let stdin = rustix::stdio::stdin();
+        loop {
+            if signals::came() {
+                return Err(io::Error::other("interrupted"));
+            }
+            // What poll cannot judge is read: files are always ready, and errors come out of the reading.
+            match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&LOOK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) | Err(_) => {}
+            }
+            match rustix::io::read(stdin, &mut *into) {
+                // Somebody else made it so; it is to be waited for all the same.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+}
 
 /// Where the passphrase comes from.
 pub(crate) struct Asker<'a>(pub(crate) &'a Global);

@@ -52,6 +52,16 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => write!(f, "{error}"),
+            Self::Told { text, .. } => f.write_str(text),
+            Self::Code(code) => write!(f, "ended with code {code}"),
+        }
+    }
+}
+
 impl<E: Into<Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Client(error.into())
@@ -218,6 +228,7 @@ fn hint(error: &Error) -> Option<String> {
             "it was sealed for somebody else, or for an identity that you had before"
         }
         Error::NothingWaiting => "`pouch inbox` shows what waits; `pouch receive --next` waits for it",
+        Error::Lifetime(limit) => return Some(format!("--until {limit} is the most there")),
         Error::Unsettled(_) => "`pouch outbox ID` finds out when the relay is there again",
         Error::NeverDelivered(_) => "send it again",
         Error::OtherSender { .. } => "it stays in the inbox; the relay named the wrong sender, or names changed",

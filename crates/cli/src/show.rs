@@ -57,6 +57,12 @@ impl Show {
         }
     }
 
+    /// Says that a listing of the relay holds more than was read of it: on stderr, and with `--json` as a last object.
+    pub(crate) fn cut(self, shown: usize, which: &str) -> io::Result<()> {
+        self.warn(format_args!("the relay lists more than these; only the {which} {} are shown", count(shown as u64)));
+        self.object(&serde_json::json!({ "type": "cut", "shown": shown }))
+    }
+
     /// A warning on stderr, also when quiet.
     pub(crate) fn warn(self, text: impl Display) {
         let _ = writeln!(io::stderr().lock(), "pouch: warning: {}", inert(&text.to_string()));

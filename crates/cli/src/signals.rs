@@ -81,7 +81,6 @@ fn ignored() -> u64 {
 }
 
 /// Whether a signal came while somebody was waiting for one.
-#[cfg(feature = "relay")]
 pub(crate) fn came() -> bool {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).stopping
 }

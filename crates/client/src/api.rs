@@ -14,12 +14,22 @@ use pouch_protocol::{
 use pouch_statement::{BundleId, LinkId, MailboxId, RelayOrigin, Sha256Digest, SigningKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
 
 use crate::clock::now;
 use crate::transport::{HttpAnswer, HttpRequest, Transport, TransportError};
 
 /// Pages of a listing that are followed at most; with 500 rows each.
 const MAX_PAGES: usize = 20;
+
+/// What a listing of the relay held.
+#[derive(Debug)]
+pub struct Listing<R> {
+    /// Its rows.
+    pub rows: Vec<R>,
+    /// There is more: as many pages were read as are ever followed. Whoever shows the rows says so.
+    pub cut: bool,
+}
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +100,7 @@ pub struct RelayApi {
     transport: Arc<dyn Transport>,
     authority: String,
     device: SigningKey,
+    info: OnceCell<RelayInfo>,
 }
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -135,7 +146,7 @@ impl RelayApi {
     /// The relay at `relay`, reached through `transport`, with requests signed by `device`.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, relay: &RelayOrigin, device: SigningKey) -> Self {
-        Self { transport, authority: relay.authority(), device }
+        Self { transport, authority: relay.authority(), device, info: OnceCell::new() }
     }
 
     async fn send(&self, call: Call, signed: bool) -> Result<HttpAnswer> {
@@ -188,12 +199,12 @@ impl RelayApi {
         self.send(call, true).await.map(|_| ())
     }
 
-    /// All pages of a listing, at most [`MAX_PAGES`].
+    /// All pages of a listing, at most [`MAX_PAGES`]; the listing tells whether there are more.
     async fn pages<P: DeserializeOwned, R>(
         &self,
         route: &'static str,
         mut split: impl FnMut(P) -> (Vec<R>, Option<u64>),
-    ) -> Result<Vec<R>> {
+    ) -> Result<Listing<R>> {
         let mut rows = Vec::new();
         let mut after: Option<u64> = None;
         for _ in 0..MAX_PAGES {
@@ -206,10 +217,10 @@ impl RelayApi {
             rows.extend(more);
             match next {
                 Some(next) if after != Some(next) => after = Some(next),
-                _ => return Ok(rows),
+                _ => return Ok(Listing { rows, cut: false }),
             }
         }
-        Ok(rows)
+        Ok(Listing { rows, cut: true })
     }
 
     /// What the relay is.
@@ -218,6 +229,11 @@ impl RelayApi {
     /// See [`ApiError`]; so for all calls.
     pub async fn info(&self) -> Result<RelayInfo> {
         self.ask(Call::get(route::INFO, route::INFO.into(), MAX_MESSAGE), false).await
+    }
+
+    /// What the relay is, asked once: its limits do not change within a command.
+    pub async fn limits(&self) -> Result<&RelayInfo> {
+        self.info.get_or_try_init(|| self.info()).await
     }
 
     /// Redeems a link; the answer's inviter is not yet verified.
@@ -246,14 +262,14 @@ impl RelayApi {
     }
 
     /// All accounts, for an owner.
-    pub async fn accounts(&self) -> Result<Vec<Account>> {
+    pub async fn accounts(&self) -> Result<Listing<Account>> {
         self.pages(route::ACCOUNTS, |p: Accounts| (p.accounts, p.next)).await
     }
 
     /// The newest of the access record that I may see, oldest first.
-    pub async fn access(&self) -> Result<Vec<pouch_protocol::Access>> {
+    pub async fn access(&self) -> Result<Listing<pouch_protocol::Access>> {
         let mut records = self.pages(route::ACCESS, |p: AccessPage| (p.records, p.next)).await?;
-        records.reverse();
+        records.rows.reverse();
         Ok(records)
     }
 
@@ -301,7 +317,7 @@ impl RelayApi {
     }
 
     /// The bundles I sent, as the relay has them.
-    pub async fn outbox(&self) -> Result<Vec<BundleStatus>> {
+    pub async fn outbox(&self) -> Result<Listing<BundleStatus>> {
         self.pages(route::OUTBOX, |p: Outbox| (p.bundles, p.next)).await
     }
 
@@ -316,7 +332,7 @@ impl RelayApi {
     }
 
     /// What waits for me, by the relay's word.
-    pub async fn inbox(&self) -> Result<Vec<InboxItem>> {
+    pub async fn inbox(&self) -> Result<Listing<InboxItem>> {
         self.pages(route::INBOX, |p: Inbox| (p.items, p.next)).await
     }
 

@@ -1,5 +1,7 @@
 //! What can go wrong, gathered: each module has its own errors, and here each gets the class that decides the exit code.
 
+use std::fmt;
+
 use pouch_core::age;
 use pouch_core::bundle;
 use pouch_protocol::{LinkError, ProblemKind};
@@ -92,6 +94,9 @@ pub enum Error {
     /// A commit that got no answer had no effect.
     #[error("bundle {0} was never delivered")]
     NeverDelivered(BundleId),
+    /// The relay does not keep anything for so long.
+    #[error("the relay keeps a bundle for {0} at most, and this one is to be kept for longer")]
+    Lifetime(Span),
     /// Another contact's bundle than the one that was asked for.
     #[error("the bundle is from {found}, not from {wanted}")]
     OtherSender {
@@ -162,12 +167,30 @@ pub enum Error {
     File(String, #[source] std::io::Error),
 }
 
+/// A span of time in the largest unit that says it exactly: `36h`, as `--until` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(
+    /// Seconds.
+    pub u64,
+);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(86_400, 'd'), (3600, 'h'), (60, 'm')];
+        let exact = |size: u64| self.0 > 0 && self.0.is_multiple_of(size);
+        let (size, unit) = units.into_iter().find(|(size, _)| exact(*size)).unwrap_or((1, 's'));
+        write!(f, "{}{unit}", self.0 / size)
+    }
+}
+
 impl Error {
     /// What the error means for whoever called.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::NotJoined | Self::AlreadyJoined | Self::Ambiguous { .. } | Self::Link(_) => Class::Usage,
+            Self::Lifetime(_) | Self::NotJoined | Self::AlreadyJoined | Self::Ambiguous { .. } | Self::Link(_) => {
+                Class::Usage
+            }
             Self::CardSubstituted
             | Self::OtherRelay(_)
             | Self::BadReceipt(..)

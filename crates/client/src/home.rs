@@ -1,12 +1,14 @@
 //! Where a party keeps its state: folders, private files written whole or not at all, and the lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use etcetera::BaseStrategy as _;
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -55,6 +57,20 @@ pub enum HomeError {
     #[error("{path} can be written by others; run chmod 700 on it")]
     Exposed {
         /// The folder.
+        path: PathBuf,
+    },
+    /// Whoever it belongs to could change it, whatever its permissions say now.
+    #[error("{path} belongs to another user, of id {owner}; run chown on it, or use a home of your own")]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// A pipe, socket, device or folder in the place of a file.
+    #[error("{path} is not a file")]
+    NotAFile {
+        /// What is there.
         path: PathBuf,
     },
     /// Another pouch keeps the lock.
@@ -108,16 +124,23 @@ impl Home {
     }
 
     fn check_version(&self) -> Result<(), HomeError> {
-        let path = self.config.join("version");
-        match fs::read_to_string(&path) {
-            Ok(text) if text.trim() == STATE_VERSION => Ok(()),
-            Ok(text) => {
-                let found: String = text.trim().chars().filter(char::is_ascii_graphic).take(16).collect();
-                Err(HomeError::Version { path: self.config.clone(), found })
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(failed("cannot read", &path)(e)),
+        let Some(bytes) = read(&self.config.join("version"))? else { return Ok(()) };
+        let text = String::from_utf8_lossy(&bytes);
+        if text.trim() == STATE_VERSION {
+            return Ok(());
         }
+        let found: String = text.trim().chars().filter(char::is_ascii_graphic).take(16).collect();
+        Err(HomeError::Version { path: self.config.clone(), found })
+    }
+
+    /// The file that holds the user's own settings, as text; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, is no file, or belongs to somebody else.
+    pub fn settings(&self) -> Result<Option<String>, HomeError> {
+        let path = self.config("config.toml");
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|_| HomeError::Damaged { path, reason: "not UTF-8".into() })
     }
 
     /// Makes the folders, for their owner alone, and marks them with the version.
@@ -185,10 +208,24 @@ impl Home {
 fn check_private(folder: &Path) -> Result<(), HomeError> {
     match fs::metadata(folder) {
         Ok(data) if data.permissions().mode() & 0o022 != 0 => Err(HomeError::Exposed { path: folder.to_owned() }),
-        Ok(_) => Ok(()),
+        Ok(data) => check_owner(folder, &data),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed("cannot look at", folder)(e)),
     }
+}
+
+/// Refuses what belongs to neither me nor root: its owner can write to it at any time.
+fn check_owner(path: &Path, data: &Metadata) -> Result<(), HomeError> {
+    let owner = data.uid();
+    if is_trusted(owner, geteuid().as_raw()) {
+        Ok(())
+    } else {
+        Err(HomeError::Foreign { path: path.to_owned(), owner })
+    }
+}
+
+fn is_trusted(owner: u32, me: u32) -> bool {
+    owner == me || owner == 0
 }
 
 /// The lock on the state; released when dropped.
@@ -255,13 +292,24 @@ fn temporary_name(path: &Path) -> Result<PathBuf, HomeError> {
     Ok(path.with_file_name(name))
 }
 
-/// Reads a file of the state; `None` if it is not there.
+/// Reads a file of the state; `None` if it is not there. It must be a file, mine or root's. Never waits for whoever has
+/// the other end of a pipe.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
-    let file = match File::open(path) {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A socket.
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            return Err(HomeError::NotAFile { path: path.to_owned() });
+        }
         Err(e) => return Err(failed("cannot open", path)(e)),
     };
+    let data = file.metadata().map_err(failed("cannot look at", path))?;
+    if !data.is_file() {
+        return Err(HomeError::NotAFile { path: path.to_owned() });
+    }
+    check_owner(path, &data)?;
     let mut bytes = Vec::new();
     file.take(MAX_STATE_FILE + 1).read_to_end(&mut bytes).map_err(failed("cannot read", path))?;
     if bytes.len() as u64 > MAX_STATE_FILE {
@@ -307,6 +355,36 @@ mod tests {
         assert_eq!(read(&home.config("x")).unwrap().unwrap(), b"2");
         assert!(matches!(create_private(&home.config("x"), b"3"), Err(HomeError::Exists { .. })));
         assert_eq!(fs::read_dir(home.config("")).unwrap().count(), 2, "no temporary files stay");
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        assert!(is_trusted(1000, 1000) && is_trusted(0, 1000) && is_trusted(0, 0));
+        assert!(!is_trusted(1001, 1000) && !is_trusted(1000, 0));
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        home.create().unwrap();
+        let key = home.config("identity");
+        write_private(&key, b"x").unwrap();
+        // Only root can give something away; for everybody else the rule above is what there is to test.
+        if std::os::unix::fs::chown(&key, Some(12345), None).is_err() {
+            return;
+        }
+        assert!(matches!(read(&key), Err(HomeError::Foreign { owner: 12345, .. })));
+        fs::remove_file(&key).unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(12345), None).unwrap();
+        assert!(matches!(Home::open(Some(folder.path())), Err(HomeError::Foreign { owner: 12345, .. })));
+    }
+
+    #[test]
+    fn a_pipe_or_socket_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, socket) = (folder.path().join("pipe"), folder.path().join("socket"));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [&pipe, &socket, &folder.path().to_owned()] {
+            assert!(matches!(read(path), Err(HomeError::NotAFile { .. })), "{}", path.display());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pouch_protocol::InboxItem;
 use pouch_statement::{BundleId, Name, matches_prefix};
 
-use crate::api::RelayApi;
+use crate::api::{Listing, RelayApi};
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::home;
@@ -30,11 +30,11 @@ pub struct Waiting {
 ///
 /// # Errors
 /// The relay cannot be reached.
-pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Vec<Waiting>> {
+pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Listing<Waiting>> {
     let book = party.contacts()?;
     let items = api.inbox().await?;
     let named = |item: InboxItem| Waiting { from: book.by_mailbox(&item.sender).map(|c| c.name.clone()), item };
-    Ok(items.into_iter().map(named).collect())
+    Ok(Listing { rows: items.rows.into_iter().map(named).collect(), cut: items.cut })
 }
 
 /// Finds the bundle that a person means: a prefix of what waits or was received before, or the only one that waits.
@@ -43,7 +43,7 @@ pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Vec<Waiting>> {
 /// Nothing, or several.
 pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<BundleId> {
     let before = received_before(party)?;
-    let mut known: Vec<BundleId> = waiting(party, api).await?.into_iter().map(|w| w.item.bundle).collect();
+    let mut known: Vec<BundleId> = waiting(party, api).await?.rows.into_iter().map(|w| w.item.bundle).collect();
     let prefix = typed.unwrap_or_default();
     if let Some(typed) = typed {
         known.extend(&before);
@@ -77,7 +77,7 @@ pub async fn next(party: &Party, api: &RelayApi, from: Option<&Name>, limit: Opt
         let waiting = match waiting(party, api).await {
             // A pipeline that waits for hours rides out what passes.
             Err(Error::Api(error)) if error.is_passing() => Vec::new(),
-            other => other?,
+            other => other?.rows,
         };
         let wanted = |w: &&Waiting| from.is_none() || w.from.as_ref() == from;
         // What was refused stays in the list, but must not keep what comes after it from being received; and what was

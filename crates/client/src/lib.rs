@@ -22,7 +22,7 @@ pub mod send;
 pub mod transport;
 mod watch;
 
-pub use error::{Class, Error, Result};
+pub use error::{Class, Error, Result, Span};
 pub use home::{Home, HomeError};
 pub use party::{Party, is_joined};
 pub use watch::{Unwatched, Watch};

@@ -1,13 +1,14 @@
 //! What I sent: my own state of each bundle, receipts as they come in, and withdrawing.
 
+mod receipt;
+
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, Kind, SealedBundle};
-use pouch_protocol::{BundleStatus, DeliveryState, ProblemKind, ReceiptMessage};
+use pouch_protocol::{DeliveryState, ProblemKind};
 use pouch_statement::{
     BundleId, Detached, Fingerprint, MailboxId, Name, Note, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
     Timestamp, matches_prefix,
@@ -15,17 +16,15 @@ use pouch_statement::{
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+pub use self::receipt::{awaits_receipt, refresh, wait_receipt};
 use crate::api::RelayApi;
 use crate::contacts::{AddressBook, Last};
 use crate::error::{Error, Result};
 use crate::home;
-use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 
 const FOLDER: &str = "outbox";
-/// The longest pause between two looks for a receipt.
-const MAX_PAUSE: Duration = Duration::from_secs(3);
 
 /// Where a bundle of mine stands, as I know it without asking the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,9 +129,36 @@ impl Sent {
         party.home.state(FOLDER).join(format!("{}.json", self.bundle))
     }
 
-    pub(crate) fn store(&self, party: &Party) -> Result<()> {
+    /// Writes the state down, for the one that sends. What other processes noted meanwhile stays: a receipt, and that the
+    /// bundle is withdrawn.
+    pub(crate) fn store(&mut self, party: &Party) -> Result<()> {
         home::private_folder(&party.home.state(FOLDER))?;
-        Ok(home::write_json(&self.path(party), self)?)
+        let path = self.path(party);
+        let _lock = party.home.lock()?;
+        if let Some(there) = home::read_json::<Self>(&path)? {
+            if there.progress == Progress::Revoked {
+                self.progress = Progress::Revoked;
+            }
+            for noted in there.recipients.into_iter().filter(|r| r.receipt.is_some()) {
+                let mine = self.recipients.iter_mut().find(|r| r.mailbox == noted.mailbox && r.receipt.is_none());
+                if let Some(mine) = mine {
+                    mine.receipt = noted.receipt;
+                }
+            }
+        }
+        Ok(home::write_json(&path, self)?)
+    }
+
+    /// Changes the state as it is on disk now, for everybody but the one that sends: between reading it and this, another
+    /// process may have written it. A state that is gone stays gone.
+    fn change(&mut self, party: &Party, change: impl FnOnce(&mut Self)) -> Result<()> {
+        let path = self.path(party);
+        let _lock = party.home.lock()?;
+        let there = home::read_json::<Self>(&path)?;
+        let gone = there.is_none();
+        *self = there.unwrap_or_else(|| self.clone());
+        change(self);
+        if gone { Ok(()) } else { Ok(home::write_json(&path, self)?) }
     }
 
     /// Writes down, before anything is delivered, what is being delivered: an answer that is lost, or a crash, then costs
@@ -176,6 +202,7 @@ impl Sent {
     /// Removes the state of a send that came to nothing; the journal keeps the attempt.
     pub(crate) fn forget(&self, party: &Party) -> Result<()> {
         let path = self.path(party);
+        let _lock = party.home.lock()?;
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::File(format!("cannot remove {}", path.display()), e))
@@ -289,8 +316,11 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Resul
     party.journal().append(&event)?;
     // The number is used up either way: the envelope left this machine, and no other manifest may bear it.
     sent.advance(party)?;
-    sent.progress = found;
-    sent.store(party)?;
+    sent.change(party, |sent| {
+        if sent.is_open() {
+            sent.progress = found;
+        }
+    })?;
     Ok(delivered)
 }
 
@@ -303,127 +333,6 @@ pub(crate) async fn settle_for(party: &Party, api: &RelayApi, to: &Fingerprint) 
         }
     }
     Ok(())
-}
-
-/// Where a bundle stands on the relay, with receipts fetched, verified, stored and journaled. `unlock` is called only
-/// if a receipt came that was not opened yet.
-///
-/// # Errors
-/// The relay cannot be reached, or a receipt is not right: that is evidence and nothing is stored of it.
-pub async fn refresh(
-    party: &Party,
-    api: &RelayApi,
-    sent: &mut Sent,
-    unlock: impl FnOnce() -> Result<Identity>,
-) -> Result<BundleStatus> {
-    if !settle(party, api, sent).await? {
-        return Err(Error::NeverDelivered(sent.bundle));
-    }
-    let status = api.bundle(sent.bundle).await?;
-    let news: Vec<(MailboxId, ReceiptMessage)> = status
-        .deliveries
-        .iter()
-        .filter_map(|d| d.receipt.clone().map(|r| (d.mailbox, r)))
-        .filter(|(mailbox, message)| is_news(sent, mailbox, message))
-        .collect();
-    if !news.is_empty() {
-        let identity = unlock()?;
-        for (mailbox, message) in news {
-            take_receipt(party, sent, mailbox, &message, &identity)?;
-        }
-    }
-    Ok(status)
-}
-
-/// A receipt is news if there was none, or if a failure may have been followed by success. Success is final: a relay
-/// that brings up an older failure again takes nothing back.
-fn is_news(sent: &Sent, mailbox: &MailboxId, message: &ReceiptMessage) -> bool {
-    sent.recipients.iter().any(|r| {
-        let news = |v: Verdict| v.outcome == Outcome::Failed && message.outcome == Outcome::Verified;
-        r.mailbox == *mailbox && sent.verdict(r).is_none_or(news)
-    })
-}
-
-fn take_receipt(
-    party: &Party,
-    sent: &mut Sent,
-    mailbox: MailboxId,
-    message: &ReceiptMessage,
-    identity: &Identity,
-) -> Result<()> {
-    let bundle = sent.bundle;
-    let Some(recipient) = sent.recipients.iter_mut().find(|r| r.mailbox == mailbox) else { return Ok(()) };
-    let event = Event { bundle: Some(bundle), ..Event::new(Action::ReceiptReceived, Ended::Done) }
-        .with_peer(&recipient.name, recipient.fingerprint);
-    match open_receipt(bundle, recipient, message, party, identity) {
-        Ok(receipt) => {
-            recipient.receipt = Some(receipt.detached());
-            let event = Event { statement_sha256: Some(receipt.digest()), stage: receipt.body().stage, ..event };
-            party.journal().append(&event)?;
-            sent.store(party)
-        }
-        Err(reason) => {
-            let kept = crate::evidence::keep(party, bundle, message.sealed.as_bytes())?;
-            let detail = Some(format!("{reason}; kept in {kept}"));
-            party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
-            Err(Error::BadReceipt(bundle, reason))
-        }
-    }
-}
-
-fn open_receipt(
-    bundle: BundleId,
-    recipient: &Recipient,
-    message: &ReceiptMessage,
-    party: &Party,
-    identity: &Identity,
-) -> std::result::Result<Signed<Receipt>, String> {
-    let sealed = STANDARD.decode(&message.sealed).map_err(|_| "not base64".to_owned())?;
-    let (detached, commitment) = bundle::open_receipt(&sealed, &identity.age).map_err(|e| e.to_string())?;
-    if commitment != message.commitment {
-        return Err("it is not what was committed to".into());
-    }
-    let key = recipient.signing_key;
-    let receipt = Signed::<Receipt>::verify(detached.statement.as_bytes(), &detached.signature, &key)
-        .map_err(|e| e.to_string())?;
-    let body = receipt.body();
-    let fits = body.bundle == bundle
-        && Some(body.manifest_sha256) == recipient.manifest_sha256
-        && body.sender == party.fingerprint()
-        && body.recipient == recipient.fingerprint
-        && body.outcome == message.outcome
-        && (body.outcome == Outcome::Failed) == body.stage.is_some();
-    if fits { Ok(receipt) } else { Err("it is about another bundle, manifest, sender or outcome".into()) }
-}
-
-/// Waits until every recipient's receipt is there and verified, at most `limit`.
-///
-/// # Errors
-/// [`Error::NoReceipt`] at the end of the time.
-pub async fn wait_receipt(
-    party: &Party,
-    api: &RelayApi,
-    sent: &mut Sent,
-    mut unlock: impl FnMut() -> Result<Identity>,
-    limit: Duration,
-) -> Result<()> {
-    let begun = Instant::now();
-    let mut pause = Duration::from_millis(200);
-    loop {
-        match refresh(party, api, sent, &mut unlock).await {
-            // A pipeline that waits for hours rides out what passes.
-            Err(Error::Api(error)) if error.is_passing() => {}
-            other => other.map(|_| ())?,
-        }
-        if sent.recipients.iter().all(|r| r.receipt.is_some()) {
-            return Ok(());
-        }
-        if begun.elapsed() + pause > limit {
-            return Err(Error::NoReceipt(limit.as_secs()));
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(MAX_PAUSE);
-    }
 }
 
 /// Withdraws a bundle: the relay deletes what it has. Gives the recipients who had the envelope before; from them it cannot
@@ -453,8 +362,7 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
     match result {
         Ok(()) => {
             party.journal().append(&event(Ended::Done))?;
-            sent.progress = Progress::Revoked;
-            sent.store(party)?;
+            sent.change(party, |sent| sent.progress = Progress::Revoked)?;
             Ok(released)
         }
         Err(error) => {

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::api::{ApiError, RelayApi};
 use crate::clock::now;
 use crate::contacts::{AddressBook, Contact, Verified};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
@@ -98,7 +98,7 @@ pub async fn send(
     let attempt = Attempt::begin(party.journal(), &event);
     let result = upload(party, api, identity, request, &to, &mut sent, watch.as_ref()).await;
     watch.done();
-    finish(party, attempt, &event, &sent, &result)?;
+    finish(party, attempt, &event, &mut sent, &result)?;
     if let Err(error) = result {
         if sent.progress != Progress::Sending {
             return Err(error);
@@ -117,7 +117,13 @@ fn begun(to: &Addressee, bundle: BundleId) -> Event {
 }
 
 /// Journals the attempt, then stores the state: a record comes before any word of success.
-fn finish(party: &Party, attempt: Attempt<'_>, begun: &Event, sent: &Sent, result: &Result<Delivered>) -> Result<()> {
+fn finish(
+    party: &Party,
+    attempt: Attempt<'_>,
+    begun: &Event,
+    sent: &mut Sent,
+    result: &Result<Delivered>,
+) -> Result<()> {
     let event = begun.clone();
     match result {
         Ok(delivered) => {
@@ -155,6 +161,7 @@ async fn upload(
 ) -> Result<Delivered> {
     let bundle = sent.bundle;
     let Request { content, burn, note, .. } = request;
+    check_lifetime(api, sent.expires).await?;
     let new = NewBundle { bundle, expires: sent.expires, burn };
     again(|| api.new_bundle(&new)).await?;
     let (mut sealed, parts_sha256) = upload_parts(api, bundle, content, watch).await?;
@@ -190,6 +197,27 @@ async fn upload(
     sent.progress = Progress::Sent;
     sent.advance(party)?;
     Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256, _turn: turn })
+}
+
+/// Refuses what the relay would refuse, before anything is read or sealed. By the relay's clock, as the relay will.
+async fn check_lifetime(api: &RelayApi, expires: Timestamp) -> Result<()> {
+    let limits = again(|| api.limits()).await?;
+    let limit = limits.max_lifetime;
+    if expires.since(limits.time) > limit { Err(Error::Lifetime(Span(limit))) } else { Ok(()) }
+}
+
+/// Journals an attempt that ended before it was one: the relay could not be asked who answered my invitations, or what it
+/// answered was wrong.
+///
+/// # Errors
+/// Local state.
+pub fn never_begun(party: &Party, to: &Name, reason: &str) -> Result<()> {
+    let event = Event { detail: Some(reason.to_owned()), ..Event::new(Action::Sent, Ended::Failed) };
+    let event = match party.contacts()?.named(to) {
+        Ok(contact) => event.with_peer(to, contact.fingerprint()),
+        Err(_) => Event { peer: Some(to.clone()), ..event },
+    };
+    Ok(party.journal().append(&event)?)
 }
 
 /// The next manifest for this contact, signed, and the envelope around it. It is the caller's turn.
@@ -312,7 +340,7 @@ pub async fn send_to_file(
     let attempt = Attempt::begin(party.journal(), &event);
     let result = write_file(party, identity, request, &to, &mut sent, out, watch).await;
     watch.done();
-    finish(party, attempt, &event, &sent, &result)?;
+    finish(party, attempt, &event, &mut sent, &result)?;
     result.map(|_| sent)
 }
 

@@ -1,4 +1,5 @@
 use clap::Args;
+use pouch_client::api::Listing;
 use pouch_client::inbox;
 use serde_json::json;
 
@@ -14,10 +15,11 @@ pub(crate) struct Inbox {}
 impl Inbox {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         let party = context.party()?;
-        let waiting = context.run(async {
+        let Listing { rows: waiting, cut } = context.run(async {
             let api = context.relay(&party).await?;
             Ok(inbox::waiting(&party, &api).await?)
         })?;
+        let shown = waiting.len();
         if waiting.is_empty() {
             context.show.remark("nothing is waiting");
         }
@@ -48,6 +50,6 @@ impl Inbox {
                 ))
                 .map_err(printing)?;
         }
-        Ok(())
+        if cut { context.show.cut(shown, "oldest").map_err(printing) } else { Ok(()) }
     }
 }

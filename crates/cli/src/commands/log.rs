@@ -1,4 +1,5 @@
 use clap::{Args, Subcommand};
+use pouch_client::api::Listing;
 use pouch_client::journal::{Ended, Event, Report};
 use pouch_statement::Escaped;
 use serde_json::json;
@@ -112,10 +113,11 @@ fn verify(context: &Context) -> Outcome {
 
 fn show_access(context: &Context) -> Outcome {
     let party = context.party()?;
-    let records = context.run(async {
+    let Listing { rows: records, cut } = context.run(async {
         let api = context.relay(&party).await?;
         Ok(api.access().await?)
     })?;
+    let shown = records.len();
     let book = party.contacts()?;
     for record in records {
         context
@@ -155,5 +157,5 @@ fn show_access(context: &Context) -> Outcome {
             ))
             .map_err(printing)?;
     }
-    Ok(())
+    if cut { context.show.cut(shown, "newest").map_err(printing) } else { Ok(()) }
 }

@@ -1,17 +1,29 @@
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use clap::{Args, Subcommand};
+use pouch_client::identity::{Identity, IdentityError};
 use pouch_client::outbox::{self, Progress, Sent};
+use pouch_client::{Class, Error, Party};
 use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
-use pouch_statement::{Outcome, Stage};
+use pouch_statement::{BundleId, Outcome, Stage};
 use serde_json::json;
 
-use crate::run::{Context, Outcome as Done, printing};
+use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{iso, local, many, short, size};
 
+/// How many bundles one listing asks the relay about.
+const ASKED: usize = 20;
+
 /// Show what I sent, and the receipts
+///
+/// Without ID: all bundles, with new receipts fetched and verified for the 20 newest that have none. If the relay cannot be
+/// reached, what is known here is shown.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Outbox {
-    /// One bundle, with its receipts fetched and verified; all if not given
+    /// One bundle, and where it stands on the relay; all if not given
     #[arg(value_name = "ID")]
     id: Option<String>,
     #[command(subcommand)]
@@ -43,12 +55,25 @@ impl Outbox {
 
 fn all(context: &Context) -> Done {
     let party = context.party()?;
-    let list = outbox::list(&party)?;
+    let mut list = outbox::list(&party)?;
     if list.is_empty() {
         context.show.remark("nothing was sent yet");
     }
+    let mut statuses = BTreeMap::new();
+    // What is wrong with a receipt is told after the listing, which shows what is known all the same.
+    let verdict = match news(context, &party, &mut list, &mut statuses) {
+        Err(Failure::Client(error)) if error.class() == Class::Unreachable => {
+            context.show.warn(format_args!("no new receipts were fetched: {error}"));
+            Ok(())
+        }
+        Err(Failure::Client(Error::Identity(IdentityError::NoPassphrase(_)))) => {
+            context.show.warn("a receipt came; opening it needs the passphrase");
+            Ok(())
+        }
+        other => other,
+    };
     for sent in &list {
-        object(context, sent, None)?;
+        object(context, sent, statuses.get(&sent.bundle))?;
         context.show.essence(sent.bundle).map_err(printing)?;
         let to: Vec<_> = sent.recipients.iter().map(|r| r.name.to_string()).collect();
         context
@@ -63,7 +88,38 @@ fn all(context: &Context) -> Done {
             ))
             .map_err(printing)?;
     }
-    Ok(())
+    verdict
+}
+
+/// Asks the relay about the newest bundles that await a receipt. One passphrase for all of them, and only if one came.
+fn news(
+    context: &Context,
+    party: &Party,
+    list: &mut [Sent],
+    statuses: &mut BTreeMap<BundleId, BundleStatus>,
+) -> Result<(), Failure> {
+    let open: Vec<&mut Sent> = list.iter_mut().filter(|sent| outbox::awaits_receipt(sent)).take(ASKED).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let identity: RefCell<Option<Rc<Identity>>> = RefCell::default();
+    let unlock = || {
+        let known = identity.borrow().clone();
+        let opened = known.map_or_else(|| context.unlock(party).map(Rc::new), Ok)?;
+        Ok(Rc::clone(identity.borrow_mut().insert(opened)))
+    };
+    context.run(async {
+        let api = context.relay(party).await?;
+        for sent in open {
+            match outbox::refresh(party, &api, sent, &unlock).await {
+                Ok(status) => drop(statuses.insert(sent.bundle, status)),
+                // Ended so long ago that the relay has forgotten it.
+                Err(error) if error.class() == Class::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    })
 }
 
 /// What I know without asking the relay.

@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use pouch_client::api::Listing;
 use pouch_protocol::AccountRole;
 use pouch_relay::{Config, InitOptions, Relay as Server, init, new_owner_link};
 use serde_json::json;
@@ -154,10 +155,11 @@ impl Serve {
 
 fn accounts(context: &Context) -> Outcome {
     let party = context.party()?;
-    let accounts = context.run(async {
+    let Listing { rows: accounts, cut } = context.run(async {
         let api = context.relay(&party).await?;
         Ok(api.accounts().await?)
     })?;
+    let shown = accounts.len();
     for account in accounts {
         context
             .show
@@ -190,5 +192,5 @@ fn accounts(context: &Context) -> Outcome {
             ))
             .map_err(printing)?;
     }
-    Ok(())
+    if cut { context.show.cut(shown, "oldest").map_err(printing) } else { Ok(()) }
 }

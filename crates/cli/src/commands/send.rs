@@ -11,7 +11,7 @@ use pouch_statement::{Name, Note, Outcome};
 use serde_json::json;
 
 use crate::progress::Bar;
-use crate::prompt::secret_bytes;
+use crate::prompt::{Input, secret_bytes};
 use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{iso, local, many, parse_span, short, size};
 
@@ -132,7 +132,13 @@ impl Send {
             return self.report(context, &sent);
         }
         context.run(async {
-            let api = context.relay(&party).await?;
+            let api = match context.relay(&party).await {
+                Ok(api) => api,
+                Err(failure) => {
+                    send::never_begun(&party, &self.to, &failure.to_string())?;
+                    return Err(failure);
+                }
+            };
             let mut sent = send::send(&party, &api, &identity, request, bar).await?;
             self.report(context, &sent)?;
             if self.wait == Some(WaitArg::Receipt) {
@@ -157,6 +163,15 @@ impl Send {
         let options = ScanOptions { dereference: self.dereference, skip_special: self.skip_special };
         let scan = Scan::new(&self.paths, options).map_err(SealError::from)?;
         let skipped = scan.skipped().len();
+        if skipped > 0 && scan.items().len() == 0 {
+            return Err(Failure::usage(
+                format!(
+                    "nothing is left to send: {} left out, links, pipes, sockets or devices",
+                    many(skipped as u64, "path")
+                ),
+                "a pipe's content can be sent as a stream: pouch send - < PIPE; --dereference follows links",
+            ));
+        }
         if skipped > 0 {
             context
                 .show
@@ -189,7 +204,7 @@ impl Send {
                 }
                 Ok(Content::Stream { name: name.clone(), mtime, reader: Box::new(Secret { value, at: 0 }) })
             }
-            (None, None) => Ok(Content::Stream { name: self.name.clone(), mtime, reader: Box::new(io::stdin()) }),
+            (None, None) => Ok(Content::Stream { name: self.name.clone(), mtime, reader: Box::new(Input) }),
         }
     }
 

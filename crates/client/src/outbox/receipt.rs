@@ -1,0 +1,154 @@
+//! Receipts for my bundles: fetched, verified, stored, journaled; and waiting for them.
+
+use std::borrow::Borrow;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pouch_core::bundle;
+use pouch_protocol::{BundleStatus, ReceiptMessage};
+use pouch_statement::{BundleId, MailboxId, Outcome, Receipt, Signed};
+
+use super::{Progress, Recipient, Sent, Verdict, settle};
+use crate::api::RelayApi;
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::journal::{Action, Ended, Event};
+use crate::party::Party;
+
+/// The longest pause between two looks for a receipt.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+
+/// Where a bundle stands on the relay, with receipts fetched, verified, stored and journaled. `unlock` is called only
+/// if a receipt came that was not opened yet.
+///
+/// # Errors
+/// The relay cannot be reached, or a receipt is not right: that is evidence and nothing is stored of it.
+pub async fn refresh<K: Borrow<Identity>>(
+    party: &Party,
+    api: &RelayApi,
+    sent: &mut Sent,
+    unlock: impl FnOnce() -> Result<K>,
+) -> Result<BundleStatus> {
+    if !settle(party, api, sent).await? {
+        return Err(Error::NeverDelivered(sent.bundle));
+    }
+    let status = api.bundle(sent.bundle).await?;
+    let news: Vec<(MailboxId, ReceiptMessage)> = status
+        .deliveries
+        .iter()
+        .filter_map(|d| d.receipt.clone().map(|r| (d.mailbox, r)))
+        .filter(|(mailbox, message)| is_news(sent, mailbox, message))
+        .collect();
+    if !news.is_empty() {
+        let identity = unlock()?;
+        for (mailbox, message) in news {
+            take_receipt(party, sent, mailbox, &message, identity.borrow())?;
+        }
+    }
+    Ok(status)
+}
+
+/// A receipt is news if there was none, or if a failure may have been followed by success. Success is final: a relay
+/// that brings up an older failure again takes nothing back.
+fn is_news(sent: &Sent, mailbox: &MailboxId, message: &ReceiptMessage) -> bool {
+    sent.recipients.iter().any(|r| {
+        let news = |v: Verdict| v.outcome == Outcome::Failed && message.outcome == Outcome::Verified;
+        r.mailbox == *mailbox && sent.verdict(r).is_none_or(news)
+    })
+}
+
+fn take_receipt(
+    party: &Party,
+    sent: &mut Sent,
+    mailbox: MailboxId,
+    message: &ReceiptMessage,
+    identity: &Identity,
+) -> Result<()> {
+    let bundle = sent.bundle;
+    let Some(recipient) = sent.recipients.iter().find(|r| r.mailbox == mailbox) else { return Ok(()) };
+    let event = Event { bundle: Some(bundle), ..Event::new(Action::ReceiptReceived, Ended::Done) }
+        .with_peer(&recipient.name, recipient.fingerprint);
+    match open_receipt(bundle, recipient, message, party, identity) {
+        Ok(receipt) => {
+            let event = Event { statement_sha256: Some(receipt.digest()), stage: receipt.body().stage, ..event };
+            party.journal().append(&event)?;
+            sent.change(party, |sent| {
+                // Another process may have been first, with this one or with the success that followed a failure.
+                if is_news(sent, &mailbox, message)
+                    && let Some(recipient) = sent.recipients.iter_mut().find(|r| r.mailbox == mailbox)
+                {
+                    recipient.receipt = Some(receipt.detached());
+                }
+            })
+        }
+        Err(reason) => {
+            let kept = crate::evidence::keep(party, bundle, message.sealed.as_bytes())?;
+            let detail = Some(format!("{reason}; kept in {kept}"));
+            party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
+            Err(Error::BadReceipt(bundle, reason))
+        }
+    }
+}
+
+fn open_receipt(
+    bundle: BundleId,
+    recipient: &Recipient,
+    message: &ReceiptMessage,
+    party: &Party,
+    identity: &Identity,
+) -> std::result::Result<Signed<Receipt>, String> {
+    let sealed = STANDARD.decode(&message.sealed).map_err(|_| "not base64".to_owned())?;
+    let (detached, commitment) = bundle::open_receipt(&sealed, &identity.age).map_err(|e| e.to_string())?;
+    if commitment != message.commitment {
+        return Err("it is not what was committed to".into());
+    }
+    let key = recipient.signing_key;
+    let receipt = Signed::<Receipt>::verify(detached.statement.as_bytes(), &detached.signature, &key)
+        .map_err(|e| e.to_string())?;
+    let body = receipt.body();
+    let fits = body.bundle == bundle
+        && Some(body.manifest_sha256) == recipient.manifest_sha256
+        && body.sender == party.fingerprint()
+        && body.recipient == recipient.fingerprint
+        && body.outcome == message.outcome
+        && (body.outcome == Outcome::Failed) == body.stage.is_some();
+    if fits { Ok(receipt) } else { Err("it is about another bundle, manifest, sender or outcome".into()) }
+}
+
+/// Whether asking the relay may bring news: it was delivered, and no receipt says yet that it was verified.
+#[must_use]
+pub fn awaits_receipt(sent: &Sent) -> bool {
+    let verified = |r: &Recipient| sent.verdict(r).is_some_and(|v| v.outcome == Outcome::Verified);
+    sent.progress == Progress::Sent && !sent.recipients.iter().all(verified)
+}
+
+/// Waits until every recipient's receipt is there and verified, at most `limit`.
+///
+/// # Errors
+/// [`Error::NoReceipt`] at the end of the time.
+pub async fn wait_receipt(
+    party: &Party,
+    api: &RelayApi,
+    sent: &mut Sent,
+    mut unlock: impl FnMut() -> Result<Identity>,
+    limit: Duration,
+) -> Result<()> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match refresh(party, api, sent, &mut unlock).await {
+            // A pipeline that waits for hours rides out what passes.
+            Err(Error::Api(error)) if error.is_passing() => {}
+            other => other.map(|_| ())?,
+        }
+        if sent.recipients.iter().all(|r| r.receipt.is_some()) {
+            return Ok(());
+        }
+        if begun.elapsed() + pause > limit {
+            return Err(Error::NoReceipt(limit.as_secs()));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(MAX_PAUSE);
+    }
+}
