@@ -25,3 +25,13 @@ pub fn skip(why: &str) {
     let thread = std::thread::current();
     let _ = writeln!(std::io::stderr().lock(), "skipped: {}: {why}", thread.name().unwrap_or_default());
 }
+
+/// The folder with `age` 1.3 or newer, which knows hybrid keys: `POUCH_GO_AGE`. If it names none, says what is skipped.
+#[must_use]
+pub fn go_age() -> Option<std::path::PathBuf> {
+    let folder = std::env::var_os("POUCH_GO_AGE").filter(|folder| !folder.is_empty());
+    if folder.is_none() {
+        skip("POUCH_GO_AGE names no folder with age 1.3 or newer");
+    }
+    folder.map(Into::into)
+}

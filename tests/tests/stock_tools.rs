@@ -1,10 +1,11 @@
 //! Stock tools alone open what pouch made: runs the commands of docs/stock-tools.md, so that page and test cannot drift.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pouch_tests::{Pair, Party, Ran, Run, have, noise, program, sample_tree, snapshot, text, workspace};
+use pouch_tests::{Pair, Party, Ran, Run, go_age, have, noise, program, sample_tree, snapshot, text, workspace};
 
 const TOOLS: [&str; 7] = ["bash", "age", "tar", "b3sum", "ssh-keygen", "jq", "sha256sum"];
 const TO_THE_PARTS: [&str; 3] = ["The envelope", "Who signed it, and for whom", "Index and parts"];
@@ -25,9 +26,19 @@ fn commands(headings: &[&str]) -> String {
     script
 }
 
-fn run(script: &str, folder: &Path) -> Ran {
+fn bash(script: &str, folder: &Path) -> Run {
     // Without a pouch on the path.
-    Run::of("bash").args(["-c", &format!("set -euo pipefail; umask 077\n{script}")]).dir(folder).end()
+    Run::of("bash").args(["-c", &format!("set -euo pipefail; umask 077\n{script}")]).dir(folder)
+}
+
+fn run(script: &str, folder: &Path) -> Ran {
+    bash(script, folder).end()
+}
+
+/// The search path with this folder in front.
+fn path_with(folder: PathBuf) -> OsString {
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path))).unwrap()
 }
 
 fn card(party: &Party) -> Vec<u8> {
@@ -50,7 +61,7 @@ fn a_folder_with_stock_tools() {
     if !have(&TOOLS) {
         return;
     }
-    let pair = Pair::new();
+    let pair = Pair::classic();
     let source = pair.ada.desk().join("dataset");
     sample_tree(&source);
     // Two parts, and a name that would upset a shell.
@@ -91,12 +102,30 @@ fn a_folder_with_stock_tools() {
     }
 }
 
+// With hybrid keys, as they are by default, the same commands work with an age that knows them.
+#[test]
+fn a_folder_with_hybrid_keys_and_age_1_3() {
+    let Some(tools) = go_age() else { return };
+    if !have(&TOOLS) {
+        return;
+    }
+    let pair = Pair::new();
+    let source = pair.ada.desk().join("dataset");
+    sample_tree(&source);
+    let file = pair.ada.desk().join("dataset.pouch");
+    pair.ada.send(&[text(&source), "--to", "bo", "--out", text(&file)]);
+    let script = commands(&[&TO_THE_PARTS[..], &["Files"]].concat());
+    let folder = begin(&pair, "open", &file);
+    bash(&script, &folder).env("PATH", path_with(tools)).end().ok();
+    assert_eq!(snapshot(&folder.join("files")), snapshot(&source));
+}
+
 #[test]
 fn a_stream_with_stock_tools() {
     if !have(&TOOLS) {
         return;
     }
-    let pair = Pair::new();
+    let pair = Pair::classic();
     let file = pair.ada.desk().join("stream.pouch");
     let bytes = noise("stream", 300_001);
     let send = ["send", "-", "--name", "dump.sql", "--to", "bo", "--out", text(&file)];
@@ -118,11 +147,7 @@ fn a_receipt_with_stock_tools() {
     pair.bo.receive(&id);
     fs::write(pair.ada.desk().join("bo.card"), card(&pair.bo)).unwrap();
     let script = format!("set -euo pipefail\n{}", commands(&["The receipt"]));
-    let path = std::env::join_paths(
-        std::iter::once(program().parent().unwrap().to_owned())
-            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
-    );
-    let path = path.unwrap();
+    let path = path_with(program().parent().unwrap().to_owned());
     let bash = |id: &str| {
         let run = Run::of("bash").args(["-c", &script]).dir(&pair.ada.desk());
         run.env("POUCH_HOME", pair.ada.home()).env("PATH", &path).env("id", id).end()

@@ -16,6 +16,8 @@ struct Vectors {
     words: String,
     id: BundleId,
     card: Pinned,
+    /// The same card with the recipient of `hybrid.json`.
+    hybrid_card: Pinned,
     device: Pinned,
     receipt: Pinned,
     failed_receipt: Pinned,
@@ -40,6 +42,12 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::from_unix(seconds).unwrap()
 }
 
+fn hybrid_recipient() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/hybrid.json");
+    let keys: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    keys.get("recipient").unwrap().as_str().unwrap().to_owned()
+}
+
 fn make() -> Vectors {
     let key = SigningKey::from_seed(&[SEED; 32]);
     let device = SigningKey::from_seed(&[8; 32]);
@@ -55,6 +63,7 @@ fn make() -> Vectors {
         expires: at(1_800_000_000),
     };
     let fingerprint = card.fingerprint();
+    let hybrid = Card { age_recipient: hybrid_recipient().parse().unwrap(), ..card.clone() };
     let receipt = Receipt {
         bundle: BundleId::from_bytes(*b"0123456789abcdef"),
         manifest_sha256: Sha256Digest::of(b"manifest"),
@@ -74,6 +83,7 @@ fn make() -> Vectors {
         words: fingerprint.words(),
         id: receipt.bundle,
         card: pinned(SignedCard::sign(card, &key).unwrap().statement()),
+        hybrid_card: pinned(SignedCard::sign(hybrid, &key).unwrap().statement()),
         device: pinned(&Signed::sign(enrolled, &key).unwrap()),
         receipt: pinned(&Signed::sign(receipt, &key).unwrap()),
         failed_receipt: pinned(&Signed::sign(failed, &key).unwrap()),
@@ -92,6 +102,9 @@ fn statements_are_what_they_were() {
     let key: PublicKey = stored.signing_key.parse().unwrap();
     let Pinned { statement, signature, .. } = stored.card;
     assert_eq!(SignedCard::verify(&Detached { statement, signature }).unwrap().fingerprint(), stored.fingerprint);
+    let Pinned { statement, signature, .. } = stored.hybrid_card;
+    let hybrid = SignedCard::verify(&Detached { statement, signature }).unwrap();
+    assert!(hybrid.card().age_recipient.is_post_quantum() && hybrid.fingerprint() != stored.fingerprint);
     Signed::<Device>::verify(stored.device.statement.as_bytes(), &stored.device.signature, &key).unwrap();
     for receipt in [stored.receipt, stored.failed_receipt] {
         Signed::<Receipt>::verify(receipt.statement.as_bytes(), &receipt.signature, &key).unwrap();

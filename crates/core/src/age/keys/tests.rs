@@ -7,6 +7,18 @@ use age_core::primitives::bech32_encode;
 const SECRET: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
 const PUBLIC: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
 
+// A pair that the age command made.
+#[test]
+fn the_hybrid_pair_of_the_vectors() {
+    let keys: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../../tests/vectors/hybrid.json")).unwrap();
+    let member = |name: &str| keys.get(name).unwrap().as_str().unwrap();
+    let identity: Identity = member("identity").parse().unwrap();
+    assert_eq!(identity.recipient().to_string(), member("recipient"));
+    assert_eq!(identity.recipient(), member("recipient").parse().unwrap());
+    assert_eq!(identity.expose_secret_string().as_str(), member("identity"));
+}
+
 fn hrp<T>(of: &str, use_it: impl Fn(&dyn Fn(&[u8]) -> String) -> T) -> T {
     let mut found = None;
     bech32_decode(
