@@ -47,6 +47,9 @@ pub enum Error {
     /// A recipient or an identity is not in its form.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The passphrase does not open a key file, or the file is damaged.
+    #[error("the passphrase does not unlock the key, or the key file is damaged")]
+    NotUnlocked,
     /// A line of a recipients or identities file is not in its form.
     #[error("line {line}: {reason}")]
     KeyLine {
@@ -153,6 +156,7 @@ impl Error {
             Self::PayloadFailure(_) => Kind::PayloadFailure,
             Self::ArmorFailure(_) => Kind::ArmorFailure,
             Self::Key(_)
+            | Self::NotUnlocked
             | Self::KeyLine { .. }
             | Self::NoKeys
             | Self::TooManyRecipients { .. }

@@ -11,12 +11,15 @@ use zeroize::Zeroizing;
 
 use super::error::{Error, Result};
 use super::header::HeaderError;
-use super::hybrid;
+use super::{hybrid, ssh};
 
+mod file;
 mod text;
 
+pub use file::{IdentityFile, LockedIdentity, MAX_IDENTITY_FILE};
 pub use text::KeyError;
-use text::{begins, check_len, check_no_space, check_order, check_text, looks_secret};
+pub(super) use text::other_ssh_type;
+use text::{begins, begins_like_ssh, check_len, check_no_space, check_order, check_text, looks_secret};
 
 /// Length of an X25519 recipient as a string: `age1`, 52 characters for 32 bytes, 6 of checksum.
 const X25519_RECIPIENT_LEN: usize = 62;
@@ -31,6 +34,8 @@ pub enum KeyKind {
     X25519,
     /// Hybrid post-quantum, ML-KEM-768 and X25519: `age1pq1…`, `AGE-SECRET-KEY-PQ-1…`.
     Hybrid,
+    /// An SSH key: `ssh-ed25519 AAAA…`, and a private key file of OpenSSH. Classic too.
+    SshEd25519,
 }
 
 impl KeyKind {
@@ -45,11 +50,13 @@ impl KeyKind {
         match self {
             Self::X25519 => "X25519",
             Self::Hybrid => hybrid::STANZA_TAG,
+            Self::SshEd25519 => ssh::STANZA_TAG,
         }
     }
 }
 
-/// For whom to seal: the public half of an [`Identity`], as the string `age1…` or `age1pq1…`.
+/// For whom to seal: the public half of an [`Identity`], as the string `age1…` or `age1pq1…`, or
+/// the line `ssh-ed25519 AAAA…`, whose comment is passed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient(RecipientKind);
 
@@ -57,6 +64,7 @@ pub struct Recipient(RecipientKind);
 enum RecipientKind {
     X25519(age::x25519::Recipient),
     Hybrid(hybrid::Recipient),
+    Ssh(ssh::Recipient),
 }
 
 impl Recipient {
@@ -66,6 +74,7 @@ impl Recipient {
         match &self.0 {
             RecipientKind::X25519(_) => KeyKind::X25519,
             RecipientKind::Hybrid(_) => KeyKind::Hybrid,
+            RecipientKind::Ssh(_) => KeyKind::SshEd25519,
         }
     }
 
@@ -77,6 +86,7 @@ impl Recipient {
                 stanzas.into_iter().next().ok_or(Error::Library)
             }
             RecipientKind::Hybrid(recipient) => recipient.wrap(file_key),
+            RecipientKind::Ssh(recipient) => recipient.wrap(file_key),
         }
     }
 }
@@ -86,6 +96,7 @@ impl fmt::Display for Recipient {
         match &self.0 {
             RecipientKind::X25519(recipient) => recipient.fmt(f),
             RecipientKind::Hybrid(recipient) => recipient.fmt(f),
+            RecipientKind::Ssh(recipient) => recipient.fmt(f),
         }
     }
 }
@@ -99,6 +110,9 @@ impl FromStr for Recipient {
             return Err(KeyError::SecretKey);
         }
         check_text(text)?;
+        if begins_like_ssh(text) {
+            return ssh::Recipient::parse(text).map(|recipient| Self(RecipientKind::Ssh(recipient)));
+        }
         check_no_space(text)?;
         let (prefix, _) = text.rsplit_once('1').ok_or(KeyError::UnknownPrefix)?;
         let hybrid = prefix.eq_ignore_ascii_case("age1pq");
@@ -128,7 +142,8 @@ impl FromStr for Recipient {
     }
 }
 
-/// What opens: a secret key, as the string `AGE-SECRET-KEY-1…` or `AGE-SECRET-KEY-PQ-1…`. Wiped when dropped.
+/// What opens: a secret key, as the string `AGE-SECRET-KEY-1…` or `AGE-SECRET-KEY-PQ-1…`, or a private key file of
+/// OpenSSH without a passphrase. Wiped when dropped. What has a passphrase is an [`IdentityFile`].
 ///
 /// It has no `Debug`, `Display` or `Clone`, so that it does not get where it should not:
 ///
@@ -140,6 +155,7 @@ pub struct Identity(IdentityKind);
 enum IdentityKind {
     X25519(age::x25519::Identity),
     Hybrid(hybrid::Identity),
+    Ssh(Box<ssh::Identity>),
 }
 
 impl Identity {
@@ -169,6 +185,7 @@ impl Identity {
         match &self.0 {
             IdentityKind::X25519(_) => KeyKind::X25519,
             IdentityKind::Hybrid(_) => KeyKind::Hybrid,
+            IdentityKind::Ssh(_) => KeyKind::SshEd25519,
         }
     }
 
@@ -177,6 +194,7 @@ impl Identity {
         match &self.0 {
             IdentityKind::X25519(identity) => Recipient(RecipientKind::X25519(identity.to_public())),
             IdentityKind::Hybrid(identity) => Recipient(RecipientKind::Hybrid(identity.recipient().clone())),
+            IdentityKind::Ssh(identity) => Recipient(RecipientKind::Ssh(identity.recipient().clone())),
         }
     }
 
@@ -185,6 +203,7 @@ impl Identity {
         match &self.0 {
             IdentityKind::X25519(identity) => Zeroizing::new(identity.to_string().expose_secret().to_owned()),
             IdentityKind::Hybrid(identity) => identity.expose_secret_string(),
+            IdentityKind::Ssh(identity) => identity.expose_secret_string(),
         }
     }
 
@@ -201,6 +220,7 @@ impl Identity {
                 Some(Err(_)) => Err(HeaderError::Stanza.into()),
             },
             IdentityKind::Hybrid(identity) => identity.unwrap(stanzas),
+            IdentityKind::Ssh(identity) => identity.unwrap(stanzas),
         }
     }
 }
@@ -209,10 +229,16 @@ impl FromStr for Identity {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        if begins(text, "age1") {
+        if begins(text, "age1") || begins_like_ssh(text) {
             return Err(KeyError::NotSecret);
         }
         check_text(text)?;
+        if ssh::is_pem(text) {
+            return match ssh::parse_private(text)? {
+                ssh::PrivateFile::Open(identity) => Ok(Self(IdentityKind::Ssh(identity))),
+                ssh::PrivateFile::Locked(_) => Err(KeyError::Locked),
+            };
+        }
         check_no_space(text)?;
         let (prefix, _) = text.rsplit_once('1').ok_or(KeyError::UnknownPrefix)?;
         let hybrid = prefix.eq_ignore_ascii_case("age-secret-key-pq-");
@@ -237,16 +263,18 @@ impl FromStr for Identity {
     }
 }
 
-/// The identities in the text of an identity file: one a line, `#` comments and blank lines aside.
+/// The identities in the text of an identity file: one a line, `#` comments and blank lines aside; or one private key
+/// of OpenSSH. See [`IdentityFile`] for those with a passphrase.
 ///
 /// # Errors
 ///
-/// The first line that holds anything else, by number; or no identity at all.
+/// The first line that holds anything else, by number; no identity at all; [`KeyError::Locked`].
 pub fn parse_identities(text: &str) -> Result<Vec<Identity>> {
-    parse_lines(text)
+    if ssh::is_pem(text) { Ok(vec![text.parse()?]) } else { parse_lines(text) }
 }
 
-/// The recipients in the text of a recipients file: one a line, `#` comments and blank lines aside.
+/// The recipients in the text of a recipients file: one a line, `#` comments and blank lines aside. A `.pub` file of
+/// `ssh-keygen` is one.
 ///
 /// # Errors
 ///

@@ -25,7 +25,7 @@
 //! | file | concept |
 //! | --- | --- |
 //! | `header` | the textual header: strict parser with caps, writer, MAC |
-//! | `keys`, `hybrid`, `passphrase` | recipients, identities and passphrases, and the stanzas they make |
+//! | `keys`, `hybrid`, `ssh`, `passphrase` | recipients, identities and passphrases, and the stanzas they make |
 //! | `recipient` | the file key: wrapped for whom, unwrapped with what |
 //! | `stream`, `aead` | chunk arithmetic, nonces, the payload key, the one AEAD |
 //! | `write`, `read`, `part` | the payload as a writer, as a reader, and in memory |
@@ -46,6 +46,7 @@ mod pipeline;
 mod read;
 mod recipient;
 mod seek;
+mod ssh;
 mod stream;
 mod write;
 
@@ -53,7 +54,10 @@ pub use aead::TAG_LEN;
 pub use armor::{ArmorError, ArmorReader, ArmorWriter, Encoding};
 pub use error::{Error, Kind, Result};
 pub use header::{HeaderError, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN, MAX_STANZAS};
-pub use keys::{Identity, KeyError, KeyKind, Recipient, parse_identities, parse_recipients};
+pub use keys::{
+    Identity, IdentityFile, KeyError, KeyKind, LockedIdentity, MAX_IDENTITY_FILE, Recipient, parse_identities,
+    parse_recipients,
+};
 pub use parallel::{decrypt_stream, encrypt_stream};
 pub use part::{PART_OVERHEAD, open_part, open_sole, plain_len, seal_part, seal_to_vec, sealed_len};
 pub use passphrase::{DEFAULT_WORK_FACTOR, MAX_WORK_FACTOR, Passphrase};

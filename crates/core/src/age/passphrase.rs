@@ -59,6 +59,11 @@ impl Passphrase {
         Self { max_log_n, ..self }
     }
 
+    /// The passphrase itself, for key files whose lock is not age's.
+    pub(super) fn expose_secret(&self) -> &str {
+        &self.secret
+    }
+
     pub(super) fn wrap(&self, file_key: &FileKey) -> Result<Stanza> {
         let mut salt = [0; SALT_LEN];
         getrandom::fill(&mut salt).map_err(|_| Error::Random)?;

@@ -61,7 +61,7 @@ fn wrong_recipients_have_distinct_errors_without_their_text() {
         ("age1pq".to_owned(), KeyError::WrongLength { expected: 62, found: 6 }),
         ("age1tagpq1x34nzsvr0rxjsgdn8zgyhfe8j".to_owned(), KeyError::Plugin),
         ("age1yubikey1x34nzsvr0rxjsgdn8".to_owned(), KeyError::Plugin),
-        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 x@y".to_owned(), KeyError::Ssh),
+        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 x@y".to_owned(), KeyError::SshLine),
         ("npub1x34nzsvr0rxjsgdn8".to_owned(), KeyError::UnknownPrefix),
         ("hello".to_owned(), KeyError::UnknownPrefix),
         (PUBLIC.to_uppercase(), KeyError::Uppercase),
@@ -88,7 +88,7 @@ fn wrong_identities_have_distinct_errors_without_their_text() {
         (PUBLIC.to_owned(), KeyError::NotSecret),
         ("AGE-SECRET-KEY-PQ-1HZLG".to_owned(), KeyError::WrongLength { expected: 77, found: 23 }),
         ("AGE-PLUGIN-YUBIKEY-1HZLGZUPT4ETPKDEV8H".to_owned(), KeyError::Plugin),
-        ("-----BEGIN OPENSSH PRIVATE KEY-----".to_owned(), KeyError::Ssh),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----".to_owned(), KeyError::SshPrivate),
         ("hello".to_owned(), KeyError::UnknownPrefix),
         (SECRET.to_lowercase(), KeyError::Lowercase),
         (format!("{SECRET}Q"), KeyError::WrongLength { expected: 74, found: 75 }),
@@ -175,4 +175,41 @@ fn files_of_keys_name_the_line() {
     let error = parse_recipients(&format!("\u{feff}# team\n{PUBLIC}\n")).unwrap_err();
     assert!(matches!(error, Error::KeyLine { line: 1, reason: KeyError::ByteOrderMark }));
     assert!(matches!(parse_recipients("# nobody\n"), Err(Error::NoKeys)));
+}
+
+// Identity files under a passphrase, as `age -p` makes them.
+#[test]
+fn a_sealed_identity_file_opens_with_its_passphrase() {
+    use super::super::{ArmorWriter, Passphrase, encrypt};
+    use std::io::Write as _;
+    let passphrase = |text: &str| Passphrase::new(Zeroizing::new(text.to_owned())).with_work_factor(2).unwrap();
+    let locked = |content: &str, armored: bool| {
+        let mut sealed = Vec::new();
+        if armored {
+            let mut writer = encrypt(&passphrase("right"), ArmorWriter::new(&mut sealed)).unwrap();
+            writer.write_all(content.as_bytes()).unwrap();
+            writer.finish().unwrap().finish().unwrap();
+        } else {
+            let mut writer = encrypt(&passphrase("right"), &mut sealed).unwrap();
+            writer.write_all(content.as_bytes()).unwrap();
+            writer.finish().unwrap();
+        }
+        match IdentityFile::parse(&sealed) {
+            Ok(IdentityFile::Locked(locked)) => locked,
+            _ => unreachable!("it has a passphrase"),
+        }
+    };
+    for armored in [false, true] {
+        let file = locked(&format!("# mine\n{SECRET}\n"), armored);
+        let identities = file.unlock(&passphrase("right")).unwrap();
+        assert_eq!(identities.first().unwrap().recipient().to_string(), PUBLIC);
+        assert!(matches!(file.unlock(&passphrase("wrong")), Err(Error::NotUnlocked)));
+        let strict = passphrase("right").with_max_work_factor(1);
+        assert!(matches!(file.unlock(&strict), Err(Error::ExcessiveWork { log_n: 2, max_log_n: 1 })), "attacks.md 20");
+    }
+    let wrong = locked(PUBLIC, false).unlock(&passphrase("right")).err().unwrap();
+    assert!(matches!(wrong, Error::KeyLine { line: 1, reason: KeyError::NotSecret }));
+    assert!(matches!(IdentityFile::parse(SECRET.as_bytes()), Ok(IdentityFile::Open(open)) if open.len() == 1));
+    assert!(matches!(IdentityFile::parse(&[0xff, 0xfe]), Err(Error::Key(KeyError::NotText))));
+    assert!(matches!(IdentityFile::parse(&vec![b'#'; MAX_IDENTITY_FILE + 1]), Err(Error::Length { .. })));
 }
