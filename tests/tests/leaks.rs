@@ -76,7 +76,7 @@ fn assert_absent(needles: &[Needle], folder: &Path, but: &[PathBuf]) {
 /// The age key in an identity without passphrase.
 fn key_of(party: &Party) -> Vec<u8> {
     let identity = fs::read_to_string(party.home().join("identity")).unwrap();
-    identity.lines().find(|line| line.starts_with("AGE-SECRET-KEY-1")).unwrap().as_bytes().to_vec()
+    identity.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap().as_bytes().to_vec()
 }
 
 fn hex(bytes: &[u8]) -> Vec<u8> {
