@@ -200,9 +200,16 @@ fn write_bundle(path: &Path) -> String {
 
 // This file must open for as long as version 1 is read.
 #[test]
-fn the_sealed_bundle_of_the_vector_opens() {
-    let path = folder("bundle/v1.pouch");
-    let text = vector(folder("bundle/v1.json"), || write_bundle(&path));
+fn the_sealed_bundles_of_the_vectors_open() {
+    // The first for a classic recipient, the second for a hybrid one.
+    for name in ["v1", "hybrid"] {
+        opens(name);
+    }
+}
+
+fn opens(name: &str) {
+    let path = folder(&format!("bundle/{name}.pouch"));
+    let text = vector(folder(&format!("bundle/{name}.json")), || write_bundle(&path));
     let value: Value = serde_json::from_str(&text).unwrap();
     let member = |name: &str| value[name].as_str().unwrap();
     let (me, sender): (Fingerprint, Fingerprint) =

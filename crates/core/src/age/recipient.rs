@@ -183,6 +183,16 @@ mod tests {
         assert!(matches!(seal(none), Err(Error::NoKeys)));
     }
 
+    // attacks.md 21: the cap on headers leaves room for the most recipients, with the longest stanzas
+    #[test]
+    fn attack_21_the_most_hybrid_recipients_fit() {
+        let identity = Identity::generate();
+        let recipients = vec![identity.recipient(); MAX_STANZAS];
+        let file = seal(recipients.as_slice()).unwrap();
+        assert!(file.len() > 1500 * MAX_STANZAS && file.len() < header::MAX_HEADER_LEN);
+        assert!(decrypt(&identity, file.as_slice()).is_ok());
+    }
+
     // C2SP age: a file for hybrid recipients is not sealed to classic ones too
     #[test]
     fn hybrid_and_classic_recipients_are_not_mixed() {
