@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pouch_core::age::{Recipient, parse_identities, parse_recipients};
+use pouch_core::age::{IdentityFile, Recipient, parse_identities, parse_recipients};
 
 fuzz_target!(|text: &str| {
     if let Ok(recipient) = text.parse::<Recipient>() {
@@ -11,4 +11,5 @@ fuzz_target!(|text: &str| {
     }
     let _ = parse_recipients(text);
     let _ = parse_identities(text);
+    let _ = IdentityFile::parse(text.as_bytes());
 });

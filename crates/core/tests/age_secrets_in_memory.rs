@@ -8,20 +8,23 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use age::Identity as _;
 use age_core::format::Stanza;
+use age_core::primitives::bech32_decode;
 use age_core::secrecy::ExposeSecret;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use hkdf::Hkdf;
 use pouch_core::age::{Identity, Passphrase, decrypt_stream, encrypt_stream};
-use sha2::Sha256;
+use sha2::{Digest, Sha256, Sha512};
+use sha3::Shake256;
+use sha3::digest::{ExtendableOutput, Update, XofReader};
 use zeroize::Zeroizing;
 
 const CHILD: &str = "POUCH_TEST_CHILD";
@@ -35,11 +38,11 @@ fn content() -> Vec<u8> {
     bytes
 }
 
-/// The identity's secret is read from standard input, so that it is in no argument or variable.
-fn child() {
+/// The identity's secret is read from standard input, so that it is in no argument or variable; its length is in one.
+fn child(length: usize) {
     let kept = std::hint::black_box(KEPT.to_vec());
     let threads = NonZero::new(2).unwrap();
-    let mut secret = Zeroizing::new(vec![0; 74]);
+    let mut secret = Zeroizing::new(vec![0; length]);
     // Not through the standard library's buffer, which nobody wipes.
     let mut stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
     stdin.read_exact(&mut secret).unwrap();
@@ -107,16 +110,34 @@ fn keys(head: &[u8], secret: &str) -> (Vec<u8>, Vec<u8>) {
     (file_key, payload_key)
 }
 
-#[test]
-fn attack_59_no_secret_stays_in_memory_once_it_is_dropped() {
-    if std::env::var_os(CHILD).is_some() {
-        return child();
+/// What the parent gave as length, if this is the child.
+fn child_length() -> Option<usize> {
+    std::env::var(CHILD).ok().map(|length| length.parse().unwrap())
+}
+
+/// A child that did its work and waits.
+struct Waiting {
+    child: Child,
+    stdin: ChildStdin,
+    /// Held open, for the child still has something to say at its end.
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Waiting {
+    /// Looks into its memory and lets it end.
+    fn holds(mut self, needles: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, bool)> {
+        let found = memory_holds(self.child.id(), needles);
+        drop(self.stdin);
+        self.child.wait().unwrap();
+        found
     }
-    let identity = Identity::generate_x25519();
-    let secret = identity.expose_secret_string();
+}
+
+/// Starts this test anew as a child with this secret: the child, and the beginning of the file it made.
+fn start(test: &str, secret: &str) -> (Waiting, Vec<u8>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "attack_59_no_secret_stays_in_memory_once_it_is_dropped"])
-        .env(CHILD, "1")
+        .args(["--exact", "--nocapture", test])
+        .env(CHILD, secret.len().to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -126,7 +147,64 @@ fn attack_59_no_secret_stays_in_memory_once_it_is_dropped() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let head =
         lines.find_map(|line| BASE64_STANDARD_NO_PAD.decode(line.unwrap()).ok().filter(|head| head.len() == 512));
-    let (file_key, payload_key) = keys(&head.unwrap(), &secret);
+    (Waiting { child, stdin, _stdout: lines }, head.unwrap())
+}
+
+/// Hybrid keys are expanded from a seed each time, and SSH keys are read from a file by another library.
+#[test]
+fn attack_59_no_hybrid_and_no_ssh_key_stays_in_memory() {
+    if let Some(length) = child_length() {
+        return child(length);
+    }
+    let hybrid = Identity::generate().expose_secret_string();
+    let seed = bech32_decode(&hybrid, |_| (), |_| Ok(()), |_, bytes| Ok(bytes.collect::<Vec<u8>>())).unwrap();
+    // ML-KEM's two seeds and the X25519 secret (draft-ietf-hpke-pq).
+    let mut expanded = [0; 96];
+    XofReader::read(&mut Shake256::default().chain(&seed).finalize_xof(), &mut expanded);
+    let ssh = "\
+-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACBIs37PH0M075CoV8o81YhkoRXncAKJTKdFHol8+AZWMwAAAJB5ZR3aeWUd
+2gAAAAtzc2gtZWQyNTUxOQAAACBIs37PH0M075CoV8o81YhkoRXncAKJTKdFHol8+AZWMw
+AAAEBbuuAn/T6Q+ig82qqoR8cfN7RPIFufZni2E34uCLX1tkizfs8fQzTvkKhXyjzViGSh
+FedwAolMp0UeiXz4BlYzAAAACWJvQGxhcHRvcAECAwQ=
+-----END OPENSSH PRIVATE KEY-----
+";
+    let ssh_seed = BASE64_STANDARD_NO_PAD.decode("W7rgJ/0+kPooPNqqqEfHHze0TyBbn2Z4thN+Lgi19bY").unwrap();
+    let scalar = Sha512::digest(&ssh_seed)[..32].to_vec();
+    let cases = [
+        (
+            hybrid.as_str(),
+            vec![
+                ("the identity", hybrid.as_bytes()[20..52].to_vec()),
+                ("the hybrid seed", seed),
+                ("ML-KEM's d", expanded[..32].to_vec()),
+                ("ML-KEM's z", expanded[32..64].to_vec()),
+                ("the X25519 secret", expanded[64..].to_vec()),
+            ],
+        ),
+        (
+            ssh,
+            vec![("the ssh seed", ssh_seed), ("the scalar", scalar), ("the file", ssh.as_bytes()[260..300].to_vec())],
+        ),
+    ];
+    for (secret, mut needles) in cases {
+        needles.push(("what it keeps", KEPT.to_vec()));
+        let (child, head) = start("attack_59_no_hybrid_and_no_ssh_key_stays_in_memory", secret);
+        assert!(head.starts_with(b"age-encryption.org/v1\n-> "));
+        assert_eq!(child.holds(&needles), [("what it keeps", false)]);
+    }
+}
+
+#[test]
+fn attack_59_no_secret_stays_in_memory_once_it_is_dropped() {
+    if let Some(length) = child_length() {
+        return child(length);
+    }
+    let identity = Identity::generate_x25519();
+    let secret = identity.expose_secret_string();
+    let (child, head) = start("attack_59_no_secret_stays_in_memory_once_it_is_dropped", &secret);
+    let (file_key, payload_key) = keys(&head, &secret);
     let content = content();
     let needles = [
         ("what it keeps", KEPT.to_vec()),
@@ -139,9 +217,7 @@ fn attack_59_no_secret_stays_in_memory_once_it_is_dropped() {
         ("the content, its middle", content[CONTENT_LEN / 2..CONTENT_LEN / 2 + 32].to_vec()),
         ("the content, its end", content[CONTENT_LEN - 32..].to_vec()),
     ];
-    let found = memory_holds(child.id(), &needles);
-    drop(stdin);
-    child.wait().unwrap();
+    let found = child.holds(&needles);
     // The assembly of the AEAD spills its key to the stack of the thread and does not wipe it there. It is the key of
     // one file, and docs/threat-model.md says so; nothing else may stay, and this nowhere else.
     let found: Vec<_> = found.into_iter().filter(|found| *found != ("the payload key", true)).collect();

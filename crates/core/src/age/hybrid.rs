@@ -14,7 +14,7 @@ use hkdf::{Hkdf, HkdfExtract};
 use ml_kem::kem::{Decapsulate, DecapsulationKey, EncapsulationKey};
 use ml_kem::{Ciphertext, EncapsulateDeterministic, Encoded, EncodedSizeUser, KemCore, MlKem768, MlKem768Params};
 use sha2::Sha256;
-use sha3::digest::{ExtendableOutput, Update, XofReader};
+use sha3::digest::{ExtendableOutputReset, Update, XofReader};
 use sha3::{Digest, Sha3_256, Shake256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, Zeroizing};
@@ -132,19 +132,20 @@ impl std::fmt::Debug for Recipient {
 
 /// The private half: 32 bytes, from which the keys are made anew each time, so that no more has to be kept and wiped.
 pub(super) struct Identity {
-    seed: Secret,
+    /// In a box, for a value that is moved leaves a copy behind.
+    seed: Box<Secret>,
     recipient: Recipient,
 }
 
 impl Identity {
     /// A new one from the operating system's random bytes.
     pub(super) fn generate() -> Result<Self> {
-        let mut seed = Zeroizing::new([0; SEED_LEN]);
-        getrandom::fill(seed.as_mut()).map_err(|_| Error::Random)?;
+        let mut seed = Box::new(Zeroizing::new([0; SEED_LEN]));
+        getrandom::fill(seed.as_mut_slice()).map_err(|_| Error::Random)?;
         Self::from_seed(seed)
     }
 
-    fn from_seed(seed: Secret) -> Result<Self> {
+    fn from_seed(seed: Box<Secret>) -> Result<Self> {
         let Keys { ml_kem, x25519 } = expand(&seed)?;
         let public = ml_kem.encapsulation_key().as_bytes();
         let recipient = Recipient {
@@ -161,7 +162,7 @@ impl Identity {
             |_| KeyError::Checksum,
             |_| Ok(()),
             |_, bytes| {
-                let mut seed = Zeroizing::new([0; SEED_LEN]);
+                let mut seed = Box::new(Zeroizing::new([0; SEED_LEN]));
                 seed.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
                 Ok(seed)
             },
@@ -213,7 +214,12 @@ struct Keys {
 /// SHAKE256(seed) gives ML-KEM's d and z, then the X25519 secret (draft-ietf-hpke-pq-03).
 fn expand(seed: &Secret) -> Result<Keys> {
     let mut all = Zeroizing::new([0; 96]);
-    Shake256::default().chain(seed.as_slice()).finalize_xof().read(all.as_mut());
+    let mut hash = Shake256::default();
+    Update::update(&mut hash, seed.as_slice());
+    hash.finalize_xof_reset().read(all.as_mut());
+    // The seed is still in the buffer of the hash, which wipes nothing.
+    Update::update(&mut hash, &[0; SEED_LEN]);
+    std::hint::black_box(&hash);
     let (ml_kem, x25519) = all.split_first_chunk::<64>().ok_or(Error::Library)?;
     let (d, z) = halves(ml_kem)?;
     let (mut d, mut z) = (ml_kem::B32::from(*d), ml_kem::B32::from(*z));
