@@ -93,6 +93,9 @@ fn hkdf_sha256() {
     assert!(count > 50, "{count}");
 }
 
+/// The bytes of a member of a test, by name.
+type Members<'a> = dyn Fn(&str) -> Vec<u8> + 'a;
+
 type Public = EncapsulationKey<MlKem768Params>;
 
 /// Two seeds, d and z.
@@ -141,7 +144,7 @@ fn ml_kem_768_wycheproof() {
         eprintln!("skipped: POUCH_VECTORS has no folder wycheproof with mlkem_768_*_test.json");
         return;
     };
-    let each = |name: &str, run: &dyn Fn(&dyn Fn(&str) -> Vec<u8>) -> bool| {
+    let each = |name: &str, run: &dyn Fn(&Members<'_>) -> bool| {
         let text = std::fs::read(folder.join(format!("mlkem_768{name}_test.json"))).unwrap();
         let set: Value = serde_json::from_slice(&text).unwrap();
         let mut count = 0;
