@@ -187,8 +187,9 @@ impl FromStr for Link {
             return Err(LinkError::Damaged);
         }
         let encoding = base32().ok_or(LinkError::Damaged)?;
-        let bytes =
-            Zeroizing::new(encoding.decode(fragment.to_ascii_lowercase().as_bytes()).map_err(|_| LinkError::Damaged)?);
+        // Capitals are taken too, for whoever types it.
+        let fragment = Zeroizing::new(fragment.to_ascii_lowercase());
+        let bytes = Zeroizing::new(encoding.decode(fragment.as_bytes()).map_err(|_| LinkError::Damaged)?);
         let (body, sum) =
             bytes.len().checked_sub(CHECKSUM).and_then(|at| bytes.split_at_checked(at)).ok_or(LinkError::Damaged)?;
         if checksum(&relay, body) != sum {

@@ -239,6 +239,34 @@ mod tests {
         assert_eq!(SignedCard::verify(&old.detached()).unwrap().card(), old.card());
     }
 
+    /// Neither can be made through the API nor read when somebody signed it by other means.
+    #[test]
+    fn a_card_that_breaks_its_own_rules_is_refused() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let (good, pin) = (card(&key), Sha256Digest::of(b"key"));
+        let broken = [
+            (Card { relay_pins: vec![pin; MAX_PINS + 1], ..good.clone() }, CardError::Pins(MAX_PINS + 1)),
+            (Card { serial: 0, ..good.clone() }, CardError::Serial),
+            (Card { expires: good.created, ..good.clone() }, CardError::Validity),
+        ];
+        for (card, error) in broken {
+            assert_eq!(SignedCard::sign(card.clone(), &key).unwrap_err(), error);
+            let signed = Signed::sign(card, &key).unwrap().detached();
+            assert_eq!(SignedCard::verify(&signed).unwrap_err(), error);
+        }
+        assert!(SignedCard::sign(Card { relay_pins: vec![pin; MAX_PINS], ..good.clone() }, &key).is_ok());
+        let shortest = Card { expires: Timestamp::from_unix(good.created.unix() + 1).unwrap(), ..good };
+        assert!(SignedCard::sign(shortest, &key).is_ok());
+    }
+
+    #[test]
+    fn a_recipient_is_shown_as_it_was_read() {
+        let text = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+        let recipient: AgeRecipient = text.parse().unwrap();
+        assert_eq!(recipient.to_string(), text);
+        assert!(format!("{recipient:?}").contains(text));
+    }
+
     // attacks.md 29: the API cannot sign under a public key that is not the private key's.
     #[test]
     fn attack_29_a_card_with_another_key_cannot_be_signed() {
