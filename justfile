@@ -27,9 +27,16 @@ demo *args:
 bench *args:
     cargo run --release -p pouch-benches -- {{args}}
 
-# The tests at full size and with more rounds: gigabytes of disk, and an hour rather than minutes
-torture kills="200" cases="4096":
+# The tests at full size and with more rounds, then fuzzing and mutants: gigabytes of disk, and hours rather than minutes
+torture kills="200" cases="4096" seconds="300":
     POUCH_LARGE=1 POUCH_KILLS={{kills}} PROPTEST_CASES={{cases}} cargo test --workspace --release
+    just fuzz {{seconds}}
+    just mutants
+
+# Changes to the code that verifies, judges names and derives keys, each of which a test must notice (cargo install cargo-mutants)
+mutants:
+    cargo mutants -p pouch-statement -f '**/sshsig.rs' -f '**/signed.rs' -f '**/card.rs' -f '**/key.rs' -f '**/fingerprint.rs'
+    cargo mutants -p pouch-core -f '**/age/stream.rs' -f '**/age/header.rs' -f '**/age/recipient.rs' -f '**/age/hybrid.rs' -f '**/bundle/path.rs' -f '**/bundle/envelope.rs'
 
 # Every fuzz target for so many seconds, from the vectors on (cargo install cargo-fuzz)
 fuzz seconds="300":
