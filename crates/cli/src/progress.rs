@@ -15,8 +15,15 @@ impl Bar {
     /// A bar on stderr if a person watches; otherwise one that shows nothing.
     pub(crate) fn new(show: Show) -> Arc<Self> {
         let shown = show.chatty() && on_terminal();
-        let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-        Arc::new(Self(ProgressBar::with_draw_target(None, target)))
+        if !shown {
+            return Self::hidden();
+        }
+        Arc::new(Self(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8))))
+    }
+
+    /// One that shows nothing: the terminal is used for something else.
+    pub(crate) fn hidden() -> Arc<Self> {
+        Arc::new(Self(ProgressBar::hidden()))
     }
 }
 
@@ -26,6 +33,9 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Watch for Bar {
     fn stage(&self, what: &'static str, total: Option<u64>) {
+        if self.0.is_hidden() {
+            return;
+        }
         match total {
             Some(total) => {
                 self.0.set_length(total);
@@ -37,9 +47,7 @@ impl Watch for Bar {
         self.0.reset_eta();
         self.0.set_message(what);
         // Only now: before the first stage other things are still being said.
-        if !self.0.is_hidden() {
-            self.0.enable_steady_tick(Duration::from_millis(125));
-        }
+        self.0.enable_steady_tick(Duration::from_millis(125));
     }
 
     fn advance(&self, bytes: u64) {

@@ -43,6 +43,8 @@ impl io::Read for Input {
         }
     }
 }
+/// How many words a passphrase has that is made here; as many as with age.
+const WORDS: usize = 10;
 
 /// Where the passphrase comes from.
 pub(crate) struct Asker<'a>(pub(crate) &'a Global);
@@ -88,32 +90,74 @@ impl Asker<'_> {
         global.passphrase_command.as_deref().map(from_command)
     }
 
+    /// The line from where the caller said, or what `prompt` gets from a person.
+    fn line(
+        &self,
+        prompt: impl FnOnce() -> Result<Zeroizing<String>, IdentityError>,
+    ) -> Result<Zeroizing<String>, IdentityError> {
+        match self.elsewhere() {
+            Some(line) => line.map_err(|e| refuse(format!("cannot read the passphrase: {e}"))),
+            None if can_prompt() => prompt(),
+            None => Err(refuse("a passphrase is needed, and there is no terminal to ask on")),
+        }
+    }
+
     /// The passphrase of an identity that exists.
     pub(crate) fn passphrase(&self) -> Result<Passphrase, IdentityError> {
-        let line = match self.elsewhere() {
-            Some(line) => line.map_err(|e| refuse(format!("cannot read the passphrase: {e}")))?,
-            None if can_prompt() => hidden("passphrase: ").map_err(|e| refuse(e.to_string()))?,
-            None => return Err(refuse("a passphrase is needed, and there is no terminal to ask on")),
-        };
+        self.passphrase_for("passphrase: ")
+    }
+
+    /// A passphrase that exists, with a question that says for what.
+    pub(crate) fn passphrase_for(&self, question: &str) -> Result<Passphrase, IdentityError> {
+        let line = self.line(|| hidden(question).map_err(|e| refuse(e.to_string())))?;
         if line.is_empty() { Err(refuse("the passphrase is empty")) } else { Ok(Passphrase::new(line)) }
     }
 
     /// A passphrase for an identity that is being made; asked twice on a terminal.
     pub(crate) fn new_passphrase(&self) -> Result<Passphrase, IdentityError> {
-        let line = match self.elsewhere() {
-            Some(line) => line.map_err(|e| refuse(format!("cannot read the passphrase: {e}")))?,
-            None if can_prompt() => {
-                let first = hidden("passphrase (new): ").map_err(|e| refuse(e.to_string()))?;
-                let second = hidden("once more: ").map_err(|e| refuse(e.to_string()))?;
-                if *first != *second {
-                    return Err(refuse("the two passphrases differ"));
-                }
-                first
-            }
-            None => return Err(refuse("a passphrase is needed, and there is no terminal to ask on")),
-        };
+        let line = self.line(|| once_more(hidden("passphrase (new): ").map_err(|e| refuse(e.to_string()))?))?;
         if line.is_empty() { Err(refuse("an empty passphrase protects nothing")) } else { Ok(Passphrase::new(line)) }
     }
+
+    /// A passphrase for a file; asked twice on a terminal, and made up if nothing is typed there.
+    pub(crate) fn sealing_passphrase(&self) -> Result<Passphrase, IdentityError> {
+        let line = self.line(|| {
+            let first = hidden("passphrase (empty: one is made): ").map_err(|e| refuse(e.to_string()))?;
+            if !first.is_empty() {
+                return once_more(first);
+            }
+            let made = random_words().map_err(|e| refuse(e.to_string()))?;
+            // To the terminal alone: standard error may be kept somewhere.
+            let mut tty = File::options().write(true).open("/dev/tty").map_err(|e| refuse(e.to_string()))?;
+            let told = Zeroizing::new(format!("the passphrase is: {}\n", *made));
+            tty.write_all(told.as_bytes()).map_err(|e| refuse(e.to_string()))?;
+            Ok(made)
+        })?;
+        if line.is_empty() { Err(refuse("an empty passphrase protects nothing")) } else { Ok(Passphrase::new(line)) }
+    }
+}
+
+/// What was typed, if it is typed again.
+fn once_more(first: Zeroizing<String>) -> Result<Zeroizing<String>, IdentityError> {
+    let second = hidden("once more: ").map_err(|e| refuse(e.to_string()))?;
+    if *first == *second { Ok(first) } else { Err(refuse("the two passphrases differ")) }
+}
+
+/// [`WORDS`] words of the BIP-39 English list, which has 2^11: 110 bits.
+fn random_words() -> io::Result<Zeroizing<String>> {
+    let list = bip39::Language::English.word_list();
+    // The longest word has eight letters, so that the text never moves in memory.
+    let mut text = Zeroizing::new(String::with_capacity(WORDS * 9));
+    let mut random = Zeroizing::new([0; WORDS * 2]);
+    getrandom::fill(random.as_mut()).map_err(|e| io::Error::other(e.to_string()))?;
+    for two in random.as_chunks::<2>().0 {
+        let number = usize::from(u16::from_le_bytes(*two)) % list.len();
+        if !text.is_empty() {
+            text.push('-');
+        }
+        text.push_str(list.get(number).copied().unwrap_or_default());
+    }
+    Ok(text)
 }
 
 fn from_command(command: &str) -> io::Result<Zeroizing<String>> {
@@ -173,4 +217,20 @@ pub(crate) fn visible(question: &str) -> io::Result<String> {
     tty.write_all(question.as_bytes())?;
     let line = signals::at_prompt(|| line_of(&mut tty))?;
     Ok(line.trim().to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_passphrases_are_ten_words_and_never_the_same() {
+        let list = bip39::Language::English.word_list();
+        // What makes the remainder fair.
+        assert_eq!(list.len(), 1 << 11);
+        let made = random_words().unwrap();
+        assert!(made.split('-').count() == WORDS && made.split('-').all(|word| list.contains(&word)));
+        assert_ne!(*made, *random_words().unwrap());
+    }
 }

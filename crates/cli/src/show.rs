@@ -90,7 +90,7 @@ impl Display for Inert<'_> {
 }
 
 /// Text that may hold what the user typed or named: a file's name from a glob can hold anything (attacks.md 9).
-fn inert(text: &str) -> String {
+pub(crate) fn inert(text: &str) -> String {
     text.chars().map(|c| if hazardous(c) { format!("\\u{{{:x}}}", c as u32) } else { c.to_string() }).collect()
 }
 

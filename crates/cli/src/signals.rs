@@ -2,6 +2,7 @@
 //! nothing to clean up, and at a prompt, one is enough; the terminal then shows again what is typed.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -17,9 +18,11 @@ struct State {
     stopping: bool,
     /// The terminal as it was before a prompt, while one is open.
     terminal: Option<(File, Termios)>,
+    /// A file that is not finished, on a file system where it needs a name.
+    unfinished: Option<PathBuf>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { awaited: false, stopping: false, terminal: None });
+static STATE: Mutex<State> = Mutex::new(State { awaited: false, stopping: false, terminal: None, unfinished: None });
 
 /// Told of the first signal. Starting it starts the thread that waits for signals; nothing else handles them.
 static STOP: LazyLock<&'static Notify> = LazyLock::new(|| {
@@ -56,6 +59,9 @@ fn watch(stop: &Notify, ready: &std::sync::mpsc::Sender<()>) {
                 let _ = tcsetattr(tty, OptionalActions::Now, before);
             }
             if at_prompt.is_some() || state.stopping || !state.awaited {
+                if let Some(path) = &state.unfinished {
+                    let _ = std::fs::remove_file(path);
+                }
                 std::process::exit(exit::INTERRUPTED.into());
             }
             state.stopping = true;
@@ -102,6 +108,21 @@ pub(crate) async fn first() {
 /// Nobody cleans up any more: from now on one signal ends the process.
 pub(crate) fn no_longer_awaited() {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = false;
+}
+
+/// A file that a signal which ends the process removes; or none any more.
+pub(crate) fn remove_if_stopped(path: Option<&Path>) {
+    if path.is_some() {
+        LazyLock::force(&STOP);
+    }
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).unfinished = path.map(Path::to_owned);
+}
+
+/// Runs a short step; a signal has its effect after it.
+pub(crate) fn undisturbed<T>(step: impl FnOnce() -> T) -> T {
+    LazyLock::force(&STOP);
+    let _state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    step()
 }
 
 /// Runs a prompt, at which a signal ends the process at once.

@@ -1,68 +1,136 @@
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pouch_client::Watch as _;
-use pouch_core::age::{self, Identity, Opener, decrypt, parse_identities};
+use pouch_core::age::{self, Identity, Opener, Passphrase, decrypt};
 
-use crate::commands::encrypt::{copy, failure, open_input, read_text, told};
-use crate::commands::output::Output;
+use crate::commands::input::{Input, Replay, Stdin, Watched};
+use crate::commands::keyfile::{self, IdentityFile};
+use crate::commands::output::{Output, Sink, Unwritten};
+use crate::commands::verdict::{failure, wrong_passphrase};
 use crate::progress::Bar;
 use crate::run::{Context, Failure, Outcome};
 
 /// Decrypt one age file, armored or not
 ///
-/// Without -i and -p, your own identity is used. Standard output gets plaintext as it is verified, chunk by chunk: the
-/// exit status says whether it was all. -o publishes nothing before that.
+/// The flags are those of `age -d`. Without -i, a passphrase is asked for if the file has one, and otherwise your own
+/// identity is used. Standard output gets plaintext as it is verified, chunk by chunk: the exit status says whether it
+/// was all. -o publishes nothing before that.
 #[derive(Args)]
 pub(crate) struct Decrypt {
     /// The file to decrypt; standard input if not given, or -
     #[arg(value_name = "INPUT")]
     input: Option<PathBuf>,
-    /// Use the identities in this file
+    /// Use the identities in this file, which may have a passphrase; - is standard input; can be repeated
     #[arg(short, long, value_name = "FILE")]
     identity: Vec<PathBuf>,
     /// It was encrypted with a passphrase
     #[arg(short, long, conflicts_with = "identity")]
     passphrase: bool,
-    /// Write to this file, which appears, or is replaced, when all of it is verified
+    /// Write to this file, which appears, or is replaced, when all of it is verified; - is standard output, a terminal
+    /// or not
     #[arg(short, long, value_name = "OUTPUT")]
     output: Option<PathBuf>,
 }
 
+/// What opens the file.
+enum Key {
+    Identities(Vec<Identity>),
+    Passphrase(Passphrase),
+}
+
+impl Key {
+    fn opener(&self) -> Opener<'_> {
+        match self {
+            Self::Identities(identities) => identities.as_slice().into(),
+            Self::Passphrase(passphrase) => passphrase.into(),
+        }
+    }
+}
+
 impl Decrypt {
     pub(crate) fn run(self, context: &Context) -> Outcome {
-        let passphrase = if self.passphrase { Some(context.asker().passphrase()?) } else { None };
-        let identities = if passphrase.is_some() { Vec::new() } else { self.identities(context)? };
-        let opener: Opener<'_> = match &passphrase {
-            Some(passphrase) => passphrase.into(),
-            None => identities.as_slice().into(),
-        };
-        let (input, length) = open_input(self.input.as_deref())?;
-        let bar = Bar::new(context.show);
+        let stdin = Stdin::default();
+        let input = Input::open(self.input.as_deref(), &stdin)?;
+        let (length, typed) = (input.length, input.typed);
+        let output = Output::new(self.output.as_deref())?;
+        let used = self.input.iter().chain(&self.identity);
+        output.distinct_from(&used.map(PathBuf::as_path).collect::<Vec<&Path>>())?;
+        let output = output.on_screen(self.output.is_some(), typed);
+        let files =
+            self.identity.iter().map(|path| keyfile::identities(path, &stdin)).collect::<Result<Vec<_>, _>>()?;
+        keyfile::warn_of_duplicates(context.show, "identity file", keyfile::names(&self.identity));
+        let mut input = input.replay().map_err(Failure::other)?;
+        let key = self.key(context, files, &mut input)?;
+        let bar = if output.is_terminal() || typed { Bar::hidden() } else { Bar::new(context.show) };
         bar.stage("decrypting", length);
-        let written = Output::new(self.output.as_deref()).write(|out| {
-            let reader = decrypt(opener, std::io::BufReader::with_capacity(1 << 18, input))?;
-            let mut out = out;
-            copy(reader, &mut out, bar.as_ref())?;
-            Ok(())
-        });
+        let source = Watched::new(input.into_whole(), bar.as_ref());
+        let written = output.write(|out| open(key.opener(), source, out));
         bar.done();
-        written.map_err(|error| failure(&error))
+        written.map_err(|error| match (&key, error) {
+            (Key::Passphrase(_), Unwritten::Work(age::Error::NoMatch)) => wrong_passphrase(),
+            (_, error) => failure(error),
+        })
     }
 
-    fn identities(&self, context: &Context) -> Result<Vec<Identity>, Failure> {
-        if self.identity.is_empty() {
-            let home = context.home()?;
-            if !pouch_client::is_joined(&home) {
-                return Err(Failure::usage("no identity to decrypt with", "-i FILE, or -p if it has a passphrase"));
+    /// Finds out what opens the file. Nobody is asked for a passphrase that cannot help.
+    fn key(&self, context: &Context, files: Vec<IdentityFile>, input: &mut Replay<File>) -> Result<Key, Failure> {
+        if self.passphrase {
+            return Ok(Key::Passphrase(context.asker().passphrase()?));
+        }
+        if !files.is_empty() && files.iter().all(|file| matches!(file, IdentityFile::Open(_))) {
+            let all = files.into_iter().map(|file| file.open(&context.asker())).collect::<Result<Vec<_>, _>>()?;
+            return Ok(Key::Identities(all.into_iter().flatten().collect()));
+        }
+        // Nobody opens it, but its header is judged.
+        match judge(&[], input) {
+            Err(age::Error::NoMatch) => {}
+            Err(age::Error::PassphraseNeeded) if files.is_empty() => {
+                return Ok(Key::Passphrase(context.asker().passphrase()?));
             }
-            let party = context.party()?;
-            return Ok(vec![context.unlock(&party)?.age]);
+            Err(error) => return Err(failure(error)),
+            Ok(()) => return Ok(Key::Identities(Vec::new())),
         }
-        let mut all = Vec::new();
-        for path in &self.identity {
-            all.extend(parse_identities(&read_text(path)?).map_err(|e: age::Error| told(path, &e))?);
-        }
-        Ok(all)
+        if files.is_empty() { own_identity(context) } else { first_that_fits(context, files, input) }
     }
+}
+
+/// The identity of whoever joined here.
+fn own_identity(context: &Context) -> Result<Key, Failure> {
+    if !pouch_client::is_joined(&context.home()?) {
+        return Err(failure(age::Error::IdentityNeeded));
+    }
+    let party = context.party()?;
+    Ok(Key::Identities(vec![context.unlock(&party)?.age]))
+}
+
+/// The identities of the first file that has one which opens it, in the order in which they are named.
+fn first_that_fits(context: &Context, files: Vec<IdentityFile>, input: &mut Replay<File>) -> Result<Key, Failure> {
+    for file in files {
+        let sealed = if let IdentityFile::Sealed(sealed) = &file { Some(sealed.path().to_owned()) } else { None };
+        let identities = file.open(&context.asker())?;
+        match judge(&identities, input) {
+            Ok(()) => return Ok(Key::Identities(identities)),
+            Err(age::Error::NoMatch) => {}
+            Err(error) => return Err(failure(error)),
+        }
+        if let Some(path) = sealed {
+            context.show.warn(format_args!("none of the identities in {} opens it", path.display()));
+        }
+    }
+    Err(failure(age::Error::NoMatch))
+}
+
+/// Whether one of these opens the file, by its header. The input stands at its start again.
+fn judge(identities: &[Identity], input: &mut Replay<File>) -> Result<(), age::Error> {
+    let judged = decrypt(identities, &mut *input).map(|_| ());
+    input.rewind();
+    judged
+}
+
+fn open(opener: Opener<'_>, input: impl Read, mut out: Sink<'_>) -> Result<(), age::Error> {
+    crate::commands::input::copy(decrypt(opener, input)?, &mut out)?;
+    Ok(())
 }

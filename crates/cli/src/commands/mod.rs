@@ -7,8 +7,10 @@ mod decrypt;
 mod demo;
 mod encrypt;
 mod inbox;
+mod input;
 mod invite;
 mod join;
+mod keyfile;
 mod log;
 mod outbox;
 mod output;
@@ -16,6 +18,7 @@ mod receive;
 #[cfg(feature = "relay")]
 mod relay;
 mod send;
+mod verdict;
 
 use clap::Subcommand;
 

@@ -1,0 +1,207 @@
+//! What encrypt and decrypt read: a file or standard input, without a buffer in between; once, or from its start again.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Chain, Cursor, IsTerminal as _, Read, Seek as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use pouch_client::Watch as _;
+use zeroize::Zeroizing;
+
+use crate::progress::Bar;
+use crate::run::Failure;
+
+/// The last line of an armored file (C2SP age, "ASCII armor").
+const ARMOR_END: &[u8] = b"-----END AGE ENCRYPTED FILE-----\n";
+/// The most that is taken from a terminal, in bytes.
+const MAX_TYPED: usize = 16 << 20;
+
+/// Standard input, which can serve one purpose in a run.
+#[derive(Default)]
+pub(crate) struct Stdin {
+    taken: Cell<bool>,
+}
+
+impl Stdin {
+    /// Standard input, if nothing else reads it.
+    pub(crate) fn take(&self) -> Result<File, Failure> {
+        if self.taken.replace(true) {
+            return Err(Failure::usage("standard input is used for several things", "name files for all but one"));
+        }
+        // A duplicate: std's own handle has a buffer, and looks for nothing but line ends in it.
+        Ok(io::stdin().as_fd().try_clone_to_owned().map_err(Failure::other)?.into())
+    }
+
+    /// The file, or standard input where it is `-`.
+    pub(crate) fn or_file(&self, path: &Path) -> Result<File, Failure> {
+        if is_dash(path) { self.take() } else { File::open(path).map_err(|e| cannot_read(path, &e)) }
+    }
+}
+
+/// `-`, which is standard input or output.
+pub(crate) fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// A file that is not there or not ours to read.
+pub(crate) fn cannot_read(path: &Path, error: &io::Error) -> Failure {
+    Failure::other(format_args!("cannot read {}: {error}", path.display()))
+}
+
+/// What is to be encrypted or decrypted.
+pub(crate) struct Input {
+    /// Read without a buffer.
+    pub(crate) file: File,
+    /// How much is left in it, in bytes, where that is known.
+    pub(crate) length: Option<u64>,
+    /// Somebody types it.
+    pub(crate) typed: bool,
+}
+
+impl Input {
+    /// Opens the file, or standard input where none is named.
+    pub(crate) fn open(path: Option<&Path>, stdin: &Stdin) -> Result<Self, Failure> {
+        let (mut file, name) = match path.filter(|path| !is_dash(path)) {
+            None => (stdin.take()?, Path::new("standard input")),
+            Some(path) => (stdin.or_file(path)?, path),
+        };
+        let data = file.metadata().map_err(|e| cannot_read(name, &e))?;
+        if data.is_dir() {
+            let text = format!("{} is a folder", name.display());
+            return Err(Failure::usage(text, "`pouch send` takes folders; here, pipe a tar of it"));
+        }
+        let length = if data.is_file() {
+            // A shell may hand over a file of which something was read already.
+            let begun = file.stream_position().map_err(|e| cannot_read(name, &e))?;
+            Some(data.len().saturating_sub(begun))
+        } else {
+            None
+        };
+        let typed = file.is_terminal();
+        Ok(Self { file, length, typed })
+    }
+
+    /// A reader that can be begun again. What is typed is read now, to the last line of an armor, so that a prompt does
+    /// not come in between.
+    pub(crate) fn replay(self) -> io::Result<Replay<File>> {
+        let mut replay = Replay::new(self.file);
+        while self.typed && replay.kept.len() < MAX_TYPED && !replay.kept.ends_with(ARMOR_END) {
+            let mut line = [0; 4096];
+            if replay.read(&mut line)? == 0 {
+                break;
+            }
+        }
+        replay.rewind();
+        Ok(replay)
+    }
+}
+
+/// A reader that keeps what was read of it, to be read once more: a header is judged before it is known who opens it.
+pub(crate) struct Replay<R> {
+    inner: R,
+    kept: Vec<u8>,
+    position: usize,
+}
+
+impl<R: Read> Replay<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, kept: Vec::new(), position: 0 }
+    }
+
+    /// Begins again.
+    pub(crate) fn rewind(&mut self) {
+        self.position = 0;
+    }
+
+    /// The whole, from its start; nothing more is kept.
+    pub(crate) fn into_whole(self) -> Chain<Cursor<Vec<u8>>, R> {
+        Cursor::new(self.kept).chain(self.inner)
+    }
+}
+
+impl<R: Read> Read for Replay<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let again = self.kept.get(self.position..).unwrap_or_default();
+        let count = if again.is_empty() {
+            let count = self.inner.read(out)?;
+            self.kept.extend_from_slice(out.get(..count).unwrap_or_default());
+            count
+        } else {
+            let count = again.len().min(out.len());
+            if let (Some(to), Some(from)) = (out.get_mut(..count), again.get(..count)) {
+                to.copy_from_slice(from);
+            }
+            count
+        };
+        self.position += count;
+        Ok(count)
+    }
+}
+
+/// A reader whose progress is shown.
+pub(crate) struct Watched<'a, R> {
+    inner: R,
+    bar: &'a Bar,
+}
+
+impl<'a, R: Read> Watched<'a, R> {
+    /// Tells `bar` of each read.
+    pub(crate) fn new(inner: R, bar: &'a Bar) -> Self {
+        Self { inner, bar }
+    }
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(out)?;
+        self.bar.advance(count as u64);
+        Ok(count)
+    }
+}
+
+/// Copies everything. The buffer is wiped at the end: it held plaintext.
+pub(crate) fn copy(mut from: impl Read, to: &mut impl io::Write) -> io::Result<()> {
+    let mut buffer = Zeroizing::new(vec![0u8; 1 << 20]);
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        to.write_all(buffer.get(..count).unwrap_or_default())?;
+    }
+}
+
+/// Reads a small file to its end; more than `limit` bytes are refused, not cut off.
+pub(crate) fn read_small(mut file: File, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    // A file's own length first, so that no copy of a secret stays behind in memory that grew.
+    let expected = file.metadata().map_or(0, |data| usize::try_from(data.len()).unwrap_or(limit));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(expected.min(limit) + 1));
+    let read = file.by_ref().take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if read > limit { Err(io::Error::other(format!("it is longer than {limit} bytes"))) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_read_again() {
+        let mut replay = Replay::new(&b"0123456789"[..]);
+        let mut some = [0; 4];
+        for expected in [b"0123", b"4567"] {
+            replay.read_exact(&mut some).unwrap();
+            assert_eq!(&some, expected);
+        }
+        replay.rewind();
+        let mut more = [0; 6];
+        replay.read_exact(&mut more).unwrap();
+        assert_eq!(&more, b"012345");
+        let mut whole = Vec::new();
+        replay.into_whole().read_to_end(&mut whole).unwrap();
+        assert_eq!(whole, b"0123456789");
+    }
+}
