@@ -1,14 +1,14 @@
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pouch_client::Watch as _;
-use pouch_core::age::{self, Identity, Opener, Passphrase, decrypt};
+use pouch_core::age::{self, Identity, Opener, Passphrase, decrypt, decrypt_stream};
 
 use crate::commands::input::{Input, Replay, Stdin, Watched};
 use crate::commands::keyfile::{self, IdentityFile};
-use crate::commands::output::{Output, Sink, Unwritten};
+use crate::commands::output::{Output, Unwritten};
+use crate::commands::threads::Threads;
 use crate::commands::verdict::{failure, wrong_passphrase};
 use crate::progress::Bar;
 use crate::run::{Context, Failure, Outcome};
@@ -33,6 +33,8 @@ pub(crate) struct Decrypt {
     /// or not
     #[arg(short, long, value_name = "OUTPUT")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
 }
 
 /// What opens the file.
@@ -67,7 +69,10 @@ impl Decrypt {
         let bar = if output.is_terminal() || typed { Bar::hidden() } else { Bar::new(context.show) };
         bar.stage("decrypting", length);
         let source = Watched::new(input.into_whole(), bar.as_ref());
-        let written = output.write(|out| open(key.opener(), source, out));
+        let written = output.write(|out| {
+            decrypt_stream(key.opener(), source, out, self.threads.count())?;
+            Ok(())
+        });
         bar.done();
         written.map_err(|error| match (&key, error) {
             (Key::Passphrase(_), Unwritten::Work(age::Error::NoMatch)) => wrong_passphrase(),
@@ -128,9 +133,4 @@ fn judge(identities: &[Identity], input: &mut Replay<File>) -> Result<(), age::E
     let judged = decrypt(identities, &mut *input).map(|_| ());
     input.rewind();
     judged
-}
-
-fn open(opener: Opener<'_>, input: impl Read, mut out: Sink<'_>) -> Result<(), age::Error> {
-    crate::commands::input::copy(decrypt(opener, input)?, &mut out)?;
-    Ok(())
 }

@@ -3,11 +3,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pouch_client::Watch as _;
-use pouch_core::age::{self, ArmorWriter, Identity, Recipient, Sealer};
+use pouch_core::age::{self, ArmorWriter, Identity, Recipient, Sealer, encrypt_stream};
 
 use crate::commands::input::{Input, Stdin, Watched};
 use crate::commands::keyfile;
 use crate::commands::output::{Output, Sink};
+use crate::commands::threads::Threads;
 use crate::commands::verdict::failure;
 use crate::progress::Bar;
 use crate::run::{Context, Failure, Outcome};
@@ -43,6 +44,8 @@ pub(crate) struct Encrypt {
     /// Write to this file, which appears, or is replaced, when it is complete; - is standard output, a terminal or not
     #[arg(short, long, value_name = "OUTPUT")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
 }
 
 impl Encrypt {
@@ -87,12 +90,12 @@ impl Encrypt {
     fn seal(&self, sealer: Sealer<'_>, input: Watched<'_, File>, out: Sink<'_>) -> Result<(), age::Error> {
         if self.armor {
             let mut armor = ArmorWriter::new(out);
-            seal(sealer, input, &mut armor)?;
+            encrypt_stream(sealer, input, &mut armor, self.threads.count())?;
             armor.finish()?;
-            Ok(())
         } else {
-            seal(sealer, input, out)
+            encrypt_stream(sealer, input, out, self.threads.count())?;
         }
+        Ok(())
     }
 
     fn recipients(&self, context: &Context, stdin: &Stdin) -> Result<Vec<Recipient>, Failure> {
@@ -122,11 +125,4 @@ impl Encrypt {
         keyfile::warn_of_duplicates(context.show, "identity file", keyfile::names(&self.identity));
         Ok(all)
     }
-}
-
-fn seal(sealer: Sealer<'_>, input: Watched<'_, File>, out: impl std::io::Write) -> Result<(), age::Error> {
-    let mut writer = age::encrypt(sealer, out)?;
-    crate::commands::input::copy(input, &mut writer)?;
-    writer.finish()?;
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Chain, Cursor, IsTerminal as _, Read, Seek as _};
+use std::io::{self, Chain, Cursor, IsTerminal as _, Read, Seek as _, Take};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -92,6 +92,9 @@ impl Input {
                 break;
             }
         }
+        if self.typed {
+            replay.inner.set_limit(0);
+        }
         replay.rewind();
         Ok(replay)
     }
@@ -99,14 +102,14 @@ impl Input {
 
 /// A reader that keeps what was read of it, to be read once more: a header is judged before it is known who opens it.
 pub(crate) struct Replay<R> {
-    inner: R,
+    inner: Take<R>,
     kept: Vec<u8>,
     position: usize,
 }
 
 impl<R: Read> Replay<R> {
     fn new(inner: R) -> Self {
-        Self { inner, kept: Vec::new(), position: 0 }
+        Self { inner: inner.take(u64::MAX), kept: Vec::new(), position: 0 }
     }
 
     /// Begins again.
@@ -115,7 +118,7 @@ impl<R: Read> Replay<R> {
     }
 
     /// The whole, from its start; nothing more is kept.
-    pub(crate) fn into_whole(self) -> Chain<Cursor<Vec<u8>>, R> {
+    pub(crate) fn into_whole(self) -> Chain<Cursor<Vec<u8>>, Take<R>> {
         Cursor::new(self.kept).chain(self.inner)
     }
 }
@@ -157,20 +160,6 @@ impl<R: Read> Read for Watched<'_, R> {
         let count = self.inner.read(out)?;
         self.bar.advance(count as u64);
         Ok(count)
-    }
-}
-
-/// Copies everything. The buffer is wiped at the end: it held plaintext.
-pub(crate) fn copy(mut from: impl Read, to: &mut impl io::Write) -> io::Result<()> {
-    let mut buffer = Zeroizing::new(vec![0u8; 1 << 20]);
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        };
-        to.write_all(buffer.get(..count).unwrap_or_default())?;
     }
 }
 

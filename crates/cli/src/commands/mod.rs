@@ -18,6 +18,7 @@ mod receive;
 #[cfg(feature = "relay")]
 mod relay;
 mod send;
+mod threads;
 mod verdict;
 
 use clap::Subcommand;

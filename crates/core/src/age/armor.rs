@@ -51,6 +51,11 @@ pub enum ArmorError {
     Around,
 }
 
+/// Whether the first line of an armor stands somewhere in `bytes`.
+pub(super) fn begins_in(bytes: &[u8]) -> bool {
+    bytes.windows(BEGIN.len()).any(|window| window == BEGIN)
+}
+
 /// Reads the file inside an armor.
 ///
 /// Lines may end in LF or CRLF, and up to a KiB of white space may stand around; everything else is strict,

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use zeroize::Zeroizing;
 
-use super::armor::{ArmorReader, Encoding};
+use super::armor::{self, ArmorReader, Encoding};
 use super::error::{Error, Result};
 use super::recipient::{Opener, open_header};
 use super::stream::{CHUNK_LEN, PayloadError, PayloadKey, SEALED_CHUNK_LEN};
@@ -42,18 +42,20 @@ pub(super) enum Source<R: Read> {
 }
 
 impl<R: Read> Source<R> {
-    /// The first byte decides: a binary file begins with an `a`.
+    /// The first byte decides: a binary file begins with an `a`. An armor behind something else is one all the same, and
+    /// refused as such: whoever pasted too much is told.
     pub(super) fn recognise(input: R) -> Result<Self> {
         let mut input = BufReader::with_capacity(INPUT_BUFFER_LEN, input);
-        let first = loop {
+        let bytes = loop {
             match input.fill_buf() {
-                Ok(bytes) => break bytes.first(),
+                Ok(bytes) => break bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         };
-        let encoding = match first {
+        let encoding = match bytes.first() {
             Some(byte) if *byte == b'-' || byte.is_ascii_whitespace() => Encoding::Armor,
+            Some(byte) if *byte != b'a' && armor::begins_in(bytes) => Encoding::Armor,
             _ => Encoding::Binary,
         };
         Ok(Self::new(input, encoding))
