@@ -2,9 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::num::NonZero;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::aead::TAG_LEN;
 use super::error::{Error, Result};
@@ -103,10 +103,10 @@ struct Batch {
     /// Whether the input ends behind it.
     end: bool,
     /// Holds plaintext on one of the two ways.
-    read: Zeroizing<Vec<u8>>,
+    read: Wiped,
     read_at: Range<usize>,
     /// Holds plaintext on the other.
-    made: Zeroizing<Vec<u8>>,
+    made: Wiped,
     made_len: usize,
     /// What stands behind the bytes that were made.
     error: Option<Error>,
@@ -118,9 +118,9 @@ impl Batch {
             first: 0,
             end: false,
             // A byte more tells whether anything follows.
-            read: Zeroizing::new(vec![0; 2 * CACHE_LINE + CHUNKS_PER_BATCH * piece_len + 1]),
+            read: Wiped::new(2 * CACHE_LINE + CHUNKS_PER_BATCH * piece_len + 1),
             read_at: 0..0,
-            made: Zeroizing::new(vec![0; CHUNKS_PER_BATCH * made_len]),
+            made: Wiped::new(CHUNKS_PER_BATCH * made_len),
             made_len: 0,
             error: None,
         }
@@ -131,7 +131,7 @@ impl Batch {
         let line = self.read.as_ptr().align_offset(CACHE_LINE) % CACHE_LINE;
         let start = (line + carried.len().next_multiple_of(CACHE_LINE) - carried.len()) % CACHE_LINE;
         let room = start + carried.len()..start + CHUNKS_PER_BATCH * piece_len + 1;
-        self.read.get_mut(start..room.start).ok_or(Error::Library)?.copy_from_slice(carried);
+        self.read.use_to(room.start).get_mut(start..).ok_or(Error::Library)?.copy_from_slice(carried);
         self.read_at = start..room.start;
         Ok(room)
     }
@@ -142,7 +142,7 @@ impl Batch {
         for chunk in self.first.. {
             let (plain, behind) = rest.split_at(rest.len().min(CHUNK_LEN));
             let last = self.end && behind.is_empty();
-            let made = self.made.get_mut(self.made_len..self.made_len + plain.len() + TAG_LEN);
+            let made = self.made.use_to(self.made_len + plain.len() + TAG_LEN).get_mut(self.made_len..);
             let sealed = made.ok_or(Error::Library).and_then(|made| key.seal(chunk, last, plain, made));
             if let Err(error) = sealed {
                 self.error = Some(error);
@@ -162,7 +162,8 @@ impl Batch {
         for chunk in self.first.. {
             let (sealed, behind) = rest.split_at(rest.len().min(SEALED_CHUNK_LEN));
             let end = self.end && behind.is_empty();
-            let made = self.made.get_mut(self.made_len..).unwrap_or_default();
+            // Also what is not authentic may be written there, before it is known.
+            let made = self.made.use_to(self.made_len + sealed.len()).get_mut(self.made_len..).unwrap_or_default();
             match key.open(chunk, end, sealed, made) {
                 Ok(opened) => {
                     self.made_len += opened.len;
@@ -182,6 +183,40 @@ impl Batch {
     }
 }
 
+/// Memory that holds plaintext. It is wiped as far as it was used, so that a short stream does not cost the wiping, nor
+/// even the having, of a whole batch.
+struct Wiped {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Wiped {
+    fn new(len: usize) -> Self {
+        Self { bytes: vec![0; len], used: 0 }
+    }
+
+    /// The bytes up to `end`, which will be wiped.
+    fn use_to(&mut self, end: usize) -> &mut [u8] {
+        let end = end.min(self.bytes.len());
+        self.used = self.used.max(end);
+        self.bytes.get_mut(..end).unwrap_or_default()
+    }
+}
+
+impl Deref for Wiped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.bytes.get_mut(..self.used).unwrap_or_default().zeroize();
+    }
+}
+
 /// The input in batches of whole pieces; only the very last piece may be shorter.
 struct Pieces<R> {
     input: R,
@@ -198,9 +233,15 @@ impl<R: Read + Send> Intake<Batch> for Pieces<R> {
         let Range { start: mut filled, end } = batch.begin(&self.carried, self.piece_len)?;
         let start = batch.read_at.start;
         batch.end = false;
-        while let Some(room) = batch.read.get_mut(filled..end).filter(|room| !room.is_empty()) {
+        while let Some(room) = batch.read.bytes.get_mut(filled..end).filter(|room| !room.is_empty()) {
             let wanted = room.len();
-            match self.input.read(room) {
+            let read = self.input.read(room);
+            // A reader that fails, or says what cannot be, may have written anywhere.
+            batch.read.use_to(match &read {
+                Ok(read) => filled.saturating_add(*read),
+                Err(_) => end,
+            });
+            match read {
                 Ok(0) => {
                     batch.end = true;
                     break;
