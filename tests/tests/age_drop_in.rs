@@ -237,6 +237,35 @@ fn identity_files_with_a_passphrase() {
 }
 
 #[test]
+fn private_keys_of_ssh() {
+    if !have(&["age", "ssh-keygen"]) {
+        return;
+    }
+    let desk = Desk::new();
+    let good = desk.party.file("good", "correct horse\n");
+    let bad = desk.party.file("bad", "correct cow\n");
+    for (name, phrase) in [("open", ""), ("locked", "correct horse")] {
+        let make = ["-q", "-t", "ed25519", "-C", "ada at work", "-N", phrase, "-f", name];
+        Run::of("ssh-keygen").args(make).dir(&desk.party.desk()).end().ok();
+        let line = fs::read_to_string(desk.path(&format!("{name}.pub"))).unwrap();
+        for words in [&["-r", line.trim()][..], &["-R", &format!("{name}.pub")], &["-i", name]] {
+            let asked = ["--passphrase-file", text(&good)];
+            desk.run(&[&["encrypt", "-o", "out.age", "plain"], words, &asked].concat()).ok();
+            let words = [&["decrypt", "-i", name, "out.age"], &asked[..]].concat();
+            assert_eq!(desk.run(&words).ok().out, b"plain\n", "{name} {words:?}");
+            if phrase.is_empty() {
+                let age = Run::of("age").args(["-d", "-i", name, "out.age"]).dir(&desk.party.desk());
+                assert_eq!(age.end().ok().out, b"plain\n");
+            }
+        }
+    }
+    desk.run(&["decrypt", "-i", "locked", "out.age", "--passphrase-file", text(&bad)]).fails(1, "locked is wrong");
+    let ran = desk.run(&["decrypt", "-i", "open", "out.age", "--json"]).ends(1);
+    assert_eq!(ran.error()["kind"], "no match");
+    desk.run(&["encrypt", "-R", "open", "plain"]).fails(2, "secret key");
+}
+
+#[test]
 fn passphrases_are_recognised() {
     let desk = Desk::new();
     let good = desk.party.file("good", "correct horse\n");

@@ -6,7 +6,7 @@ use pouch_client::Watch as _;
 use pouch_core::age::{self, Identity, Opener, Passphrase, decrypt, decrypt_stream};
 
 use crate::commands::input::{Input, Replay, Stdin, Watched};
-use crate::commands::keyfile::{self, IdentityFile};
+use crate::commands::keyfile::{self, Identities};
 use crate::commands::output::{Output, Unwritten};
 use crate::commands::threads::Threads;
 use crate::commands::verdict::{failure, wrong_passphrase};
@@ -23,7 +23,8 @@ pub(crate) struct Decrypt {
     /// The file to decrypt; standard input if not given, or -
     #[arg(value_name = "INPUT")]
     input: Option<PathBuf>,
-    /// Use the identities in this file, which may have a passphrase; - is standard input; can be repeated
+    /// Use the identities in this file, or a private key of SSH; either may have a passphrase; - is standard input; can be
+    /// repeated
     #[arg(short, long, value_name = "FILE")]
     identity: Vec<PathBuf>,
     /// It was encrypted with a passphrase
@@ -81,11 +82,11 @@ impl Decrypt {
     }
 
     /// Finds out what opens the file. Nobody is asked for a passphrase that cannot help.
-    fn key(&self, context: &Context, files: Vec<IdentityFile>, input: &mut Replay<File>) -> Result<Key, Failure> {
+    fn key(&self, context: &Context, files: Vec<Identities>, input: &mut Replay<File>) -> Result<Key, Failure> {
         if self.passphrase {
             return Ok(Key::Passphrase(context.asker().passphrase()?));
         }
-        if !files.is_empty() && files.iter().all(|file| matches!(file, IdentityFile::Open(_))) {
+        if !files.is_empty() && files.iter().all(|file| matches!(file, Identities::Open(_))) {
             let all = files.into_iter().map(|file| file.open(&context.asker())).collect::<Result<Vec<_>, _>>()?;
             return Ok(Key::Identities(all.into_iter().flatten().collect()));
         }
@@ -112,16 +113,16 @@ fn own_identity(context: &Context) -> Result<Key, Failure> {
 }
 
 /// The identities of the first file that has one which opens it, in the order in which they are named.
-fn first_that_fits(context: &Context, files: Vec<IdentityFile>, input: &mut Replay<File>) -> Result<Key, Failure> {
+fn first_that_fits(context: &Context, files: Vec<Identities>, input: &mut Replay<File>) -> Result<Key, Failure> {
     for file in files {
-        let sealed = if let IdentityFile::Sealed(sealed) = &file { Some(sealed.path().to_owned()) } else { None };
+        let locked = if let Identities::Locked { path, .. } = &file { Some(path.clone()) } else { None };
         let identities = file.open(&context.asker())?;
         match judge(&identities, input) {
             Ok(()) => return Ok(Key::Identities(identities)),
             Err(age::Error::NoMatch) => {}
             Err(error) => return Err(failure(error)),
         }
-        if let Some(path) = sealed {
+        if let Some(path) = locked {
             context.show.warn(format_args!("none of the identities in {} opens it", path.display()));
         }
     }

@@ -22,14 +22,14 @@ pub(crate) struct Encrypt {
     /// The file to encrypt; standard input if not given, or -
     #[arg(value_name = "INPUT")]
     input: Option<PathBuf>,
-    /// For this recipient: age1…; can be repeated
+    /// For this recipient: age1…, age1pq1… or "ssh-ed25519 …"; can be repeated
     #[arg(short, long, value_name = "RECIPIENT")]
     recipient: Vec<String>,
     /// For the recipients in this file, one a line; - is standard input; can be repeated
     #[arg(short = 'R', long, value_name = "FILE")]
     recipients_file: Vec<PathBuf>,
-    /// For the recipients of the identities in this file, which may have a passphrase; - is standard input; can be
-    /// repeated
+    /// For the recipients of the identities in this file, or of a private key of SSH; either may have a passphrase; - is
+    /// standard input; can be repeated
     #[arg(short, long, value_name = "FILE")]
     identity: Vec<PathBuf>,
     /// For this contact; can be repeated
@@ -102,7 +102,10 @@ impl Encrypt {
         // Not parsed by clap, which would repeat what was typed: that may be a secret key (attacks.md 34).
         let parse = |text: &String| {
             text.parse().map_err(|e: age::KeyError| {
-                Failure::usage(format!("a recipient cannot be read: {e}"), "a recipient begins with age1")
+                Failure::usage(
+                    format!("a recipient cannot be read: {e}"),
+                    "a recipient begins with age1, or with ssh-ed25519 and stands in quotes",
+                )
             })
         };
         let mut all = self.recipient.iter().map(parse).collect::<Result<Vec<Recipient>, _>>()?;
