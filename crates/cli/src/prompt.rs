@@ -43,6 +43,7 @@ impl io::Read for Input {
         }
     }
 }
+
 /// How many words a passphrase has that is made here; as many as with age.
 const WORDS: usize = 10;
 
