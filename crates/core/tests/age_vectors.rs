@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pouch_core::age::{DecryptReader, Encoding, Error, Identity, Opener, Passphrase, decrypt, decrypt_encoded};
+use pouch_core::age::{
+    DecryptReader, Encoding, Error, Identity, Opener, Passphrase, decrypt, decrypt_encoded, decrypt_stream,
+};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -56,10 +59,10 @@ impl Vector {
     }
 
     /// The verdict's words, and the SHA-256 of what was released.
-    fn run<'f>(
-        &'f self,
+    fn run(
+        &self,
         identities: &[Identity],
-        open: impl Fn(Opener<'_>) -> Result<DecryptReader<&'f [u8]>, Error>,
+        open: impl Fn(Opener<'_>, &mut Vec<u8>) -> Result<(), Error>,
     ) -> (String, String) {
         let passphrase = self.one("passphrase").map(|text| Passphrase::new(Zeroizing::new(text.to_owned())));
         let opener = match &passphrase {
@@ -67,13 +70,8 @@ impl Vector {
             None => Opener::Identities(identities),
         };
         let mut released = Vec::new();
-        let verdict = match open(opener) {
-            Err(error) => error.kind().to_string(),
-            Ok(mut reader) => match reader.read_to_end(&mut released) {
-                Ok(_) => "success".to_owned(),
-                Err(error) => Error::of(&error).unwrap().kind().to_string(),
-            },
-        };
+        let verdict =
+            open(opener, &mut released).map_or_else(|error| error.kind().to_string(), |()| "success".to_owned());
         (verdict, Sha256::digest(&released).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
@@ -126,9 +124,19 @@ fn cctv_testkit() {
     for path in &paths {
         let vector = Vector::read(path);
         let identities: Vec<Identity> = vector.all("identity").iter().map(|key| key.parse().unwrap()).collect();
-        let explicit = vector.run(&identities, |opener| decrypt_encoded(opener, &vector.file, vector.encoding()));
-        let recognised = vector.run(&identities, |opener| decrypt(opener, vector.file.as_slice()));
-        let result = vector.check(explicit).and(vector.check(recognised));
+        let read = |reader: Result<DecryptReader<&[u8]>, Error>, out: &mut Vec<u8>| {
+            reader?.read_to_end(out).map(|_| ()).map_err(Error::from)
+        };
+        let file = vector.file.as_slice();
+        let explicit =
+            vector.run(&identities, |opener, out| read(decrypt_encoded(opener, file, vector.encoding()), out));
+        let mut result = vector.check(explicit);
+        result = result.and(vector.check(vector.run(&identities, |opener, out| read(decrypt(opener, file), out))));
+        for threads in [1, 2, 5].map(|count| NonZero::new(count).unwrap()) {
+            let parallel =
+                vector.run(&identities, |opener, out| decrypt_stream(opener, file, out, threads).map(|_| ()));
+            result = result.and(vector.check(parallel));
+        }
         match result {
             Ok(()) => passed += 1,
             Err(failure) => failures.push(failure),

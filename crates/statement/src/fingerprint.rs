@@ -113,6 +113,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn it_is_shown_in_full() {
+        let fingerprint = Fingerprint::from_bytes([0xab; 32]);
+        assert_eq!(fingerprint.to_string(), "ab".repeat(32));
+        assert!(format!("{fingerprint:?}").contains(&"ab".repeat(32)));
+    }
+
+    #[test]
     fn words_are_bip39() {
         let zero = Fingerprint::from_bytes([0; 32]);
         let words = zero.words();

@@ -152,6 +152,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_seed_makes_its_key_again() {
+        let key = SigningKey::generate().unwrap();
+        assert_eq!(SigningKey::from_seed(&key.to_seed()).public(), key.public());
+        assert_eq!(*SigningKey::from_seed(&[7; 32]).to_seed(), [7; 32]);
+    }
+
+    #[test]
     fn the_line_is_openssh_and_has_one_spelling() {
         let key = SigningKey::from_seed(&[7; 32]).public();
         let line = key.to_string();
