@@ -180,6 +180,28 @@ mod tests {
         assert_eq!(PublicKey::from_bytes(&beyond), Err(KeyError::Encoding));
     }
 
+    // attacks.md 22: at and around p = 2^255 - 19, with and without the sign bit.
+    #[test]
+    fn attack_22_only_reduced_coordinates_are_canonical() {
+        let spelt = |low: u8, middle: u8, high: u8| {
+            let mut bytes = [0xff_u8; 32];
+            (bytes[0], bytes[15], bytes[31]) = (low, middle, high);
+            canonical(&bytes)
+        };
+        for low in [0xed, 0xee, 0xff] {
+            assert!(!spelt(low, 0xff, 0x7f) && !spelt(low, 0xff, 0xff), "p and beyond");
+            assert!(spelt(low, 0xfe, 0x7f) && spelt(low, 0xfe, 0xff), "smaller in the middle");
+            assert!(spelt(low, 0xff, 0x7e) && spelt(low, 0xff, 0x00) && spelt(low, 0xff, 0x80), "smaller at the top");
+        }
+        assert!(spelt(0xec, 0xff, 0x7f) && spelt(0xec, 0xff, 0xff), "p - 1");
+    }
+
+    #[test]
+    fn a_key_is_shown_for_debugging() {
+        let key = SigningKey::from_seed(&[7; 32]).public();
+        assert_eq!(format!("{key:?}"), format!("PublicKey({key})"));
+    }
+
     // attacks.md 22: a signature whose S is not reduced is refused.
     #[test]
     fn attack_22_non_canonical_s() {

@@ -235,6 +235,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn both_sides_of_the_limit() {
+        let sample = |len: usize| Sample { number: 1, text: Some("x".repeat(len)) };
+        let around = Signed::sign(sample(0), &key()).unwrap().bytes().len();
+        let longest = Signed::sign(sample(MAX_STATEMENT - around), &key()).unwrap();
+        assert_eq!(longest.bytes().len(), MAX_STATEMENT);
+        assert!(resign(longest.bytes()).is_ok());
+        for more in [1, 100] {
+            let error = Signed::sign(sample(MAX_STATEMENT - around + more), &key()).unwrap_err();
+            assert_eq!(error, StatementError::TooLong(MAX_STATEMENT + more));
+        }
+        let one_more = [longest.bytes(), b"\n"].concat();
+        assert_eq!(resign(&one_more).unwrap_err(), StatementError::TooLong(MAX_STATEMENT + 1));
+    }
+
     // attacks.md 27: same meaning in other bytes, doubled keys, unknown field or version: refused even when signed.
     #[test]
     fn attack_27_one_meaning_one_spelling() {

@@ -49,6 +49,13 @@ pub(crate) fn cannot_read(path: &Path, error: &io::Error) -> Failure {
     Failure::other(format_args!("cannot read {}: {error}", path.display()))
 }
 
+/// Lets a pipe hold as much as any user's may by default (pipe(7), "Pipe capacity"): with the usual 64 KiB its two ends
+/// wait for each other at every chunk. What is no pipe, or may not, stays as it is.
+pub(crate) fn widen(file: &File) {
+    const CAPACITY: usize = 1 << 20;
+    let _ = rustix::pipe::fcntl_setpipe_size(file, CAPACITY);
+}
+
 /// What is to be encrypted or decrypted.
 pub(crate) struct Input {
     /// Read without a buffer.
@@ -79,6 +86,7 @@ impl Input {
             None
         };
         let typed = file.is_terminal();
+        widen(&file);
         Ok(Self { file, length, typed })
     }
 

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::commands::input::is_dash;
+use crate::commands::input::{is_dash, widen};
 use crate::run::Failure;
 use crate::signals;
 
@@ -134,7 +134,9 @@ impl<E: Into<age::Error>> From<E> for Unwritten {
 
 /// Standard output without std's buffer, which is flushed at each line end.
 fn stdout() -> io::Result<File> {
-    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+    let file = io::stdout().as_fd().try_clone_to_owned()?.into();
+    widen(&file);
+    Ok(file)
 }
 
 /// Text that moves no cursor: UTF-8 without control characters, but for ends of lines and tabs.
