@@ -20,12 +20,14 @@ fuzz_target!(|file: &[u8]| {
     };
     // A file that begins like an armor is read as one by the other.
     if file.first() == Some(&b'a') {
-        let mut together = Vec::new();
-        let verdict = decrypt_stream(IDENTITIES.as_slice(), file, &mut together, NonZero::<usize>::MIN)
-            .map(|_| ())
-            .map_err(|error| error.kind());
-        assert_eq!(alone, verdict);
-        assert_eq!(released, together);
+        for threads in [1, 3].map(|count| NonZero::new(count).expect("not zero")) {
+            let mut together = Vec::new();
+            let verdict = decrypt_stream(IDENTITIES.as_slice(), file, &mut together, threads)
+                .map(|_| ())
+                .map_err(|error| error.kind());
+            assert_eq!(alone, verdict);
+            assert_eq!(released, together);
+        }
     }
     if alone.is_ok() {
         let mut reader = decrypt_seekable(IDENTITIES.as_slice(), Cursor::new(file)).expect("it opens in order");

@@ -134,6 +134,30 @@ proptest! {
     }
 }
 
+/// A disk that fails in the middle: what was read is judged and released as by the reader that goes chunk by chunk.
+#[test]
+fn what_came_before_a_failed_read_is_released_and_judged_first() {
+    let identity = Identity::generate_x25519();
+    let plain = content(20 * CHUNK_LEN);
+    let file = sealed(&identity, &plain);
+    let header = file.len() - 20 * (CHUNK_LEN + 16);
+    let mut tampered = file.clone();
+    tampered[header + 3 * (CHUNK_LEN + 16)] ^= 1;
+    for file in [&file, &tampered] {
+        for cut in [header, header + 1, header + 5 * (CHUNK_LEN + 16), header + 19 * (CHUNK_LEN + 16) + 7, file.len()] {
+            let broken = || (&file[..cut]).chain(Fails { left: 0, panics: false });
+            let mut alone = Vec::new();
+            let verdict = Error::from(decrypt(&identity, broken()).unwrap().read_to_end(&mut alone).unwrap_err());
+            for count in [1, 2, 4] {
+                let mut released = Vec::new();
+                let refused = decrypt_stream(&identity, broken(), &mut released, threads(count)).unwrap_err();
+                assert_eq!(refused.to_string(), verdict.to_string(), "{cut}");
+                assert!(released == alone, "{cut}: {} instead of {}", released.len(), alone.len());
+            }
+        }
+    }
+}
+
 // attacks.md 17: at every border of a chunk of a file of several batches.
 #[test]
 fn cut_at_every_chunk_border() {

@@ -1,10 +1,10 @@
 //! Where encrypt and decrypt write: standard output and devices as it comes, a file that appears when it is complete, or
 //! a terminal that shows only text.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use pouch_core::age;
@@ -212,9 +212,10 @@ impl NewFile {
     fn create(path: &Path) -> io::Result<Self> {
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
         match openat(CWD, folder_of(path), OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode) {
-            Ok(file) => Ok(Self { file: file.into(), name: None }),
+            // Its name is given by way of /proc, which not every chroot has.
+            Ok(file) if Path::new("/proc/self/fd").exists() => Ok(Self { file: file.into(), name: None }),
             // open(2): the first from file systems without it, the second from kernels.
-            Err(Errno::OPNOTSUPP | Errno::ISDIR) => Self::named(path),
+            Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR) => Self::named(path),
             Err(error) => Err(error.into()),
         }
     }
@@ -229,10 +230,10 @@ impl NewFile {
 
     /// Gives it its name. What has that name is replaced.
     fn publish(mut self, path: &Path) -> io::Result<()> {
-        // As with age, whose -o writes into what is there: a private file stays private.
         if let Ok(before) = fs::metadata(path) {
-            self.file.set_permissions(before.permissions())?;
+            self.take_after(&before)?;
         }
+        let folder = File::open(folder_of(path));
         match self.name.take() {
             Some(name) => replace(&name, path)?,
             None => match self.link(path) {
@@ -245,7 +246,20 @@ impl NewFile {
                 linked => linked?,
             },
         }
-        File::open(folder_of(path))?.sync_all()
+        // It is there: a folder that may not be read, or a file system that syncs none, makes that no failure.
+        let _ = folder.and_then(|folder| folder.sync_all());
+        Ok(())
+    }
+
+    /// As with age, whose -o writes into what is there: a file stays its owner's, and a private one private. What makes a
+    /// program run with another's rights is not taken over.
+    fn take_after(&self, before: &fs::Metadata) -> io::Result<()> {
+        let now = self.file.metadata()?;
+        if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
+            fchown(&self.file, Some(before.uid()), Some(before.gid()))
+                .map_err(|_| io::Error::other("it belongs to another user or group; remove it first"))?;
+        }
+        self.file.set_permissions(Permissions::from_mode(before.mode() & 0o777))
     }
 
     fn link(&self, name: &Path) -> Result<(), Errno> {
@@ -298,6 +312,27 @@ mod tests {
             drop(write(b"never seen"));
             assert_eq!((names(folder.path()), fs::read(&path).unwrap()), (vec!["out".to_owned()], b"other".to_vec()));
         }
+    }
+
+    // attacks.md 10: what is written does not run with the rights of whoever wrote it, nor change hands.
+    #[test]
+    fn attack_10_what_is_replaced_hands_on_its_owner_and_no_more_than_permissions() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("x");
+        fs::write(&path, "old").unwrap();
+        let other = rustix::process::geteuid().is_root();
+        if other {
+            std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).unwrap();
+        }
+        let owner = fs::metadata(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o6750)).unwrap();
+        let mut new = NewFile::create(&path).unwrap();
+        new.file.write_all(b"new").unwrap();
+        new.publish(&path).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(after.mode() & 0o7777, 0o750);
+        assert_eq!((after.uid(), after.gid()), (owner.uid(), owner.gid()));
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

@@ -82,6 +82,12 @@ pub enum Error {
         /// Base-2 logarithm of the highest factor.
         max_log_n: u8,
     },
+    /// More than [`MAX_IDENTITY_FILE`](super::MAX_IDENTITY_FILE).
+    #[error("an identity file of more than {limit} bytes is not read")]
+    LongKeyFile {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A length that no age file can have.
     #[error("a length of {len} bytes is impossible here")]
     Length {
@@ -162,6 +168,7 @@ impl Error {
             | Self::TooManyRecipients { .. }
             | Self::MixedRecipients
             | Self::WorkFactor { .. }
+            | Self::LongKeyFile { .. }
             | Self::Length { .. } => Kind::Usage,
             Self::Random | Self::Library => Kind::Internal,
             Self::Broken | Self::Io(_) => Kind::Io,

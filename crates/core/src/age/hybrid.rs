@@ -205,6 +205,9 @@ impl Identity {
     }
 }
 
+/// Bytes that SHAKE256 gives at a time (FIPS 202, section 6.2).
+const SHAKE256_BLOCK: usize = 136;
+
 /// The private keys that a seed stands for, for as long as one header takes. Both wipe themselves.
 struct Keys {
     ml_kem: Box<DecapsulationKey<MlKem768Params>>,
@@ -216,10 +219,12 @@ fn expand(seed: &Secret) -> Result<Keys> {
     let mut all = Zeroizing::new([0; 96]);
     let mut hash = Shake256::default();
     Update::update(&mut hash, seed.as_slice());
-    hash.finalize_xof_reset().read(all.as_mut());
-    // The seed is still in the buffer of the hash, which wipes nothing.
+    let mut reader = hash.finalize_xof_reset();
+    reader.read(all.as_mut());
+    // States wipe themselves, buffers do not: the seed is still in the one of the hash, what it gave in the reader's.
     Update::update(&mut hash, &[0; SEED_LEN]);
-    std::hint::black_box(&hash);
+    reader.read(&mut [0; SHAKE256_BLOCK]);
+    std::hint::black_box((&hash, &reader));
     let (ml_kem, x25519) = all.split_first_chunk::<64>().ok_or(Error::Library)?;
     let (d, z) = halves(ml_kem)?;
     let (mut d, mut z) = (ml_kem::B32::from(*d), ml_kem::B32::from(*z));

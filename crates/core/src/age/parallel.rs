@@ -28,7 +28,8 @@ const CACHE_LINE: usize = 64;
 /// # Errors
 ///
 /// No recipients or too many, no random bytes, or whatever `input` or `output` says. What was written then is no
-/// whole file, and nothing opens it to its end.
+/// whole file, and nothing opens it to its end. With several threads one may be waiting for more input when the output
+/// fails for another; that comes out when the wait ends.
 ///
 /// ```
 /// use std::num::NonZero;
@@ -61,7 +62,8 @@ pub fn encrypt_stream<'a>(
 /// # Errors
 ///
 /// Everything about the header and the payload, no key that opens it, and whatever `input` or `output` says; see
-/// [`Error::kind`].
+/// [`Error::kind`]. With several threads one may be waiting for more input when another finds a failure; it comes out
+/// when that wait ends.
 pub fn decrypt_stream<'a>(
     with: impl Into<Opener<'a>>,
     input: impl Read + Send,
@@ -108,8 +110,10 @@ struct Batch {
     /// Holds plaintext on the other.
     made: Wiped,
     made_len: usize,
-    /// What stands behind the bytes that were made.
+    /// Why no more was made.
     error: Option<Error>,
+    /// Why no more was read: stands behind all that was made.
+    after: Option<Error>,
 }
 
 impl Batch {
@@ -123,6 +127,7 @@ impl Batch {
             made: Wiped::new(CHUNKS_PER_BATCH * made_len),
             made_len: 0,
             error: None,
+            after: None,
         }
     }
 
@@ -139,6 +144,9 @@ impl Batch {
     fn seal(&mut self, key: &PayloadKey) {
         self.made_len = 0;
         let mut rest = self.read.get(self.read_at.clone()).unwrap_or_default();
+        if rest.is_empty() && !self.end {
+            return;
+        }
         for chunk in self.first.. {
             let (plain, behind) = rest.split_at(rest.len().min(CHUNK_LEN));
             let last = self.end && behind.is_empty();
@@ -159,6 +167,9 @@ impl Batch {
     fn open(&mut self, key: &PayloadKey) {
         self.made_len = 0;
         let mut rest = self.read.get(self.read_at.clone()).unwrap_or_default();
+        if rest.is_empty() && !self.end {
+            return;
+        }
         for chunk in self.first.. {
             let (sealed, behind) = rest.split_at(rest.len().min(SEALED_CHUNK_LEN));
             let end = self.end && behind.is_empty();
@@ -167,8 +178,10 @@ impl Batch {
             match key.open(chunk, end, sealed, made) {
                 Ok(opened) => {
                     self.made_len += opened.len;
+                    // Whether anything stands behind what was read last is not known if reading failed there.
+                    let unknown = behind.is_empty() && self.after.is_some();
                     self.error = match (opened.last, end) {
-                        (true, false) => Some(PayloadError::TrailingData.into()),
+                        (true, false) if !unknown => Some(PayloadError::TrailingData.into()),
                         (false, true) => Some(PayloadError::Truncated.into()),
                         _ => None,
                     };
@@ -255,19 +268,28 @@ impl<R: Read + Send> Intake<Batch> for Pieces<R> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                // What came before it is whole, and goes on its way.
+                Err(error) => {
+                    batch.after = Some(error.into());
+                    break;
+                }
             }
         }
-        // Unless it is the end, at least a byte is carried on, so that no chunk is sealed as if more followed.
         let len = filled - start;
-        let whole = if batch.end { len } else { (len - 1) / self.piece_len * self.piece_len };
+        let whole = match (batch.end, &batch.after) {
+            (true, _) => len,
+            // A chunk says of itself whether it is the last, once it is opened.
+            (false, Some(_)) if self.piece_len == SEALED_CHUNK_LEN => len / self.piece_len * self.piece_len,
+            // At least a byte is carried on, so that no chunk is sealed as if more followed.
+            (false, _) => len.saturating_sub(1) / self.piece_len * self.piece_len,
+        };
         batch.read_at = start..start + whole;
         self.carried.clear();
         self.carried.extend_from_slice(batch.read.get(start + whole..filled).unwrap_or_default());
         batch.first = self.next;
         self.next += whole.div_ceil(self.piece_len) as u64;
         self.read += whole as u64;
-        Ok(!batch.end)
+        Ok(!batch.end && batch.after.is_none())
     }
 }
 
@@ -280,6 +302,6 @@ impl<W: Write + Send> Outlet<Batch> for Writer<W> {
     fn put(&mut self, batch: &mut Batch) -> Result<()> {
         self.output.write_all(batch.made.get(..batch.made_len).unwrap_or_default())?;
         self.written += batch.made_len as u64;
-        batch.error.take().map_or(Ok(()), Err)
+        batch.error.take().or(batch.after.take()).map_or(Ok(()), Err)
     }
 }

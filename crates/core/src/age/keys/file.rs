@@ -30,7 +30,7 @@ impl IdentityFile {
     /// Whatever is none of these, by the reason; more than [`MAX_IDENTITY_FILE`] bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MAX_IDENTITY_FILE {
-            return Err(Error::Length { len: bytes.len() as u64 });
+            return Err(Error::LongKeyFile { limit: MAX_IDENTITY_FILE });
         }
         if bytes.starts_with(b"age-encryption.org/") || bytes.trim_ascii_start().starts_with(b"-----BEGIN AGE ") {
             return Ok(Self::Locked(LockedIdentity(Lock::Age(bytes.to_vec()))));

@@ -211,5 +211,5 @@ fn a_sealed_identity_file_opens_with_its_passphrase() {
     assert!(matches!(wrong, Error::KeyLine { line: 1, reason: KeyError::NotSecret }));
     assert!(matches!(IdentityFile::parse(SECRET.as_bytes()), Ok(IdentityFile::Open(open)) if open.len() == 1));
     assert!(matches!(IdentityFile::parse(&[0xff, 0xfe]), Err(Error::Key(KeyError::NotText))));
-    assert!(matches!(IdentityFile::parse(&vec![b'#'; MAX_IDENTITY_FILE + 1]), Err(Error::Length { .. })));
+    assert!(matches!(IdentityFile::parse(&vec![b'#'; MAX_IDENTITY_FILE + 1]), Err(Error::LongKeyFile { .. })));
 }
