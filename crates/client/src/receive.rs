@@ -305,7 +305,7 @@ where
     let (parts, mut queue) = mpsc::channel::<(u32, Bytes)>(1);
     let worker = tokio::task::spawn_blocking(move || -> std::result::Result<Option<S::Done>, OpenError> {
         let total = opening.index().parts().len() as u32;
-        let mut receiver = opening.receive(sink)?;
+        let receiver = opening.receive(sink)?;
         while let Some((number, sealed)) = queue.blocking_recv() {
             receiver.accept(number, &sealed)?;
         }

@@ -253,7 +253,7 @@ type SealWorker = JoinHandle<std::result::Result<SealedBundle, SealError>>;
 fn seal_in_background(content: Content) -> (mpsc::Receiver<SealedPart>, SealWorker) {
     let (parts, queue) = mpsc::channel(1);
     let worker = tokio::task::spawn_blocking(move || {
-        let mut sealer = Sealer::new(content)?;
+        let sealer = Sealer::new(content)?;
         let mut part = SealedPart::default();
         while sealer.next_part(&mut part)? {
             if parts.blocking_send(std::mem::take(&mut part)).is_err() {

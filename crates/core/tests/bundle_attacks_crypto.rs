@@ -352,7 +352,7 @@ fn a_receiver_stays_stopped_after_an_error() {
     let (world, home) = (World::new(), tempfile::tempdir().unwrap());
     let carried = world.forge(ContentKind::Stream, b"abc", &[file_line("s", b"abd")], |t| t);
     let staging = Staging::new(&home.path().join("in")).unwrap();
-    let mut receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+    let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
     assert!(matches!(receiver.accept(0, &carried.parts[0]), Err(OpenError::Content(_))));
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);

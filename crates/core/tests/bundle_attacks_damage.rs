@@ -24,7 +24,7 @@ fn attack_17_truncation_at_every_byte() {
         assert!(matches!(error, OpenError::SealedIndexSize { .. }), "{length}");
     }
     let staging = Staging::new(&home.path().join("in")).unwrap();
-    let mut receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+    let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
     for length in 0..carried.parts[0].len() {
         let error = receiver.accept(0, &carried.parts[0][..length]).unwrap_err();
         assert!(matches!(error, OpenError::PartSize { .. }), "{length}");
@@ -48,7 +48,7 @@ fn attack_17_truncation_of_a_larger_bundle() {
     let carried = world.seal_stream(&vec![5; FIRST_PART_SIZE as usize + 300_000]);
     assert_eq!(carried.parts.len(), 2);
     let staging = Staging::new(&home.path().join("in")).unwrap();
-    let mut receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+    let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
     receiver.accept(0, &carried.parts[0]).unwrap();
     let last = &carried.parts[1];
     for border in (184..last.len()).step_by(65_552) {
@@ -90,7 +90,7 @@ fn attack_18_every_bit_of_index_and_part() {
         }
     }
     let staging = Staging::new(&home.path().join("in")).unwrap();
-    let mut receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+    let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
     for bit in 0..carried.parts[0].len() * 8 {
         let error = receiver.accept(0, &flip(&carried.parts[0], bit)).unwrap_err();
         assert!(matches!(error, OpenError::PartDigest { number: 0 }), "bit {bit}");

@@ -83,7 +83,7 @@ fn attack_2_names_equal_the_signed_set() {
     for planted in ["extra", "d/extra"] {
         let staging = Staging::new(&home.path().join("in")).unwrap();
         let private = staging.private_path();
-        let mut receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+        let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
         receiver.accept(0, &carried.parts[0]).unwrap();
         std::fs::write(private.join(planted), "not sent").unwrap();
         let error = receiver.finish().err().unwrap();

@@ -83,7 +83,7 @@ fn sealed_after(change: impl Fn(&Path)) -> Result<(), SealError> {
     std::fs::write(source.join("f"), "unchanged").unwrap();
     let scan = scan(&source).unwrap();
     change(&source);
-    let mut sealer = Sealer::new(Content::Tree(scan))?;
+    let sealer = Sealer::new(Content::Tree(scan))?;
     while sealer.next_part(&mut SealedPart::default())? {}
     sealer.finish().map(|_| ())
 }
@@ -158,7 +158,7 @@ fn attack_15_a_source_that_changes_while_it_is_read() {
         let source = home.path().join(number.to_string());
         std::fs::create_dir_all(source.join("d")).unwrap();
         std::fs::write(source.join("d/f"), vec![1; size]).unwrap();
-        let mut sealer = Sealer::new(Content::Tree(scan(&source).unwrap())).unwrap();
+        let sealer = Sealer::new(Content::Tree(scan(&source).unwrap())).unwrap();
         let mut part = SealedPart::default();
         assert!(sealer.next_part(&mut part).unwrap());
         change(&source);

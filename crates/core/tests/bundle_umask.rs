@@ -31,7 +31,7 @@ fn attack_60_staging_is_private_under_any_umask() {
         let staging = Staging::new(&into).unwrap();
         let private = staging.private_path();
         assert_eq!(mode(&private), 0o700);
-        let mut receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+        let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
         receiver.accept(0, &carried.parts[0]).unwrap();
         for (path, wanted) in [("", 0o700), ("d", 0o700), ("d/e", 0o700), ("d/e/large", 0o600)] {
             assert_eq!(mode(&private.join(path)), wanted, "{path} under {umask:o}");

@@ -174,7 +174,7 @@ fn write_bundle(path: &Path) -> String {
     let source = home.path().join("source");
     plant(&source);
     let scan = Scan::new(&[source], ScanOptions::default()).unwrap();
-    let mut sealer = Sealer::new(Content::Tree(scan)).unwrap();
+    let sealer = Sealer::new(Content::Tree(scan)).unwrap();
     let (mut part, terms) = (SealedPart::default(), world.terms());
     let mut writer = PouchWriter::create(path, terms.bundle).unwrap();
     while sealer.next_part(&mut part).unwrap() {
@@ -230,7 +230,7 @@ fn opens(name: &str) {
     assert_eq!(verified.manifest().digest().to_string(), member("manifest_sha256"));
     let opening = verified.open_index(&file.index().unwrap()).unwrap();
     let home = tempfile::tempdir().unwrap();
-    let mut receiver = opening.receive(Staging::new(&home.path().join("in")).unwrap()).unwrap();
+    let receiver = opening.receive(Staging::new(&home.path().join("in")).unwrap()).unwrap();
     let mut sealed = Vec::new();
     for number in 0..file.parts() {
         file.part(number, &mut sealed).unwrap();

@@ -28,13 +28,14 @@
 //! | `keys`, `hybrid`, `ssh`, `passphrase` | recipients, identities and passphrases, and the stanzas they make |
 //! | `recipient` | the file key: wrapped for whom, unwrapped with what |
 //! | `stream`, `aead` | chunk arithmetic, nonces, the payload key, the one AEAD |
-//! | `write`, `read`, `part` | the payload as a writer, as a reader, and in memory |
+//! | `write`, `read`, `part`, `chunks` | the payload as a writer, as a reader, in memory, and chunk by chunk in place |
 //! | `parallel`, `pipeline` | whole streams on several threads, and how their order is kept |
 //! | `seek` | any range of the content |
 //! | `armor` | the textual encoding of a whole file |
 
 mod aead;
 mod armor;
+mod chunks;
 mod error;
 mod header;
 mod hybrid;
@@ -52,6 +53,7 @@ mod write;
 
 pub use aead::TAG_LEN;
 pub use armor::{ArmorError, ArmorReader, ArmorWriter, Encoding};
+pub(crate) use chunks::{make_room, open_chunks, rooms, seal_filled};
 pub use error::{Error, Kind, Result};
 pub use header::{HeaderError, MAX_HEADER_LEN, MAX_HEADER_LINE_LEN, MAX_STANZAS};
 pub use keys::{

@@ -3,7 +3,7 @@
 //! Both sides derive: the sender writes these bytes, the receiver compares them. Nobody parses a tar.
 
 use super::path::EntryPath;
-use super::ustar::{Block, END, MAX_OCTAL, fill};
+use super::ustar::{BLOCK, Block, END, MAX_OCTAL, fill};
 
 /// What a header tells of an entry: all that the archive carries beside the bytes of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,29 +48,57 @@ pub fn header(item: &Item<'_>, out: &mut Vec<u8>) {
         ItemKind::File { executable: true, .. } => (0o755, b'0', ""),
         ItemKind::File { executable: false, .. } => (0o644, b'0', ""),
     };
-    let name = format!("{}{slash}", item.path.as_str());
     let size = item.kind.size();
     let mtime = u64::try_from(item.mtime).ok().filter(|t| *t <= MAX_OCTAL);
+    if !is_plain(item) {
+        let records = records(item, slash);
+        let length = records.len() as u64;
+        Block { name: [b"pax", b""], mode: 0o644, size: length, mtime: 0, typeflag: b'x' }.append(out);
+        out.extend_from_slice(&records);
+        out.extend(std::iter::repeat_n(0, fill(length) as usize));
+    }
+    let path = item.path.as_str().as_bytes();
+    let name = match path.split_at_checked(100) {
+        Some((short, _)) => [short, b""],
+        None => [path, slash.as_bytes()],
+    };
+    let size = if size > MAX_OCTAL { 0 } else { size };
+    Block { name, mode, size, mtime: mtime.unwrap_or(0), typeflag }.append(out);
+}
 
+/// Whether the ustar header alone can say all: no pax header is needed.
+fn is_plain(item: &Item<'_>) -> bool {
+    let path = item.path.as_str();
+    let length = path.len() + usize::from(item.kind == ItemKind::Folder);
+    (0..=MAX_OCTAL as i64).contains(&item.mtime)
+        && length <= 100
+        && path.bytes().all(|b| (0x20..=0x7e).contains(&b))
+        && item.kind.size() <= MAX_OCTAL
+}
+
+/// The records of the pax header.
+fn records(item: &Item<'_>, slash: &str) -> Vec<u8> {
+    let name = format!("{}{slash}", item.path.as_str());
     let mut records = Vec::new();
-    if mtime.is_none() {
+    if !(0..=MAX_OCTAL as i64).contains(&item.mtime) {
         record("mtime", &item.mtime.to_string(), &mut records);
     }
     if name.len() > 100 || !name.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
         record("path", &name, &mut records);
     }
-    if size > MAX_OCTAL {
-        record("size", &size.to_string(), &mut records);
+    if item.kind.size() > MAX_OCTAL {
+        record("size", &item.kind.size().to_string(), &mut records);
     }
-    if !records.is_empty() {
-        let length = records.len() as u64;
-        Block { name: b"pax", mode: 0o644, size: length, mtime: 0, typeflag: b'x' }.append(out);
-        out.extend_from_slice(&records);
-        out.extend(std::iter::repeat_n(0, fill(length) as usize));
+    records
+}
+
+/// Bytes of the entry's header.
+pub(super) fn header_len(item: &Item<'_>) -> u64 {
+    if is_plain(item) {
+        return BLOCK;
     }
-    let short: Vec<u8> = name.bytes().take(100).collect();
-    let size = if size > MAX_OCTAL { 0 } else { size };
-    Block { name: &short, mode, size, mtime: mtime.unwrap_or(0), typeflag }.append(out);
+    let records = records(item, if item.kind == ItemKind::Folder { "/" } else { "" }).len() as u64;
+    2 * BLOCK + records + fill(records)
 }
 
 /// `LENGTH KEY=VALUE` LF, LENGTH being the length of the whole record in bytes with its own digits.
@@ -82,16 +110,10 @@ fn record(key: &str, value: &str, out: &mut Vec<u8>) {
 
 /// Bytes of the whole archive, with the zeros that close it; `None` beyond `u64`.
 pub fn archive_size<'a>(items: impl IntoIterator<Item = Item<'a>>) -> Option<u64> {
-    let mut scratch = Vec::new();
-    items.into_iter().try_fold(END, |sum, item| sum.checked_add(item_size(&item, &mut scratch)?))
-}
-
-/// Bytes of one entry: header, content, and the zeros up to a block; `None` beyond `u64`.
-pub(super) fn item_size(item: &Item<'_>, scratch: &mut Vec<u8>) -> Option<u64> {
-    scratch.clear();
-    header(item, scratch);
-    let size = item.kind.size();
-    (scratch.len() as u64).checked_add(size)?.checked_add(fill(size))
+    items.into_iter().try_fold(END, |sum, item| {
+        let size = item.kind.size();
+        sum.checked_add(header_len(&item))?.checked_add(size)?.checked_add(fill(size))
+    })
 }
 
 /// Zeros behind a file's bytes, up to the next block.
@@ -110,7 +132,7 @@ mod tests {
     fn bytes(path: &str, mtime: i64, kind: ItemKind) -> Vec<u8> {
         let mut out = Vec::new();
         header(&Item { path: &path.parse().unwrap(), mtime, kind }, &mut out);
-        assert_eq!(out.len() % 512, 0);
+        assert_eq!(out.len() as u64, header_len(&Item { path: &path.parse().unwrap(), mtime, kind }));
         out
     }
 

@@ -1,12 +1,19 @@
 //! Content on the recipient's side: each byte is a derived header, a file's byte, or a zero, and is checked as such.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use pouch_statement::Blake3Digest;
 
-use super::archive::{self, ARCHIVE_END, file_fill};
-use super::index::{ContentKind, Entry, EntryKind, Index};
+use super::archive;
+use super::index::{EntryKind, Index};
+use super::layout::part_start;
 use super::padding::is_zero;
 use super::path::EntryPath;
-use super::sink::{Sink, SinkError};
+use super::plan::{Piece, Walk};
+use super::sink::{Sink, SinkError, SinkPart};
+use super::spread::{PieceHasher, Spread};
+use crate::age;
 
 /// Where the content is not what the index says.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -31,10 +38,16 @@ pub enum ContentError {
     Length,
 }
 
-/// Either the content is wrong, or what takes it failed.
+/// Why a part was not taken.
 pub(super) enum CheckError {
+    /// The content is wrong.
     Content(ContentError),
+    /// What takes it failed.
     Sink(SinkError),
+    /// The age file is wrong.
+    Age(age::Error),
+    /// Another part was wrong.
+    Stopped,
 }
 
 impl From<ContentError> for CheckError {
@@ -49,150 +62,156 @@ impl From<SinkError> for CheckError {
     }
 }
 
-/// The state of reading content in order.
-pub(super) struct Checker<S> {
-    sink: S,
-    /// Number of the entry that comes next.
-    next: usize,
-    step: Step,
+impl From<age::Error> for CheckError {
+    fn from(error: age::Error) -> Self {
+        Self::Age(error)
+    }
 }
 
-enum Step {
-    /// Bytes that must be exactly these; then the entry begins.
-    Header { bytes: Vec<u8>, at: usize },
-    /// A file's bytes.
-    Body { left: u64, hash: Box<blake3::Hasher> },
-    /// Zeros behind a file, up to the next header.
-    Fill { left: u64 },
-    /// Zeros to the end.
-    End { left: u64 },
+/// What is common to the parts: where content goes, and the files that lie in several of them.
+pub(super) struct Checker<S> {
+    sink: S,
+    spreads: Mutex<HashMap<usize, Spread>>,
 }
 
 impl<S: Sink> Checker<S> {
-    /// Stands in front of the first byte; `sink` hears at once what is coming, and may refuse.
+    /// `sink` hears at once what is coming, and may refuse.
     pub(super) fn new(index: &Index, mut sink: S) -> Result<Self, SinkError> {
         sink.begin(index)?;
-        // Behind a filling of nothing stands the first entry.
-        Ok(Self { sink, next: 0, step: Step::Fill { left: 0 } })
+        Ok(Self { sink, spreads: Mutex::new(HashMap::new()) })
     }
 
-    /// Takes the next bytes of the padded content. They are authentic, for their part's digest was checked.
-    pub(super) fn feed(&mut self, index: &Index, mut bytes: &[u8]) -> Result<(), CheckError> {
-        self.settle(index)?;
+    /// Stands in front of part `number`. Parts know nothing of each other, so each thread can check another.
+    pub(super) fn part<'a>(&'a self, index: &'a Index, number: u32) -> PartCheck<'a, S> {
+        let (at, size) = (part_start(number), index.layout().part_size(number).unwrap_or(0));
+        PartCheck {
+            index,
+            spreads: &self.spreads,
+            walk: index.plan().walk(at, at + size),
+            sink: self.sink.part(number),
+            header: (None, Vec::new()),
+            body: None,
+        }
+    }
+
+    /// The sink, once every part was there.
+    pub(super) fn finish(self, index: &Index) -> Result<S::Done, SinkError> {
+        self.sink.finish(index)
+    }
+}
+
+/// The state of reading one part.
+pub(super) struct PartCheck<'a, S: Sink + 'a> {
+    index: &'a Index,
+    spreads: &'a Mutex<HashMap<usize, Spread>>,
+    walk: Walk<'a>,
+    sink: S::Part<'a>,
+    /// The header that must stand next, and whose it is.
+    header: (Option<usize>, Vec<u8>),
+    body: Option<(usize, Hash)>,
+}
+
+enum Hash {
+    Whole(Box<blake3::Hasher>),
+    Piece(Box<PieceHasher>),
+}
+
+impl<S: Sink> PartCheck<'_, S> {
+    /// Takes the next bytes of the part. They are authentic, for the digest of the sealed part was checked.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CheckError> {
         while !bytes.is_empty() {
-            let taken = self.take(index, bytes)?;
-            if taken == 0 {
-                return Err(ContentError::Length.into());
-            }
-            bytes = bytes.split_at(taken).1;
-            self.settle(index)?;
+            let piece = self.piece(bytes.len()).ok_or(ContentError::Length)?;
+            bytes = self.take(piece, bytes)?;
         }
         Ok(())
     }
 
-    /// A part came to its end, and was good.
-    pub(super) fn part_done(&mut self) -> Result<(), SinkError> {
-        self.sink.part_done()
+    /// Looks at what has no bytes, and completes the part.
+    pub(super) fn finish(mut self) -> Result<(), CheckError> {
+        if self.walk.left() > 0 {
+            return Err(ContentError::Length.into());
+        }
+        while let Some(piece) = self.piece(0) {
+            self.take(piece, &[])?;
+        }
+        Ok(self.sink.done()?)
     }
 
-    /// The sink, once every byte was there.
-    pub(super) fn finish(self, index: &Index) -> Result<S::Done, CheckError> {
-        match self.step {
-            Step::End { left: 0 } if self.next == index.entries().len() => Ok(self.sink.finish(index)?),
-            _ => Err(ContentError::Length.into()),
+    fn piece(&mut self, room: usize) -> Option<Piece> {
+        let entries = self.index.entries();
+        self.walk.next(room, |number| match entries.get(number)?.kind {
+            EntryKind::Folder => None,
+            EntryKind::File { size, .. } => Some(size),
+        })
+    }
+
+    /// Checks the piece in front of `bytes`, and gives what is behind it.
+    fn take<'b>(&mut self, piece: Piece, bytes: &'b [u8]) -> Result<&'b [u8], CheckError> {
+        let (Piece::Header { len, .. } | Piece::Body { len, .. } | Piece::Zeros { len }) = piece;
+        let (now, rest) = bytes.split_at_checked(len).ok_or(ContentError::Length)?;
+        match piece {
+            Piece::Header { entry: number, from, len, .. } => {
+                let entry = self.index.entries().get(number).ok_or(ContentError::Length)?;
+                if self.header.0 != Some(number) {
+                    self.header.1.clear();
+                    archive::header(&entry.item(), &mut self.header.1);
+                    self.header.0 = Some(number);
+                }
+                if self.header.1.get(from..from + len) != Some(now) {
+                    return Err(ContentError::Header { path: entry.path.clone() }.into());
+                }
+            }
+            Piece::Body { entry, from, till, .. } => self.body(entry, from, till, now)?,
+            Piece::Zeros { .. } if is_zero(now) => {}
+            Piece::Zeros { .. } => return Err(ContentError::Padding.into()),
+        }
+        Ok(rest)
+    }
+
+    /// Takes bytes of a file, of which the part has those up to `till`.
+    fn body(&mut self, number: usize, from: u64, till: u64, bytes: &[u8]) -> Result<(), CheckError> {
+        let entry = self.index.entries().get(number).ok_or(ContentError::Length)?;
+        let EntryKind::File { size, blake3, .. } = entry.kind else { return Err(ContentError::Length.into()) };
+        let end = from + bytes.len() as u64;
+        let mut hash = match self.body.take() {
+            Some((open, hash)) if open == number => hash,
+            _ => {
+                self.sink.begin_file(number, entry, from..till)?;
+                if (from, till) == (0, size) {
+                    Hash::Whole(Box::new(blake3::Hasher::new()))
+                } else {
+                    Hash::Piece(Box::new(PieceHasher::new(size, from, till)))
+                }
+            }
+        };
+        match &mut hash {
+            Hash::Whole(hasher) => {
+                hasher.update(bytes);
+            }
+            Hash::Piece(hasher) => hasher.update(bytes),
+        }
+        self.sink.bytes(from, bytes)?;
+        if end < till {
+            self.body = Some((number, hash));
+            return Ok(());
+        }
+        let found = match hash {
+            Hash::Whole(hasher) => Some(Blake3Digest::from_bytes(*hasher.finalize().as_bytes())),
+            Hash::Piece(hasher) => {
+                let mut spreads = self.spreads.lock().unwrap_or_else(PoisonError::into_inner);
+                let spread = spreads.entry(number).or_insert_with(|| Spread::new(size));
+                let found = spread.add(hasher.finish());
+                if found.is_some() {
+                    spreads.remove(&number);
+                }
+                found
+            }
+        };
+        match found {
+            // Other parts have the rest of it; the last one of them ends the file.
+            None => Ok(()),
+            Some(found) if found == blake3 => Ok(self.sink.end_file(number, entry)?),
+            Some(_) => Err(ContentError::Digest { path: entry.path.clone() }.into()),
         }
     }
-
-    /// Checks as many bytes as the present step takes; their number, 0 at the end.
-    fn take(&mut self, index: &Index, bytes: &[u8]) -> Result<usize, CheckError> {
-        match &mut self.step {
-            Step::Header { bytes: wanted, at } => {
-                let wanted = wanted.get(*at..).unwrap_or_default();
-                let length = wanted.len().min(bytes.len());
-                if wanted.get(..length) != bytes.get(..length) {
-                    let path = entry_at(index, self.next)?.path.clone();
-                    return Err(ContentError::Header { path }.into());
-                }
-                *at += length;
-                Ok(length)
-            }
-            Step::Body { left, hash } => {
-                let now = within(bytes, *left);
-                hash.update(now);
-                self.sink.bytes(now)?;
-                *left -= now.len() as u64;
-                Ok(now.len())
-            }
-            Step::Fill { left } | Step::End { left } => {
-                let now = within(bytes, *left);
-                if !is_zero(now) {
-                    return Err(ContentError::Padding.into());
-                }
-                *left -= now.len() as u64;
-                Ok(now.len())
-            }
-        }
-    }
-
-    /// Goes on to the step that takes at least one byte, or to the end.
-    fn settle(&mut self, index: &Index) -> Result<(), CheckError> {
-        loop {
-            let next = match &self.step {
-                Step::Header { bytes, at } if *at == bytes.len() => {
-                    let entry = entry_at(index, self.next)?;
-                    self.begin(entry)?
-                }
-                Step::Body { left: 0, hash } => {
-                    let entry = entry_at(index, self.next)?;
-                    let found = Blake3Digest::from_bytes(*hash.finalize().as_bytes());
-                    if !matches!(entry.kind, EntryKind::File { blake3, .. } if blake3 == found) {
-                        return Err(ContentError::Digest { path: entry.path.clone() }.into());
-                    }
-                    self.sink.end_file(entry)?;
-                    self.next += 1;
-                    let left = if index.content() == ContentKind::Tar { file_fill(entry.size()) } else { 0 };
-                    Step::Fill { left }
-                }
-                Step::Fill { left: 0 } => match index.entries().get(self.next) {
-                    Some(entry) if index.content() == ContentKind::Stream => self.begin(entry)?,
-                    Some(entry) => {
-                        let mut bytes = Vec::new();
-                        archive::header(&entry.item(), &mut bytes);
-                        Step::Header { bytes, at: 0 }
-                    }
-                    None => {
-                        let closing = if index.content() == ContentKind::Tar { ARCHIVE_END } else { 0 };
-                        let layout = index.layout();
-                        Step::End { left: layout.padded_size() - layout.content_size() + closing }
-                    }
-                },
-                _ => return Ok(()),
-            };
-            self.step = next;
-        }
-    }
-
-    /// The entry's header was right, or it needs none.
-    fn begin(&mut self, entry: &Entry) -> Result<Step, CheckError> {
-        match entry.kind {
-            EntryKind::Folder => {
-                self.sink.folder(entry)?;
-                self.next += 1;
-                Ok(Step::Fill { left: 0 })
-            }
-            EntryKind::File { size, .. } => {
-                self.sink.begin_file(entry)?;
-                Ok(Step::Body { left: size, hash: Box::new(blake3::Hasher::new()) })
-            }
-        }
-    }
-}
-
-fn entry_at(index: &Index, number: usize) -> Result<&Entry, CheckError> {
-    index.entries().get(number).ok_or_else(|| ContentError::Length.into())
-}
-
-fn within(bytes: &[u8], left: u64) -> &[u8] {
-    let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-    bytes.split_at(length).0
 }

@@ -1,18 +1,20 @@
-//! Content on the sender's side: read once, in order, and cut into the plaintext of parts.
+//! Content on the sender's side: read once, and put into the room of its part.
 //!
 //! The digest of a file is computed from the very bytes that go into a part, so what is listed is what was sealed.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 
 use pouch_statement::Blake3Digest;
 
-use super::archive::{self, ARCHIVE_END, ItemKind, file_fill};
-use super::index::{ContentKind, Entry, EntryKind};
-use super::layout::{Layout, MAX_PARTS, part_capacity};
+use super::archive::{self, ItemKind};
+use super::layout::{Layout, LayoutError, MAX_PARTS, part_capacity};
 use super::path::EntryPath;
-use super::seal::SealError;
-use super::source::{Scan, SourceError, io_at};
+use super::plan::{Piece, Walk};
+use super::source::{Found, Here, Scan, SourceError, io_at};
+use super::spread::{self, PieceHasher};
+use crate::age;
 
 /// What goes into a bundle.
 pub enum Content {
@@ -29,266 +31,289 @@ pub enum Content {
     },
 }
 
-/// Gives the padded content, part by part.
-pub(super) struct Cutter {
-    feed: Feed,
-    /// Number of the part that comes next.
-    number: u32,
-    /// Bytes of content so far, without padding.
-    content_size: u64,
-    /// Bytes given so far, with padding.
-    given: u64,
+/// What a part has told of the files in it.
+#[derive(Default)]
+pub(super) struct Told {
+    /// Digests of the files that lie in the part whole, by number of the entry.
+    pub(super) whole: Vec<(usize, Blake3Digest)>,
+    /// What the part adds to the digests of the others: two at most.
+    pub(super) pieces: Vec<(usize, spread::Piece)>,
+    /// Bytes of files or of the stream.
+    pub(super) bytes: u64,
+    /// Entries that end in the part.
+    pub(super) entries: u64,
 }
 
-impl Cutter {
-    pub(super) fn new(content: Content) -> Self {
-        let feed = match content {
-            Content::Tree(scan) => Feed::Tree(Box::new(TreeFeed {
-                scan,
-                next: 0,
-                pending: Vec::new(),
-                pending_at: 0,
-                body: None,
-                entries: Vec::new(),
-                bytes: 0,
-                closed: false,
-                ended: false,
-            })),
-            Content::Stream { name, mtime, reader } => {
-                let hash = blake3::Hasher::new();
-                Feed::Stream(Box::new(StreamFeed { name, mtime, reader, hash, size: 0, ended: false }))
-            }
-        };
-        Self { feed, number: 0, content_size: 0, given: 0 }
-    }
-
-    /// Lengths of the whole, if they are known before the end is reached.
-    pub(super) fn planned(&self) -> Option<&Layout> {
-        match &self.feed {
-            Feed::Tree(tree) => Some(tree.scan.layout()),
-            Feed::Stream(_) => None,
-        }
-    }
-
-    /// Bytes of files or stream read so far, and entries done.
-    pub(super) fn progress(&self) -> (u64, u64) {
-        match &self.feed {
-            Feed::Tree(tree) => (tree.bytes, tree.entries.len() as u64),
-            Feed::Stream(stream) => (stream.size, u64::from(stream.ended)),
-        }
-    }
-
-    /// Puts the next part into `plain`, whose memory is kept and grows at most once. `None` behind the last part,
-    /// otherwise the part's number.
-    pub(super) fn next(&mut self, plain: &mut Vec<u8>) -> Result<Option<u32>, SealError> {
-        plain.clear();
-        let number = self.number;
-        if number == MAX_PARTS {
-            return self.end();
-        }
-        let capacity = part_capacity(number);
-        let expected = self.planned().map_or(Some(capacity), |layout| layout.part_size(number)).unwrap_or(0);
-        let room = usize::try_from(capacity).unwrap_or(usize::MAX);
-        // Exactly, so that no copy of the content stays behind in memory that was given back.
-        plain.reserve_exact(usize::try_from(expected).unwrap_or(room));
-        self.feed.fill(plain, room)?;
-        self.content_size += plain.len() as u64;
-        if self.feed.ended() {
-            let end = Layout::of(self.content_size)?.padded_size();
-            let padding = (end - self.given - plain.len() as u64).min(capacity - plain.len() as u64);
-            plain.resize(plain.len() + padding as usize, 0);
-        }
-        self.given += plain.len() as u64;
-        if plain.is_empty() {
-            return Ok(None);
-        }
-        self.number += 1;
-        Ok(Some(number))
-    }
-
-    /// After the last part that a bundle can have: fine only if nothing is left.
-    fn end(&mut self) -> Result<Option<u32>, SealError> {
-        let mut probe = Vec::new();
-        self.feed.fill(&mut probe, 1)?;
-        Layout::of(self.content_size + probe.len() as u64)?;
-        Ok(None)
-    }
-
-    /// The kind of content and its entries, once the last part was given.
-    pub(super) fn finish(self) -> (ContentKind, Vec<Entry>) {
-        match self.feed {
-            Feed::Tree(tree) => (ContentKind::Tar, tree.entries),
-            Feed::Stream(stream) => {
-                let kind = EntryKind::File { size: stream.size, executable: false, blake3: digest(&stream.hash) };
-                (ContentKind::Stream, vec![Entry { path: stream.name, mtime: stream.mtime, kind }])
-            }
-        }
-    }
+/// Fills one part from the files of a scan. Parts know nothing of each other, so each thread can fill another.
+pub(super) struct TreePart<'a> {
+    scan: &'a Scan,
+    walk: Walk<'a>,
+    /// The header that stands next, and whose it is.
+    header: (Option<usize>, Vec<u8>),
+    here: Here,
+    body: Option<Body<'a>>,
+    told: Told,
 }
 
-enum Feed {
-    Tree(Box<TreeFeed>),
-    Stream(Box<StreamFeed>),
-}
-
-impl Feed {
-    /// Appends content until `out` has `room` bytes or the content ends.
-    fn fill(&mut self, out: &mut Vec<u8>, room: usize) -> Result<(), SealError> {
-        match self {
-            Self::Tree(tree) => Ok(tree.fill(out, room)?),
-            Self::Stream(stream) => stream.fill(out, room).map_err(SealError::Stream),
-        }
-    }
-
-    fn ended(&self) -> bool {
-        match self {
-            Self::Tree(tree) => tree.ended,
-            Self::Stream(stream) => stream.ended,
-        }
-    }
-}
-
-struct TreeFeed {
-    scan: Scan,
-    /// Number of the entry that comes next.
-    next: usize,
-    /// A header or filling on its way out.
-    pending: Vec<u8>,
-    pending_at: usize,
-    body: Option<Body>,
-    entries: Vec<Entry>,
-    bytes: u64,
-    closed: bool,
-    ended: bool,
-}
-
-/// The file that is being read: entry `next - 1`.
-struct Body {
+/// The file that is being read.
+struct Body<'a> {
+    number: usize,
+    found: &'a Found,
     file: File,
-    left: u64,
-    hash: blake3::Hasher,
+    hash: Hash,
 }
 
-impl TreeFeed {
-    fn fill(&mut self, out: &mut Vec<u8>, room: usize) -> Result<(), SourceError> {
-        while out.len() < room && !self.ended {
-            if let Some(pending) = self.pending.get(self.pending_at..).filter(|p| !p.is_empty()) {
-                let (now, _) = pending.split_at(pending.len().min(room - out.len()));
-                out.extend_from_slice(now);
-                self.pending_at += now.len();
-            } else if let Some(body) = &mut self.body {
-                if body.left > 0 {
-                    let before = out.len();
-                    let found = self.scan.found(self.next - 1).ok_or(SourceError::Nothing)?;
-                    body.read(out, room).map_err(|error| match error {
-                        Some(error) => io_at(&self.scan.place(found))(error),
-                        None => SourceError::Changed { path: self.scan.place(found) },
-                    })?;
-                    self.bytes += (out.len() - before) as u64;
-                } else {
-                    self.end_of_file()?;
+enum Hash {
+    Whole(Box<blake3::Hasher>),
+    Piece(Box<PieceHasher>),
+}
+
+impl<'a> TreePart<'a> {
+    /// For the bytes `at..end` of the padded content.
+    pub(super) fn new(scan: &'a Scan, at: u64, end: u64) -> Self {
+        let walk = scan.plan().walk(at, end);
+        Self { scan, walk, header: (None, Vec::new()), here: Here::default(), body: None, told: Told::default() }
+    }
+
+    /// Writes the next bytes of the part into all of `room`.
+    pub(super) fn fill(&mut self, mut room: &mut [u8]) -> Result<(), SourceError> {
+        while !room.is_empty() {
+            let piece = self.piece(room.len()).ok_or(SourceError::Nothing)?;
+            let length = self.put(piece, room)?;
+            room = room.split_at_mut(length.min(room.len())).1;
+        }
+        Ok(())
+    }
+
+    /// Looks at what has no bytes, and gives what the files told.
+    pub(super) fn finish(mut self) -> Result<Told, SourceError> {
+        while let Some(piece) = self.piece(0) {
+            self.put(piece, &mut [])?;
+        }
+        Ok(self.told)
+    }
+
+    fn piece(&mut self, room: usize) -> Option<Piece> {
+        let scan = self.scan;
+        self.walk.next(room, |number| match scan.found(number)?.kind {
+            ItemKind::Folder => None,
+            ItemKind::File { size, .. } => Some(size),
+        })
+    }
+
+    /// Puts a piece to the front of `room`; its length.
+    fn put(&mut self, piece: Piece, room: &mut [u8]) -> Result<usize, SourceError> {
+        match piece {
+            Piece::Header { entry, from, len, ends } => {
+                let found = self.scan.found(entry).ok_or(SourceError::Nothing)?;
+                if self.header.0 != Some(entry) {
+                    self.header.1.clear();
+                    archive::header(&found.item(), &mut self.header.1);
+                    self.header.0 = Some(entry);
                 }
-            } else {
-                self.next_entry()?;
+                if let (Some(room), Some(bytes)) = (room.get_mut(..len), self.header.1.get(from..from + len)) {
+                    room.copy_from_slice(bytes);
+                }
+                self.told.entries += u64::from(ends && found.kind == ItemKind::Folder);
+                Ok(len)
+            }
+            Piece::Body { entry, from, len, till } => {
+                self.read(entry, from, len, till, room)?;
+                Ok(len)
+            }
+            Piece::Zeros { len } => {
+                room.get_mut(..len).unwrap_or_default().fill(0);
+                Ok(len)
             }
         }
-        Ok(())
     }
 
-    fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.pending.clear();
-        self.pending_at = 0;
-        write(&mut self.pending);
-    }
-
-    fn next_entry(&mut self) -> Result<(), SourceError> {
-        let Some(found) = self.scan.found(self.next) else {
-            if self.closed {
-                self.scan.folders_unchanged()?;
-                self.ended = true;
-            } else {
-                self.closed = true;
-                self.put(|out| out.resize(ARCHIVE_END as usize, 0));
-            }
-            return Ok(());
+    fn read(&mut self, number: usize, from: u64, len: usize, till: u64, room: &mut [u8]) -> Result<(), SourceError> {
+        let mut body = match self.body.take() {
+            Some(body) if body.number == number => body,
+            _ => self.open(number, from, till)?,
         };
-        match found.kind {
-            ItemKind::Folder => {
-                let mtime = found.item().mtime;
-                self.entries.push(Entry { path: found.path.clone(), mtime, kind: EntryKind::Folder });
+        let size = body.found.kind.size();
+        let end = from + len as u64;
+        let changed = || SourceError::Changed { path: self.scan.place(body.found) };
+        let io = |error| io_at(&self.scan.place(body.found))(error);
+        // A file must end where it was listed to: where there is room one byte more is asked for, and must not come.
+        let beyond = usize::from(end == size && room.len() > len);
+        let wanted = room.get_mut(..len + beyond).ok_or(SourceError::Nothing)?;
+        if read_at(&body.file, from, len, wanted).map_err(io)? != len {
+            return Err(changed());
+        }
+        if end == size && beyond == 0 && read_at(&body.file, size, 1, &mut [0]).map_err(io)? > 0 {
+            return Err(changed());
+        }
+        let bytes = room.get(..len).unwrap_or_default();
+        self.told.bytes += len as u64;
+        if end < till {
+            match &mut body.hash {
+                Hash::Whole(hasher) => {
+                    hasher.update(bytes);
+                }
+                Hash::Piece(hasher) => hasher.update(bytes),
             }
-            ItemKind::File { size, .. } => {
-                let file = self.scan.open(found)?;
-                self.body = Some(Body { file, left: size, hash: blake3::Hasher::new() });
+            self.body = Some(body);
+            return Ok(());
+        }
+        self.scan.unchanged(body.found, &body.file)?;
+        self.told.entries += u64::from(end == size);
+        match body.hash {
+            Hash::Whole(_) if from == 0 => self.told.whole.push((number, digest(&blake3::hash(bytes)))),
+            Hash::Whole(mut hasher) => {
+                hasher.update(bytes);
+                self.told.whole.push((number, digest(&hasher.finalize())));
+            }
+            Hash::Piece(mut hasher) => {
+                hasher.update(bytes);
+                self.told.pieces.push((number, hasher.finish()));
             }
         }
-        self.pending.clear();
-        self.pending_at = 0;
-        archive::header(&found.item(), &mut self.pending);
-        self.next += 1;
         Ok(())
     }
 
-    /// All bytes that were listed are read: there must be no more, and the file must be what it was.
-    fn end_of_file(&mut self) -> Result<(), SourceError> {
-        let found = self.scan.found(self.next - 1).ok_or(SourceError::Nothing)?;
-        let Some(mut body) = self.body.take() else { return Ok(()) };
-        let path = self.scan.place(found);
-        let more = read_fully(&mut body.file, 1, &mut Vec::new()).map_err(io_at(&path))?;
-        if more > 0 {
-            return Err(SourceError::Changed { path });
-        }
-        self.scan.unchanged(found, &body.file)?;
-        if let ItemKind::File { size, executable } = found.kind {
-            let kind = EntryKind::File { size, executable, blake3: digest(&body.hash) };
-            self.entries.push(Entry { path: found.path.clone(), mtime: found.item().mtime, kind });
-            self.put(|out| out.resize(file_fill(size) as usize, 0));
-        }
-        Ok(())
+    /// Opens a file of which the part has the bytes `from..till`.
+    fn open(&mut self, number: usize, from: u64, till: u64) -> Result<Body<'a>, SourceError> {
+        let found = self.scan.found(number).ok_or(SourceError::Nothing)?;
+        let file = self.scan.open(found, &mut self.here)?;
+        let size = found.kind.size();
+        let hash = if from == 0 && till == size {
+            Hash::Whole(Box::new(blake3::Hasher::new()))
+        } else {
+            Hash::Piece(Box::new(PieceHasher::new(size, from, till)))
+        };
+        Ok(Body { number, found, file, hash })
     }
 }
 
-impl Body {
-    /// Reads into `out` up to `room`; `None` as error when the file ends too early.
-    fn read(&mut self, out: &mut Vec<u8>, room: usize) -> Result<(), Option<io::Error>> {
-        let before = out.len();
-        let wanted = self.left.min((room - before) as u64);
-        let read = read_fully(&mut self.file, wanted, out).map_err(Some)?;
-        self.hash.update(out.get(before..).unwrap_or_default());
-        self.left -= read;
-        if read < wanted { Err(None) } else { Ok(()) }
+/// Reads into `room` until `least` bytes have come or the file ends; how many came, which may be more.
+fn read_at(file: &File, from: u64, least: usize, room: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    loop {
+        match file.read_at(room.get_mut(read..).unwrap_or_default(), from + read as u64) {
+            Ok(0) => return Ok(read),
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if read >= least {
+            return Ok(read);
+        }
     }
 }
 
-struct StreamFeed {
-    name: EntryPath,
-    mtime: i64,
+/// Cuts a stream into parts. Its reader has one place, so one thread at a time reads.
+pub(super) struct StreamCut {
     reader: Box<dyn Read + Send>,
     hash: blake3::Hasher,
+    /// Bytes read.
     size: u64,
+    /// Bytes given, with padding.
+    given: u64,
+    /// Number of the part that comes next.
+    number: u32,
     ended: bool,
+    /// Within a part, and after an error or a panic there.
+    broken: bool,
 }
 
-impl StreamFeed {
-    fn fill(&mut self, out: &mut Vec<u8>, room: usize) -> io::Result<()> {
-        if self.ended {
-            return Ok(());
+impl StreamCut {
+    pub(super) fn new(reader: Box<dyn Read + Send>) -> Self {
+        Self { reader, hash: blake3::Hasher::new(), size: 0, given: 0, number: 0, ended: false, broken: false }
+    }
+
+    /// Bytes and digest of the whole, once it has ended.
+    pub(super) fn told(&self) -> Option<(u64, Blake3Digest)> {
+        self.ended.then(|| (self.size, digest(&self.hash.finalize())))
+    }
+
+    /// Puts the next part to where it will be sealed in `out`. Its number, its bytes with padding, and the bytes of the
+    /// stream in it; `None` behind the last one.
+    pub(super) fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<(u32, u64, u64)>, StreamError> {
+        // Nobody reads on behind an error.
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(StreamError::Broken);
         }
-        let before = out.len();
-        let wanted = room.saturating_sub(before) as u64;
-        let read = read_fully(&mut self.reader, wanted, out)?;
-        self.hash.update(out.get(before..).unwrap_or_default());
-        self.size += read;
-        self.ended = read < wanted;
-        Ok(())
+        let next = self.try_next(out)?;
+        self.broken = false;
+        Ok(next)
+    }
+
+    fn try_next(&mut self, out: &mut Vec<u8>) -> Result<Option<(u32, u64, u64)>, StreamError> {
+        let number = self.number;
+        if number == MAX_PARTS {
+            // Fine only if nothing is left.
+            let more = if self.ended { 0 } else { read_fully(&mut self.reader, &mut [0])? };
+            Layout::of(self.size + more as u64)?;
+            self.ended = true;
+            return Ok(None);
+        }
+        let (capacity, before) = (part_capacity(number), out.len());
+        let mut read = 0;
+        if !self.ended {
+            age::make_room(out, capacity)?;
+            for room in age::rooms(out) {
+                let now = read_fully(&mut self.reader, room)?;
+                self.hash.update(room.get(..now).unwrap_or_default());
+                read += now as u64;
+                if now < room.len() {
+                    self.ended = true;
+                    break;
+                }
+            }
+            self.size += read;
+        }
+        let mut length = read;
+        if self.ended {
+            let end = Layout::of(self.size)?.padded_size();
+            length += (end - self.given - read).min(capacity - read);
+            if length == 0 {
+                out.truncate(before);
+                return Ok(None);
+            }
+            age::make_room(out, length)?;
+            let mut at = 0;
+            for room in age::rooms(out) {
+                let kept = usize::try_from(read.saturating_sub(at)).unwrap_or(usize::MAX).min(room.len());
+                room.get_mut(kept..).unwrap_or_default().fill(0);
+                at += room.len() as u64;
+            }
+        }
+        self.given += length;
+        self.number += 1;
+        Ok(Some((number, length, read)))
     }
 }
 
-/// Appends up to `wanted` bytes; fewer only at the end of the input.
-fn read_fully(reader: &mut impl Read, wanted: u64, out: &mut Vec<u8>) -> io::Result<u64> {
-    Ok(reader.take(wanted).read_to_end(out)? as u64)
+/// Why a stream gives no further part.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Age(#[from] age::Error),
+    #[error("the stream broke off before")]
+    Broken,
 }
 
-fn digest(hash: &blake3::Hasher) -> Blake3Digest {
-    Blake3Digest::from_bytes(*hash.finalize().as_bytes())
+/// Reads until `room` is full or the input ends.
+fn read_fully(reader: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    while let Some(rest) = room.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+fn digest(hash: &blake3::Hash) -> Blake3Digest {
+    Blake3Digest::from_bytes(*hash.as_bytes())
 }

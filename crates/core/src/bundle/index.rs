@@ -8,10 +8,11 @@ use std::ops::Range;
 use pouch_statement::Blake3Digest;
 use serde::{Deserialize, Serialize};
 
-use super::archive::{ARCHIVE_END, Item, ItemKind, header, item_size};
+use super::archive::{Item, ItemKind};
 use super::layout::{Layout, LayoutError};
 use super::lines::{EntryLine, HeadLine, Lines, PartLine, entry_of, write_line};
 use super::path::{EntryPath, PathError, in_order};
+use super::plan::Plan;
 use crate::age::sealed_len;
 
 /// The most bytes of a plain index, before padding.
@@ -148,7 +149,7 @@ pub struct PartSpec {
 /// The index of one bundle; all rules of docs/format.md hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    content: ContentKind,
+    plan: Plan,
     layout: Layout,
     entries: Vec<Entry>,
     parts: Vec<PartSpec>,
@@ -164,9 +165,9 @@ impl Index {
         for entry in entries {
             rules.entry(entry)?;
         }
-        let (entries, layout) = rules.finish()?;
+        let (entries, plan, layout) = rules.finish()?;
         check_parts(&layout, &parts)?;
-        Ok(Self { content, layout, entries, parts })
+        Ok(Self { plan, layout, entries, parts })
     }
 
     /// The canonical bytes, not padded.
@@ -177,7 +178,7 @@ impl Index {
         let mut out = Vec::new();
         let head = HeadLine {
             kind: TYPE.into(),
-            content: self.content,
+            content: self.content(),
             content_size: self.layout.content_size(),
             padded_size: self.layout.padded_size(),
             entries: self.entries.len() as u64,
@@ -216,7 +217,7 @@ impl Index {
             let entry = entry_of(lines.next()?, number, lines.line())?;
             rules.entry(entry)?;
         }
-        let (entries, layout) = rules.finish()?;
+        let (entries, plan, layout) = rules.finish()?;
         if (layout.content_size(), layout.padded_size(), layout.parts())
             != (head.content_size, head.padded_size, head.parts)
         {
@@ -235,13 +236,18 @@ impl Index {
             return Err(lines.error("there is more behind the last part"));
         }
         check_parts(&layout, &parts)?;
-        Ok(Self { content: head.content, layout, entries, parts })
+        Ok(Self { plan, layout, entries, parts })
     }
 
     /// What the parts hold.
     #[must_use]
     pub fn content(&self) -> ContentKind {
-        self.content
+        self.plan.kind()
+    }
+
+    /// Where each entry lies in the content.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Lengths of content, padding and parts.
@@ -262,45 +268,30 @@ impl Index {
         &self.parts
     }
 
-    /// Where in the content the bytes of a file lie; [`Layout::locate`] tells in which parts. Derives the headers of the
-    /// entries in front of it.
+    /// Where in the content the bytes of a file lie; [`Layout::locate`] tells in which parts.
     #[must_use]
     pub fn locate(&self, path: &str) -> Option<Range<u64>> {
-        let mut scratch = Vec::new();
-        let mut start = 0u64;
-        for entry in &self.entries {
-            let size = entry.size();
-            if entry.path.as_str() == path {
-                if self.content == ContentKind::Tar {
-                    scratch.clear();
-                    header(&entry.item(), &mut scratch);
-                    start += scratch.len() as u64;
-                }
-                return Some(start..start + size);
-            }
-            start += item_size(&entry.item(), &mut scratch)?;
-        }
-        None
+        let number = find(&self.entries, path)?;
+        self.plan.body(number, self.entries.get(number)?.size())
     }
 
     /// The entry with this path.
     #[must_use]
     pub fn entry(&self, path: &str) -> Option<&Entry> {
-        find(&self.entries, path)
+        self.entries.get(find(&self.entries, path)?)
     }
 }
 
-fn find<'a>(entries: &'a [Entry], path: &str) -> Option<&'a Entry> {
-    let at = entries.binary_search_by(|e| in_order(e.path.as_str(), path)).ok()?;
-    entries.get(at)
+fn find(entries: &[Entry], path: &str) -> Option<usize> {
+    entries.binary_search_by(|e| in_order(e.path.as_str(), path)).ok()
 }
 
 /// The rules for entries, applied to each as it comes.
 struct Rules {
-    content: ContentKind,
     entries: Vec<Entry>,
-    content_size: Option<u64>,
-    scratch: Vec<u8>,
+    plan: Plan,
+    /// Numbers of the folders around the last entry, itself included: whatever may lie in one follows right behind it.
+    around: Vec<usize>,
 }
 
 impl Rules {
@@ -311,35 +302,39 @@ impl Rules {
         if content == ContentKind::Stream && entries != 1 {
             return Err(IndexError::NotAStream);
         }
-        let content_size = Some(if content == ContentKind::Tar { ARCHIVE_END } else { 0 });
-        Ok(Self { content, entries: Vec::new(), content_size, scratch: Vec::new() })
+        Ok(Self { entries: Vec::new(), plan: Plan::new(content), around: Vec::new() })
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), IndexError> {
         if self.entries.last().is_some_and(|last| last.path >= entry.path) {
             return Err(IndexError::Order { path: entry.path });
         }
-        if let Some(parent) = entry.path.parent() {
-            let folder = find(&self.entries, parent).is_some_and(|e| e.kind == EntryKind::Folder);
-            if !folder {
-                return Err(IndexError::NoFolder { path: entry.path });
+        let parent = entry.path.parent();
+        while let Some(number) = self.around.last() {
+            if self.entries.get(*number).map(|folder| folder.path.as_str()) == parent {
+                break;
             }
+            self.around.pop();
         }
-        let size = match (self.content, entry.kind) {
-            (ContentKind::Tar, _) => item_size(&entry.item(), &mut self.scratch),
-            (ContentKind::Stream, EntryKind::File { size, executable: false, .. }) => Some(size),
-            (ContentKind::Stream, _) => return Err(IndexError::NotAStream),
-        };
-        self.content_size = self.content_size.zip(size).and_then(|(sum, size)| sum.checked_add(size));
-        if self.content_size.is_none() {
+        if parent.is_some() && self.around.is_empty() {
+            return Err(IndexError::NoFolder { path: entry.path });
+        }
+        if self.plan.kind() == ContentKind::Stream && !matches!(entry.kind, EntryKind::File { executable: false, .. }) {
+            return Err(IndexError::NotAStream);
+        }
+        if self.plan.push(&entry.item()).is_none() {
             return Err(IndexError::Sizes { what: "the entries are larger than any content" });
+        }
+        if entry.kind == EntryKind::Folder {
+            self.around.push(self.entries.len());
         }
         self.entries.push(entry);
         Ok(())
     }
 
-    fn finish(self) -> Result<(Vec<Entry>, Layout), IndexError> {
-        Ok((self.entries, Layout::of(self.content_size.unwrap_or(u64::MAX))?))
+    fn finish(self) -> Result<(Vec<Entry>, Plan, Layout), IndexError> {
+        let layout = Layout::of(self.plan.content_size())?;
+        Ok((self.entries, self.plan, layout))
     }
 }
 

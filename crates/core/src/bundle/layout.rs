@@ -30,7 +30,7 @@ pub const fn part_capacity(number: u32) -> u64 {
 }
 
 /// Bytes of padded content in front of part `number`, if all parts before it are full.
-fn part_start(number: u32) -> u64 {
+pub(super) fn part_start(number: u32) -> u64 {
     let mut start = 0;
     let mut left = number;
     for step in 0..STEPS {

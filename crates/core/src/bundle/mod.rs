@@ -24,7 +24,7 @@
 //!
 //! // Ada seals.
 //! let scan = Scan::new(&[home.path().join("report.txt")], ScanOptions::default())?;
-//! let mut sealer = Sealer::new(Content::Tree(scan))?;
+//! let sealer = Sealer::new(Content::Tree(scan))?;
 //! let (mut part, mut carried) = (SealedPart::default(), Vec::new());
 //! while sealer.next_part(&mut part)? {
 //!     carried.push(part.sealed.clone());
@@ -41,7 +41,7 @@
 //! let expected =
 //!     Expected { me: &bo_card, sender: &ada_card, sender_key: &ada_signs.public(), bundle: None, now };
 //! let opening = open_envelope(&envelope, &bo)?.verify(&expected)?.open_index(&sealed.sealed_index)?;
-//! let mut receiver = opening.receive(Staging::new(&home.path().join("inbox"))?)?;
+//! let receiver = opening.receive(Staging::new(&home.path().join("inbox"))?)?;
 //! for (number, part) in (0..).zip(&carried) {
 //!     receiver.accept(number, part)?;
 //! }
@@ -57,7 +57,8 @@
 //! | `ustar`, `archive`, `objects` | the one tar header; the archive of entries; archives of fixed objects |
 //! | `index`, `lines`, `manifest` | the two documents, in canonical form, with all their rules |
 //! | `envelope` | what is sealed to one person: manifest and bundle key; receipt |
-//! | `source`, `cut`, `seal` | the sender: list, read once, seal |
+//! | `plan`, `spread` | where each entry lies in the content; the digest of a file that comes in pieces |
+//! | `walk`, `source`, `cut`, `seal` | the sender: list, read once, seal |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
 //! | `file` | all of it as one `.pouch` file |
 //! | `os` | every system call |
@@ -77,11 +78,14 @@ mod open;
 mod os;
 mod padding;
 mod path;
+mod plan;
 mod seal;
 mod sink;
 mod source;
+mod spread;
 mod stage;
 mod ustar;
+mod walk;
 
 pub use archive::{Item, ItemKind, archive_size, header};
 pub use check::ContentError;
@@ -99,6 +103,6 @@ pub use open::{OpenError, Opening, Receiver};
 pub use padding::{MIN_PADDED, padded};
 pub use path::{EntryPath, Hazard, MAX_COMPONENT, MAX_DEPTH, MAX_PATH, PathError, hazards};
 pub use seal::{Progress, SealError, SealedBundle, SealedPart, Sealer};
-pub use sink::{HELD_BYTES, InMemory, MAX_IN_MEMORY, Released, Sink, SinkError};
+pub use sink::{HELD_BYTES, InMemory, InMemoryPart, MAX_IN_MEMORY, Released, ReleasedPart, Sink, SinkError, SinkPart};
 pub use source::{Scan, ScanOptions, SourceError};
-pub use stage::{StageError, Staged, Staging};
+pub use stage::{StageError, Staged, Staging, StagingPart};

@@ -45,7 +45,8 @@ pub(super) fn close_padded(out: &mut Vec<u8>) {
 /// The 512 bytes in front of an object. Sizes of objects stay far below [`MAX_OCTAL`].
 pub(super) fn header(name: &str, size: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(BLOCK as usize);
-    Block { name: name.as_bytes(), mode: 0o600, size: size.min(MAX_OCTAL), mtime: 0, typeflag: b'0' }.append(&mut out);
+    Block { name: [name.as_bytes(), b""], mode: 0o600, size: size.min(MAX_OCTAL), mtime: 0, typeflag: b'0' }
+        .append(&mut out);
     out
 }
 

@@ -1,5 +1,7 @@
 //! Opening: index, then parts, each checked before it is decrypted; the types force the order.
 
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
 use pouch_statement::{Blake3Digest, Sha256Digest, Signed, Stage};
 use zeroize::Zeroizing;
 
@@ -9,7 +11,7 @@ use super::index::{Entry, EntryKind, Index, IndexError, PartSpec};
 use super::manifest::Manifest;
 use super::padding::{is_zero, padded};
 use super::sink::{Sink, SinkError};
-use crate::age::{self, Identity, open_part};
+use crate::age::{self, Identity, open_chunks, open_part};
 
 /// Why a bundle was refused, or could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +42,7 @@ pub enum OpenError {
     /// Manifest and index disagree on the content.
     #[error("manifest and index do not agree on the content")]
     IndexContent,
-    /// A part that the bundle does not have, or not the one whose turn it is.
+    /// A part that the bundle does not have, that came before, or that is too far ahead of the one that is due.
     #[error("part {found} came, part {wanted} was due")]
     PartOrder {
         /// The number that came.
@@ -116,6 +118,9 @@ impl From<CheckError> for OpenError {
         match error {
             CheckError::Content(error) => Self::Content(error),
             CheckError::Sink(error) => Self::Sink(error),
+            // Of a part, which is given its number where that is known.
+            CheckError::Age(error) => Self::Part { number: 0, error },
+            CheckError::Stopped => Self::Stopped,
         }
     }
 }
@@ -193,9 +198,8 @@ impl Opening {
         self.index.parts().get(number as usize)
     }
 
-    /// Checks a sealed part against the index, and only then decrypts it. Needs no order: parts may be checked and
-    /// opened on all cores.
-    fn open_part(&self, number: u32, sealed: &[u8], plain: &mut Vec<u8>) -> Result<(), OpenError> {
+    /// Holds a sealed part against the index: size and digest. Only then it may be decrypted.
+    pub(super) fn check_sealed(&self, number: u32, sealed: &[u8]) -> Result<&PartSpec, OpenError> {
         let parts = self.manifest.body().parts;
         let spec = self.part_spec(number).ok_or(OpenError::PartOrder { found: number, wanted: parts })?;
         let found = sealed.len() as u64;
@@ -205,12 +209,27 @@ impl Opening {
         if Blake3Digest::from_bytes(*blake3::hash(sealed).as_bytes()) != spec.sealed_blake3 {
             return Err(OpenError::PartDigest { number });
         }
-        open_part(&self.key, sealed, plain).map_err(|error| OpenError::Part { number, error })?;
-        let len = plain.len() as u64;
-        if len != spec.size {
-            return Err(OpenError::Part { number, error: age::Error::Length { len } });
-        }
-        Ok(())
+        Ok(spec)
+    }
+
+    /// Checks a sealed part, opens it, and gives `each` its content in order, a chunk at a time.
+    pub(super) fn open_part(
+        &self,
+        number: u32,
+        sealed: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), CheckError>,
+    ) -> Result<(), OpenError> {
+        let spec = self.check_sealed(number, sealed)?;
+        let (mut room, mut len) = (Zeroizing::new(Vec::new()), 0);
+        let counted = |bytes: &[u8]| {
+            len += bytes.len() as u64;
+            each(bytes)
+        };
+        open_chunks(&self.key, sealed, &mut room, counted).map_err(|error| match error {
+            CheckError::Age(error) => OpenError::Part { number, error },
+            other => other.into(),
+        })?;
+        if len == spec.size { Ok(()) } else { Err(OpenError::Part { number, error: age::Error::Length { len } }) }
     }
 
     /// Begins to receive into `sink`.
@@ -219,60 +238,128 @@ impl Opening {
     /// When the sink cannot hold what is in the index.
     pub fn receive<S: Sink>(self, sink: S) -> Result<Receiver<S>, OpenError> {
         let checker = Checker::new(&self.index, sink)?;
-        Ok(Receiver { opening: self, checker: Some(checker), next: 0, plain: Zeroizing::new(Vec::new()) })
+        let turns = Turns { parts: vec![Turn::Missing; self.index.parts().len()], due: 0, stopped: false };
+        Ok(Receiver { opening: self, checker: RwLock::new(Some(checker)), turns: Mutex::new(turns) })
     }
 }
 
-/// Takes sealed parts in order, and gives their verified content to a sink.
+/// Takes sealed parts, on several threads at once and in any order, and gives their verified content to a sink.
 pub struct Receiver<S: Sink> {
     opening: Opening,
     /// Gone after an error, and with it whatever the sink had begun.
-    checker: Option<Checker<S>>,
-    next: u32,
-    plain: Zeroizing<Vec<u8>>,
+    checker: RwLock<Option<Checker<S>>>,
+    turns: Mutex<Turns>,
+}
+
+struct Turns {
+    parts: Vec<Turn>,
+    /// Number of the first part that is not done.
+    due: u32,
+    stopped: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Missing,
+    /// A thread is at it.
+    Taken,
+    Done,
+}
+
+/// The right to a part. Not settled, because a thread panics, it ends the receiving.
+struct Claim<'a, S: Sink> {
+    receiver: &'a Receiver<S>,
+    number: u32,
+}
+
+impl<S: Sink> Claim<'_, S> {
+    /// Says how it went with the part, but for a fatal error.
+    fn settle(self, turn: Turn) {
+        let mut turns = self.receiver.turns();
+        if let Some(part) = turns.parts.get_mut(self.number as usize) {
+            *part = turn;
+        }
+        while turns.parts.get(turns.due as usize) == Some(&Turn::Done) {
+            turns.due += 1;
+        }
+        drop(turns);
+        std::mem::forget(self);
+    }
+}
+
+impl<S: Sink> Drop for Claim<'_, S> {
+    fn drop(&mut self) {
+        self.receiver.turns().stopped = true;
+        // Waits for the threads that are within a part; they look whether they may go on.
+        *self.receiver.checker.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl<S: Sink> Receiver<S> {
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is being received.
     #[must_use]
     pub fn opening(&self) -> &Opening {
         &self.opening
     }
 
-    /// Number of the part that is due; the number of parts once all have come.
+    /// Number of the first part that has not come; the number of parts once all have.
     #[must_use]
     pub fn due(&self) -> u32 {
-        self.next
+        self.turns().due
     }
 
-    /// Takes the sealed part that is due.
+    /// Whether part `number` may be given to [`Receiver::accept`] now. A folder takes parts in any order; a writer keeps
+    /// those that come early, and so takes none that is far ahead of the one that is due ([`Sink::AHEAD`]).
+    #[must_use]
+    pub fn has_room_for(&self, number: u32) -> bool {
+        number.saturating_sub(self.due()) <= S::AHEAD
+    }
+
+    /// Takes a sealed part. May be called on several threads at once.
     ///
     /// # Errors
-    /// Those of the stages [`Stage::Part`] and [`Stage::Content`], and those of the sink. A part of wrong number, size
-    /// or digest changes nothing, so it can be fetched again; any other error ends the receiving, and the sink is
-    /// dropped at once.
-    pub fn accept(&mut self, number: u32, sealed: &[u8]) -> Result<(), OpenError> {
-        let mut checker = self.checker.take().ok_or(OpenError::Stopped)?;
-        let outcome = self.check(number, sealed, &mut checker);
-        let again = matches!(
-            outcome,
-            Ok(()) | Err(OpenError::PartOrder { .. } | OpenError::PartSize { .. } | OpenError::PartDigest { .. })
-        );
-        if again {
-            self.checker = Some(checker);
+    /// Those of the stages [`Stage::Part`] and [`Stage::Content`], and those of the sink. A part of wrong size or digest,
+    /// one that came before or that is too far ahead ([`Receiver::has_room_for`]) changes nothing, so it can be fetched
+    /// again; any other error ends the receiving, and the sink is dropped at once.
+    pub fn accept(&self, number: u32, sealed: &[u8]) -> Result<(), OpenError> {
+        let claim = self.claim(number)?;
+        let outcome = self.take(number, sealed);
+        match outcome {
+            Ok(()) => claim.settle(Turn::Done),
+            Err(OpenError::PartSize { .. } | OpenError::PartDigest { .. }) => claim.settle(Turn::Missing),
+            // One thread has the reason, the others that there is one.
+            Err(_) if self.turns().stopped => return Err(OpenError::Stopped),
+            Err(_) => drop(claim),
         }
         outcome
     }
 
-    fn check(&mut self, number: u32, sealed: &[u8], checker: &mut Checker<S>) -> Result<(), OpenError> {
-        if number != self.next {
-            return Err(OpenError::PartOrder { found: number, wanted: self.next });
+    fn claim(&self, number: u32) -> Result<Claim<'_, S>, OpenError> {
+        let mut turns = self.turns();
+        if turns.stopped {
+            return Err(OpenError::Stopped);
         }
-        self.opening.open_part(number, sealed, &mut self.plain)?;
-        checker.feed(&self.opening.index, &self.plain)?;
-        checker.part_done()?;
-        self.next += 1;
-        Ok(())
+        let wanted = turns.due;
+        let near = number.saturating_sub(wanted) <= S::AHEAD;
+        match turns.parts.get_mut(number as usize) {
+            Some(turn) if *turn == Turn::Missing && near => *turn = Turn::Taken,
+            _ => return Err(OpenError::PartOrder { found: number, wanted }),
+        }
+        Ok(Claim { receiver: self, number })
+    }
+
+    fn take(&self, number: u32, sealed: &[u8]) -> Result<(), OpenError> {
+        let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
+        let checker = checker.as_ref().ok_or(OpenError::Stopped)?;
+        let mut part = checker.part(&self.opening.index, number);
+        self.opening.open_part(number, sealed, |bytes| {
+            if self.turns().stopped { Err(CheckError::Stopped) } else { part.feed(bytes) }
+        })?;
+        Ok(part.finish()?)
     }
 
     /// Completes the sink: for a folder, what is left is [`super::Staged::publish`].
@@ -280,11 +367,11 @@ impl<S: Sink> Receiver<S> {
     /// # Errors
     /// Parts that did not come, and those of the sink.
     pub fn finish(self) -> Result<S::Done, OpenError> {
-        let missing = self.opening.manifest.body().parts - self.next;
+        let missing = self.turns().parts.iter().filter(|turn| **turn != Turn::Done).count();
         if missing > 0 {
-            return Err(OpenError::PartsMissing { missing });
+            return Err(OpenError::PartsMissing { missing: missing as u32 });
         }
-        let checker = self.checker.ok_or(OpenError::Stopped)?;
+        let checker = self.checker.into_inner().unwrap_or_else(PoisonError::into_inner).ok_or(OpenError::Stopped)?;
         Ok(checker.finish(&self.opening.index)?)
     }
 }

@@ -75,9 +75,12 @@ impl PartialOrd for EntryPath {
     }
 }
 
-/// The order of paths in a bundle.
+/// The order of paths in a bundle: that of their components, which is that of their bytes with the separator below all
+/// others.
 pub(super) fn in_order(a: &str, b: &str) -> Ordering {
-    a.split('/').cmp(b.split('/'))
+    let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
+    let differing = a.bytes().zip(b.bytes()).find(|(a, b)| a != b);
+    differing.map_or_else(|| a.len().cmp(&b.len()), |(a, b)| rank(a).cmp(&rank(b)))
 }
 
 impl EntryPath {

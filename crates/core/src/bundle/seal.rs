@@ -1,16 +1,22 @@
-//! Sealing: content in, sealed parts out one at a time, and at the end the index and the bundle key.
+//! Sealing: content in, sealed parts out on as many threads as ask for them, and at the end the index and the bundle
+//! key.
 
+use std::collections::HashMap;
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pouch_statement::{Blake3Digest, Sha256Digest};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
-use super::cut::{Content, Cutter};
-use super::index::{Index, IndexError, PartSpec};
-use super::layout::{Layout, LayoutError};
+use super::archive::ItemKind;
+use super::cut::{Content, StreamCut, StreamError, Told, TreePart};
+use super::index::{ContentKind, Entry, EntryKind, Index, IndexError, PartSpec};
+use super::layout::{Layout, LayoutError, part_start};
 use super::manifest::Summary;
 use super::padding::padded;
-use super::source::SourceError;
+use super::path::EntryPath;
+use super::source::{Scan, SourceError};
+use super::spread::Spread;
 use crate::age::{self, Identity, Recipient, seal_part};
 
 /// Why sealing stopped. Nothing that was sealed before is of use then.
@@ -34,6 +40,17 @@ pub enum SealError {
     /// Finished before the last part, or continued after an error.
     #[error("the bundle was not sealed to its end")]
     Unfinished,
+}
+
+impl From<StreamError> for SealError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Io(error) => Self::Stream(error),
+            StreamError::Layout(error) => Self::Layout(error),
+            StreamError::Age(error) => Self::Age(error),
+            StreamError::Broken => Self::Unfinished,
+        }
+    }
 }
 
 /// One sealed part. Made once and filled again and again, so that its memory is reused.
@@ -73,24 +90,38 @@ pub struct Progress {
     pub entries: u64,
 }
 
-/// A bundle in the making. Holds one part of plaintext, whatever the size of the whole.
+/// A bundle in the making. [`Sealer::next_part`] may be called on several threads at once; each holds the one part that
+/// it seals, in the memory of its [`SealedPart`], whatever the size of the whole.
 ///
 /// Every part gets a fresh file key, also when the same content is sealed again, so no key ever meets two
 /// plaintexts (attacks.md 33).
 pub struct Sealer {
-    cutter: Cutter,
+    source: Source,
     key: Identity,
     recipient: Recipient,
-    plain: Zeroizing<Vec<u8>>,
-    parts: Vec<PartSpec>,
-    state: State,
+    state: Mutex<State>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Parts,
-    Done,
-    Failed,
+enum Source {
+    Tree(Box<Scan>),
+    Stream { name: EntryPath, mtime: i64, cut: Box<Mutex<StreamCut>> },
+}
+
+#[derive(Default)]
+struct State {
+    /// Number of the next part of a tree.
+    next: u32,
+    /// Nobody gets a part any more.
+    failed: bool,
+    /// The stream was seen to have no further part.
+    closed: bool,
+    /// Parts that were read.
+    read: u32,
+    parts: Vec<Option<PartSpec>>,
+    digests: Vec<Option<Blake3Digest>>,
+    /// Files that lie in several parts.
+    spreads: HashMap<usize, Spread>,
+    progress: Progress,
 }
 
 /// What sealing leaves behind the parts.
@@ -105,21 +136,40 @@ pub struct SealedBundle {
     pub key: Identity,
 }
 
+/// Ends the sealing for everybody if a thread panics.
+struct Attempt<'a>(&'a Sealer);
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.0.state().failed = true;
+    }
+}
+
 impl Sealer {
     /// Begins a bundle with a fresh bundle key.
     ///
     /// # Errors
     /// [`IndexError::NotAStream`] for a stream whose name has several components.
     pub fn new(content: Content) -> Result<Self, SealError> {
-        if let Content::Stream { name, .. } = &content
-            && name.parent().is_some()
-        {
-            return Err(IndexError::NotAStream.into());
-        }
+        let source = match content {
+            Content::Stream { name, .. } if name.parent().is_some() => return Err(IndexError::NotAStream.into()),
+            Content::Stream { name, mtime, reader } => {
+                Source::Stream { name, mtime, cut: Box::new(Mutex::new(StreamCut::new(reader))) }
+            }
+            Content::Tree(scan) => Source::Tree(Box::new(scan)),
+        };
+        let state = match &source {
+            Source::Tree(scan) => State { digests: vec![None; scan.items().len()], ..State::default() },
+            Source::Stream { .. } => State::default(),
+        };
         let key = Identity::generate_x25519();
         let recipient = key.recipient();
-        let plain = Zeroizing::new(Vec::new());
-        Ok(Self { cutter: Cutter::new(content), key, recipient, plain, parts: Vec::new(), state: State::Parts })
+        Ok(Self { source, key, recipient, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panics marks the sealing as failed; what it leaves is not used.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The bundle key, for the sender's own sealed state while parts are still on their way.
@@ -131,50 +181,146 @@ impl Sealer {
     /// Lengths of the whole, if they are known before the end: with files, not with a stream.
     #[must_use]
     pub fn planned(&self) -> Option<&Layout> {
-        self.cutter.planned()
+        match &self.source {
+            Source::Tree(scan) => Some(scan.layout()),
+            Source::Stream { .. } => None,
+        }
     }
 
     /// How much was read.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let (bytes, entries) = self.cutter.progress();
-        Progress { bytes, entries }
+        self.state().progress
     }
 
-    /// Seals the next part into `out`. `false` behind the last one; `out` is as it was then.
+    /// Seals the next part into `out`. `false` behind the last one; `out` is as it was then. Called on several threads,
+    /// each gets another part; numbers are given out in order, and parts may be ready in another.
     ///
     /// # Errors
-    /// A source that cannot be read or changed, too much content, or no random bytes. Nothing can follow an error.
-    pub fn next_part(&mut self, out: &mut SealedPart) -> Result<bool, SealError> {
-        match self.state {
-            State::Done => return Ok(false),
-            State::Failed => return Err(SealError::Unfinished),
-            State::Parts => self.state = State::Failed,
+    /// A source that cannot be read or changed, too much content, or no random bytes. Nothing can follow an error: the
+    /// thread that met it has it, the others get [`SealError::Unfinished`].
+    pub fn next_part(&self, out: &mut SealedPart) -> Result<bool, SealError> {
+        let attempt = Attempt(self);
+        let sealed = match &self.source {
+            Source::Tree(scan) => self.next_of_tree(scan, out),
+            Source::Stream { cut, .. } => self.next_of_stream(cut, out),
+        };
+        std::mem::forget(attempt);
+        sealed.map_err(|error| match error {
+            SealError::Unfinished => error,
+            _ if std::mem::replace(&mut self.state().failed, true) => SealError::Unfinished,
+            _ => error,
+        })
+    }
+
+    fn next_of_tree(&self, scan: &Scan, out: &mut SealedPart) -> Result<bool, SealError> {
+        let layout = scan.layout();
+        let number = {
+            let mut state = self.state();
+            if state.failed {
+                return Err(SealError::Unfinished);
+            }
+            if state.next == layout.parts() {
+                return Ok(false);
+            }
+            state.next += 1;
+            state.next - 1
+        };
+        let (at, size) = (part_start(number), layout.part_size(number).unwrap_or(0));
+        let mut part = TreePart::new(scan, at, at + size);
+        self.seal(number, size, out, |room| Ok(part.fill(room)?))?;
+        let told = part.finish()?;
+        let last = {
+            let mut state = self.state();
+            state.read += 1;
+            state.read == layout.parts()
+        };
+        if last {
+            scan.folders_unchanged()?;
         }
-        let number = self.cutter.next(&mut self.plain)?;
-        let Some(number) = number else {
-            self.state = State::Done;
+        self.note(out, told, |number| scan.found(number).map_or(0, |found| found.kind.size()))
+    }
+
+    fn next_of_stream(&self, cut: &Mutex<StreamCut>, out: &mut SealedPart) -> Result<bool, SealError> {
+        let mut reading = cut.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.state().failed {
+            return Err(SealError::Unfinished);
+        }
+        let next = reading.next(&mut out.sealed).inspect_err(|_| out.sealed.zeroize())?;
+        drop(reading);
+        let Some((number, size, bytes)) = next else {
+            let mut state = self.state();
+            state.closed = true;
+            state.progress.entries = 1;
             return Ok(false);
         };
-        seal_part(&self.recipient, &self.plain, &mut out.sealed)?;
+        self.seal(number, size, out, |_| Ok(()))?;
+        self.note(out, Told { bytes, ..Told::default() }, |_| 0)
+    }
+
+    /// Seals what `fill` gives as part `number`.
+    fn seal(
+        &self,
+        number: u32,
+        size: u64,
+        out: &mut SealedPart,
+        fill: impl FnMut(&mut [u8]) -> Result<(), SealError>,
+    ) -> Result<(), SealError> {
+        let mut hasher = blake3::Hasher::new();
+        let done = |bytes: &[u8]| {
+            hasher.update(bytes);
+        };
+        age::seal_filled(&self.recipient, size, &mut out.sealed, fill, done)?;
         out.number = number;
-        out.plain_size = self.plain.len() as u64;
-        out.blake3 = Blake3Digest::from_bytes(*blake3::hash(&out.sealed).as_bytes());
-        self.parts.push(out.spec());
-        self.state = State::Parts;
+        out.plain_size = size;
+        out.blake3 = Blake3Digest::from_bytes(*hasher.finalize().as_bytes());
+        Ok(())
+    }
+
+    /// Writes down a part that is sealed.
+    fn note(&self, out: &SealedPart, told: Told, size: impl Fn(usize) -> u64) -> Result<bool, SealError> {
+        let mut state = self.state();
+        if state.failed {
+            return Err(SealError::Unfinished);
+        }
+        for (number, piece) in told.pieces {
+            let spread = state.spreads.entry(number).or_insert_with(|| Spread::new(size(number)));
+            if let Some(digest) = spread.add(piece) {
+                state.spreads.remove(&number);
+                put(&mut state.digests, number, digest);
+            }
+        }
+        for (number, digest) in told.whole {
+            put(&mut state.digests, number, digest);
+        }
+        put(&mut state.parts, out.number as usize, out.spec());
+        state.progress.bytes += told.bytes;
+        state.progress.entries += told.entries;
         Ok(true)
     }
 
     /// Makes and seals the index.
     ///
     /// # Errors
-    /// [`SealError::Unfinished`] before [`Sealer::next_part`] gave `false`; an index that is too long.
+    /// [`SealError::Unfinished`] before every part was sealed and, of a stream, [`Sealer::next_part`] gave `false`; an
+    /// index that is too long.
     pub fn finish(self) -> Result<SealedBundle, SealError> {
-        if self.state != State::Done {
-            return Err(SealError::Unfinished);
-        }
-        let (content, entries) = self.cutter.finish();
-        let index = Index::new(content, entries, self.parts)?;
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let parts: Option<Vec<_>> = state.parts.into_iter().collect();
+        let parts = parts.filter(|_| !state.failed).ok_or(SealError::Unfinished)?;
+        let (content, entries) = match self.source {
+            Source::Tree(scan) if parts.len() as u64 == u64::from(scan.layout().parts()) => {
+                (ContentKind::Tar, entries(*scan, state.digests)?)
+            }
+            Source::Stream { name, mtime, cut } if state.closed => {
+                let cut = cut.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let (size, blake3) = cut.told().ok_or(SealError::Unfinished)?;
+                let kind = EntryKind::File { size, executable: false, blake3 };
+                (ContentKind::Stream, vec![Entry { path: name, mtime, kind }])
+            }
+            _ => return Err(SealError::Unfinished),
+        };
+        let index = Index::new(content, entries, parts)?;
         let mut plain = Zeroizing::new(index.encode()?);
         let index_size = plain.len() as u64;
         let index_sha256 = Sha256Digest::of(&plain);
@@ -192,4 +338,27 @@ impl Sealer {
         };
         Ok(SealedBundle { index, sealed_index, summary, key: self.key })
     }
+}
+
+/// Puts `value` at `number`, which may lie behind the end.
+fn put<T: Clone>(list: &mut Vec<Option<T>>, number: usize, value: T) {
+    if list.len() <= number {
+        list.resize(number + 1, None);
+    }
+    if let Some(place) = list.get_mut(number) {
+        *place = Some(value);
+    }
+}
+
+/// The entries of a scan with the digests of its files.
+fn entries(scan: Scan, digests: Vec<Option<Blake3Digest>>) -> Result<Vec<Entry>, SealError> {
+    let entry = |(item, digest): (super::archive::Item<'_>, Option<Blake3Digest>)| {
+        let kind = match (item.kind, digest) {
+            (ItemKind::Folder, _) => EntryKind::Folder,
+            (ItemKind::File { size, executable }, Some(blake3)) => EntryKind::File { size, executable, blake3 },
+            (ItemKind::File { .. }, None) => return Err(SealError::Unfinished),
+        };
+        Ok(Entry { path: item.path.clone(), mtime: item.mtime, kind })
+    };
+    scan.items().zip(digests).map(entry).collect()
 }

@@ -1,6 +1,9 @@
 //! Where verified content goes: a folder ([`super::Staging`]), a writer, or memory.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -35,48 +38,55 @@ pub enum SinkError {
     Stage(#[from] StageError),
 }
 
-/// Takes the entries of a bundle in order. Dropped before [`Sink::finish`], it leaves nothing behind.
-pub trait Sink {
+/// Takes the files of a bundle, part by part. Parts come on several threads and in any order, so a file that lies in
+/// several of them comes in pieces. Dropped before [`Sink::finish`], it leaves nothing behind.
+pub trait Sink: Send + Sync {
     /// What it has become when all is verified.
     type Done;
+    /// What takes the pieces of one part.
+    type Part<'a>: SinkPart
+    where
+        Self: 'a;
+    /// How many parts may come before one that is missing, because they have to be kept until it is there.
+    const AHEAD: u32;
 
     /// What is coming.
     ///
     /// # Errors
     /// When this sink cannot hold it.
     fn begin(&mut self, index: &Index) -> Result<(), SinkError>;
-    /// A folder.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    fn folder(&mut self, entry: &Entry) -> Result<(), SinkError>;
-    /// A file; its bytes follow.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    fn begin_file(&mut self, entry: &Entry) -> Result<(), SinkError>;
-    /// Bytes of the file begun last. Their part is verified, the file as a whole is not.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), SinkError>;
-    /// The file begun last is complete and has its digest.
-    ///
-    /// # Errors
-    /// When it cannot be completed.
-    fn end_file(&mut self, entry: &Entry) -> Result<(), SinkError>;
-    /// Everything in a part was good.
-    ///
-    /// # Errors
-    /// When held bytes cannot be written.
-    fn part_done(&mut self) -> Result<(), SinkError> {
-        Ok(())
-    }
+    /// Takes part `number`. Dropped before [`SinkPart::done`], the bundle is given up.
+    fn part(&self, number: u32) -> Self::Part<'_>;
     /// Every byte of the bundle was good.
     ///
     /// # Errors
     /// When what was taken cannot be completed.
     fn finish(self, index: &Index) -> Result<Self::Done, SinkError>;
+}
+
+/// Takes the files, or pieces of files, that lie in one part, in order.
+pub trait SinkPart {
+    /// The bytes `share` of file `number` follow, which is all of an empty file.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn begin_file(&mut self, number: usize, entry: &Entry, share: Range<u64>) -> Result<(), SinkError>;
+    /// Bytes of the file begun last, from its byte `at` on. They are what the sender sealed; the file as a whole is not
+    /// verified.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn bytes(&mut self, at: u64, bytes: &[u8]) -> Result<(), SinkError>;
+    /// The file begun last is complete, with what other parts brought of it, and has its digest.
+    ///
+    /// # Errors
+    /// When it cannot be completed.
+    fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError>;
+    /// Everything in the part was good.
+    ///
+    /// # Errors
+    /// When held bytes cannot be written.
+    fn done(self) -> Result<(), SinkError>;
 }
 
 /// The size of the one file in a bundle that holds nothing else.
@@ -89,9 +99,17 @@ fn only_file(index: &Index) -> Result<u64, SinkError> {
 
 /// One file into a writer, for standard output. Up to [`HELD_BYTES`] nothing is written before everything is verified;
 /// beyond, a prefix of verified parts is, and only the return of `finish` tells whether it was the whole.
-pub struct Released<W> {
+pub struct Released<W>(Mutex<Out<W>>);
+
+struct Out<W> {
     to: W,
-    held: Zeroizing<Vec<u8>>,
+    /// Number of the part that is written next.
+    next: u32,
+    /// Good parts that wait for one before them.
+    early: BTreeMap<u32, Zeroizing<Vec<u8>>>,
+    /// Good parts in order that are not written yet, and their bytes.
+    held: Vec<Zeroizing<Vec<u8>>>,
+    held_bytes: usize,
     releasing: bool,
 }
 
@@ -99,54 +117,80 @@ impl<W: Write> Released<W> {
     /// Into `to`.
     #[must_use]
     pub fn new(to: W) -> Self {
-        Self { to, held: Zeroizing::new(Vec::new()), releasing: false }
+        Self(Mutex::new(Out { to, next: 0, early: BTreeMap::new(), held: Vec::new(), held_bytes: 0, releasing: false }))
+    }
+}
+
+impl<W: Write> Out<W> {
+    fn take(&mut self, number: u32, bytes: Zeroizing<Vec<u8>>) -> Result<(), SinkError> {
+        self.early.insert(number, bytes);
+        while let Some(bytes) = self.early.remove(&self.next) {
+            self.held_bytes += bytes.len();
+            self.held.push(bytes);
+            self.next += 1;
+        }
+        self.releasing |= self.held_bytes > HELD_BYTES;
+        if self.releasing { self.release() } else { Ok(()) }
     }
 
     fn release(&mut self) -> Result<(), SinkError> {
-        self.to.write_all(&self.held).map_err(SinkError::Write)?;
-        self.held.clear();
+        for bytes in self.held.drain(..) {
+            self.to.write_all(&bytes).map_err(SinkError::Write)?;
+        }
         Ok(())
     }
 }
 
-impl<W: Write> Sink for Released<W> {
+impl<W: Write + Send> Sink for Released<W> {
     type Done = W;
+    type Part<'a>
+        = ReleasedPart<'a, W>
+    where
+        W: 'a;
+    const AHEAD: u32 = 8;
 
     fn begin(&mut self, index: &Index) -> Result<(), SinkError> {
-        let size = only_file(index)?;
-        // A short secret leaves no copies behind by growing; the cap holds, so a size that lies costs little.
-        self.held.reserve_exact(size.min(MAX_IN_MEMORY) as usize);
+        only_file(index).map(|_| ())
+    }
+    fn part(&self, number: u32) -> ReleasedPart<'_, W> {
+        ReleasedPart { to: &self.0, number, bytes: Zeroizing::new(Vec::new()) }
+    }
+    fn finish(self, _: &Index) -> Result<W, SinkError> {
+        let mut out = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        out.release()?;
+        out.to.flush().map_err(SinkError::Write)?;
+        Ok(out.to)
+    }
+}
+
+/// A part on its way to a writer.
+pub struct ReleasedPart<'a, W> {
+    to: &'a Mutex<Out<W>>,
+    number: u32,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl<W: Write> SinkPart for ReleasedPart<'_, W> {
+    fn begin_file(&mut self, _: usize, _: &Entry, share: Range<u64>) -> Result<(), SinkError> {
+        // At once, so that growing leaves no copies behind; it is no more than the part has.
+        self.bytes.reserve_exact((share.end - share.start) as usize);
         Ok(())
     }
-    fn folder(&mut self, _: &Entry) -> Result<(), SinkError> {
+    fn bytes(&mut self, _: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
-    fn begin_file(&mut self, _: &Entry) -> Result<(), SinkError> {
+    fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
         Ok(())
     }
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        self.held.extend_from_slice(bytes);
-        Ok(())
-    }
-    fn end_file(&mut self, _: &Entry) -> Result<(), SinkError> {
-        Ok(())
-    }
-    fn part_done(&mut self) -> Result<(), SinkError> {
-        self.releasing |= self.held.len() > HELD_BYTES;
-        if self.releasing { self.release() } else { Ok(()) }
-    }
-    fn finish(mut self, _: &Index) -> Result<W, SinkError> {
-        self.release()?;
-        self.to.flush().map_err(SinkError::Write)?;
-        Ok(self.to)
+    fn done(self) -> Result<(), SinkError> {
+        self.to.lock().unwrap_or_else(PoisonError::into_inner).take(self.number, self.bytes)
     }
 }
 
 /// One short file into memory that is wiped when dropped, for credentials.
 #[derive(Default)]
-pub struct InMemory {
-    bytes: Zeroizing<Vec<u8>>,
-}
+pub struct InMemory(Mutex<Zeroizing<Vec<u8>>>);
 
 impl InMemory {
     /// Empty.
@@ -158,6 +202,9 @@ impl InMemory {
 
 impl Sink for InMemory {
     type Done = Zeroizing<Vec<u8>>;
+    type Part<'a> = InMemoryPart<'a>;
+    // It is so short that it lies in the first part.
+    const AHEAD: u32 = u32::MAX;
 
     fn begin(&mut self, index: &Index) -> Result<(), SinkError> {
         let size = only_file(index)?;
@@ -165,23 +212,32 @@ impl Sink for InMemory {
             return Err(SinkError::TooLarge { size });
         }
         // At once, so that growing leaves no copies behind; the cap holds, so a size that lies costs little.
-        self.bytes.reserve_exact(size as usize);
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).reserve_exact(size as usize);
         Ok(())
     }
-    fn folder(&mut self, _: &Entry) -> Result<(), SinkError> {
-        Ok(())
-    }
-    fn begin_file(&mut self, _: &Entry) -> Result<(), SinkError> {
-        Ok(())
-    }
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-    fn end_file(&mut self, _: &Entry) -> Result<(), SinkError> {
-        Ok(())
+    fn part(&self, _: u32) -> InMemoryPart<'_> {
+        InMemoryPart(&self.0)
     }
     fn finish(self, _: &Index) -> Result<Self::Done, SinkError> {
-        Ok(self.bytes)
+        Ok(self.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A part on its way to memory.
+pub struct InMemoryPart<'a>(&'a Mutex<Zeroizing<Vec<u8>>>);
+
+impl SinkPart for InMemoryPart<'_> {
+    fn begin_file(&mut self, _: usize, _: &Entry, _: Range<u64>) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn bytes(&mut self, _: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(())
+    }
+    fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn done(self) -> Result<(), SinkError> {
+        Ok(())
     }
 }

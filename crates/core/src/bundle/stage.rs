@@ -4,8 +4,11 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pouch_statement::{Escaped, RandomError};
 
@@ -13,7 +16,7 @@ use super::index::{Entry, EntryKind, Index};
 use super::litter::{self, MakeError};
 use super::os::{self, Folder, RenameError};
 use super::path::EntryPath;
-use super::sink::{Sink, SinkError};
+use super::sink::{Sink, SinkError, SinkPart};
 
 /// Why content could not be staged or published. None of these is the sender's doing.
 #[derive(Debug, thiserror::Error)]
@@ -119,9 +122,8 @@ pub struct Staging {
     name: OsString,
     private: String,
     root: Folder,
-    /// The folder written to last, so that its path is walked once for all that is in it.
-    here: Option<(String, Folder)>,
-    file: Option<File>,
+    /// Files that lie in several parts, until they are complete.
+    shared: Mutex<HashMap<usize, Arc<File>>>,
     umask: u32,
     published: bool,
 }
@@ -137,7 +139,8 @@ impl Staging {
         let (private, root) = private_folder(&parent, destination)?;
         let destination = destination.to_owned();
         let umask = os::umask();
-        Ok(Self { destination, parent, name, private, root, here: None, file: None, umask, published: false })
+        let shared = Mutex::default();
+        Ok(Self { destination, parent, name, private, root, shared, umask, published: false })
     }
 
     /// The private folder, for tests and for telling a person where leftovers of a crash lie.
@@ -146,24 +149,13 @@ impl Staging {
         self.destination.with_file_name(&self.private)
     }
 
-    /// The open folder that `path` stands in.
-    fn folder_of(&mut self, path: &EntryPath) -> io::Result<&Folder> {
-        let Some(parent) = path.parent() else { return Ok(&self.root) };
-        let here = match self.here.take() {
-            Some(here) if here.0 == parent => here,
-            _ => (parent.to_owned(), self.root.descend(parent)?),
-        };
-        Ok(&self.here.insert(here).1)
-    }
-
     fn io(&self, what: &'static str) -> impl FnOnce(io::Error) -> StageError {
         let path = self.destination.clone();
         move |error| StageError::Io { what, path, error }
     }
 
     /// Gives folders their times and permissions, deepest first, and checks that names were stored as written.
-    fn finish_folders(&mut self, index: &Index) -> Result<(), StageError> {
-        self.here = None;
+    fn finish_folders(&self, index: &Index) -> Result<(), StageError> {
         let mut children: HashMap<&str, Vec<&[u8]>> = HashMap::new();
         for entry in index.entries() {
             children.entry(entry.path.parent().unwrap_or_default()).or_default().push(entry.path.name().as_bytes());
@@ -192,48 +184,105 @@ fn same_names(mut found: Vec<Vec<u8>>, wanted: Option<Vec<&[u8]>>) -> bool {
     found == wanted
 }
 
+/// The folder that a thread wrote to last, so that its path is walked once for all that is in it.
+#[derive(Default)]
+struct Here(Option<(String, Folder)>);
+
+impl Here {
+    /// The open folder that `path` stands in.
+    fn folder<'a>(&'a mut self, root: &'a Folder, path: &EntryPath) -> io::Result<&'a Folder> {
+        let Some(parent) = path.parent() else { return Ok(root) };
+        let here = match self.0.take() {
+            Some(here) if here.0 == parent => here,
+            _ => (parent.to_owned(), root.descend(parent)?),
+        };
+        Ok(&self.0.insert(here).1)
+    }
+}
+
 impl Sink for Staging {
     type Done = Staged;
+    type Part<'a> = StagingPart<'a>;
+    const AHEAD: u32 = u32::MAX;
 
-    fn begin(&mut self, _: &Index) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn folder(&mut self, entry: &Entry) -> Result<(), SinkError> {
-        let made = self.folder_of(&entry.path).and_then(|folder| folder.create_folder(entry.path.name()));
-        let folder = made.map_err(|error| entry_error(entry, error))?;
-        self.here = Some((entry.path.as_str().to_owned(), folder));
-        Ok(())
-    }
-
-    fn begin_file(&mut self, entry: &Entry) -> Result<(), SinkError> {
-        let made = self.folder_of(&entry.path).and_then(|folder| folder.create_file(entry.path.name()));
-        self.file = Some(made.map_err(|error| entry_error(entry, error))?);
-        Ok(())
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        match &mut self.file {
-            Some(file) => Ok(file.write_all(bytes).map_err(self.io("write into"))?),
-            None => Err(StageError::Replaced.into()),
-        }
-    }
-
-    fn end_file(&mut self, entry: &Entry) -> Result<(), SinkError> {
-        let executable = matches!(entry.kind, EntryKind::File { executable: true, .. });
-        let mode = if executable { 0o777 } else { 0o666 } & !self.umask;
-        if let Some(file) = self.file.take() {
-            // Now, while the handle is open; the private folder around it keeps others out until the end.
-            os::finish_file(&file, mode, entry.mtime).map_err(|error| entry_error(entry, error))?;
+    /// Makes all folders, so that the parts find them in whatever order they come.
+    fn begin(&mut self, index: &Index) -> Result<(), SinkError> {
+        let mut here = Here::default();
+        for entry in index.entries().iter().filter(|entry| entry.kind == EntryKind::Folder) {
+            let made = here.folder(&self.root, &entry.path).and_then(|folder| folder.create_folder(entry.path.name()));
+            let folder = made.map_err(|error| entry_error(entry, error))?;
+            here.0 = Some((entry.path.as_str().to_owned(), folder));
         }
         Ok(())
     }
 
-    fn finish(mut self, index: &Index) -> Result<Staged, SinkError> {
+    fn part(&self, _: u32) -> StagingPart<'_> {
+        StagingPart { staging: self, here: Here::default(), file: None }
+    }
+
+    fn finish(self, index: &Index) -> Result<Staged, SinkError> {
         self.finish_folders(index)?;
         // One call for all files; a call for each would cost a disk's turn for each.
         self.root.sync_file_system().map_err(self.io("make durable"))?;
         Ok(Staged(self))
+    }
+}
+
+/// A part on its way into the private folder.
+pub struct StagingPart<'a> {
+    staging: &'a Staging,
+    here: Here,
+    file: Option<Arc<File>>,
+}
+
+impl StagingPart<'_> {
+    fn create(&mut self, entry: &Entry) -> Result<File, StageError> {
+        let folder = self.here.folder(&self.staging.root, &entry.path);
+        folder.and_then(|folder| folder.create_file(entry.path.name())).map_err(|error| entry_error(entry, error))
+    }
+}
+
+impl SinkPart for StagingPart<'_> {
+    fn begin_file(&mut self, number: usize, entry: &Entry, share: Range<u64>) -> Result<(), SinkError> {
+        if share.end - share.start == entry.size() {
+            self.file = Some(Arc::new(self.create(entry)?));
+            return Ok(());
+        }
+        // The first part that comes makes it, the others find it open: its name is not looked up again.
+        let mut shared = self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match shared.get(&number) {
+            Some(file) => file.clone(),
+            None => {
+                let file = Arc::new(self.create(entry)?);
+                shared.insert(number, file.clone());
+                file
+            }
+        };
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn bytes(&mut self, at: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        match &self.file {
+            Some(file) => Ok(file.write_all_at(bytes, at).map_err(self.staging.io("write into"))?),
+            None => Err(StageError::Replaced.into()),
+        }
+    }
+
+    fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError> {
+        let EntryKind::File { size, executable, .. } = entry.kind else { return Ok(()) };
+        let mode = if executable { 0o777 } else { 0o666 } & !self.staging.umask;
+        let Some(file) = self.file.take() else { return Ok(()) };
+        // Now, while the handle is open; the private folder around it keeps others out until the end.
+        os::finish_file(&file, mode, entry.mtime).map_err(|error| entry_error(entry, error))?;
+        if size > 0 {
+            self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        }
+        Ok(())
+    }
+
+    fn done(self) -> Result<(), SinkError> {
+        Ok(())
     }
 }
 

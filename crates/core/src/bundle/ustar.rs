@@ -9,8 +9,8 @@ pub(super) const MAX_OCTAL: u64 = 0o77_777_777_777;
 
 /// What differs between header blocks; everything else is fixed by profile 1.
 pub(super) struct Block<'a> {
-    /// At most 100 bytes.
-    pub(super) name: &'a [u8],
+    /// In two halves, at most 100 bytes together.
+    pub(super) name: [&'a [u8]; 2],
     pub(super) mode: u32,
     /// At most [`MAX_OCTAL`].
     pub(super) size: u64,
@@ -22,37 +22,47 @@ pub(super) struct Block<'a> {
 impl Block<'_> {
     /// Appends the 512 bytes.
     pub(super) fn append(&self, out: &mut Vec<u8>) {
-        let mut front = Vec::with_capacity(148);
-        field(&mut front, self.name, 100);
-        number(&mut front, self.mode.into(), 8);
-        number(&mut front, 0, 8); // uid
-        number(&mut front, 0, 8); // gid
-        number(&mut front, self.size, 12);
-        number(&mut front, self.mtime, 12);
-        let mut back = Vec::with_capacity(356);
-        back.push(self.typeflag);
-        field(&mut back, b"", 100); // linkname
-        field(&mut back, b"ustar\x0000", 8); // magic and version
-        field(&mut back, b"", 64); // uname, gname
-        number(&mut back, 0, 8); // devmajor
-        number(&mut back, 0, 8); // devminor
-        field(&mut back, b"", 155 + 12); // prefix, and the rest of the block
+        let start = out.len();
+        for half in self.name {
+            out.extend_from_slice(half);
+        }
+        out.resize(start + 100, 0);
+        number(out, self.mode.into(), 8);
+        number(out, 0, 8); // uid
+        number(out, 0, 8); // gid
+        number(out, self.size, 12);
+        number(out, self.mtime, 12);
         // The checksum counts its own field as eight spaces.
-        let sum: u64 = front.iter().chain(&back).map(|b| u64::from(*b)).sum::<u64>() + 8 * u64::from(b' ');
-        out.extend_from_slice(&front);
-        out.extend_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        out.extend_from_slice(&back);
+        let checksum = out.len();
+        out.extend_from_slice(b"        ");
+        out.push(self.typeflag);
+        out.resize(out.len() + 100, 0); // linkname
+        out.extend_from_slice(b"ustar\x0000"); // magic and version
+        out.resize(out.len() + 64, 0); // uname, gname
+        number(out, 0, 8); // devmajor
+        number(out, 0, 8); // devminor
+        let sum = out.get(start..).unwrap_or_default().iter().map(|b| u32::from(*b)).sum::<u32>();
+        out.resize(start + BLOCK as usize, 0); // prefix, and the rest of the block
+        if let Some(field) = out.get_mut(checksum..checksum + 7) {
+            octal(sum.into(), field.split_at_mut(6).0);
+            field.split_at_mut(6).1.fill(0);
+        }
     }
-}
-
-/// `bytes` and then NULs, `width` in all.
-fn field(out: &mut Vec<u8>, bytes: &[u8], width: usize) {
-    out.extend(bytes.iter().copied().chain(std::iter::repeat(0)).take(width));
 }
 
 /// Octal digits that fill `width` but for a closing NUL.
 fn number(out: &mut Vec<u8>, value: u64, width: usize) {
-    field(out, format!("{value:0digits$o}", digits = width - 1).as_bytes(), width);
+    let start = out.len();
+    out.resize(start + width, 0);
+    octal(value, out.get_mut(start..start + width - 1).unwrap_or_default());
+}
+
+/// Fills `field` with the digits of `value`, zeros in front.
+fn octal(mut value: u64, field: &mut [u8]) {
+    for digit in field.iter_mut().rev() {
+        *digit = b'0' + (value & 7) as u8;
+        value >>= 3;
+    }
 }
 
 /// Bytes from the end of `length` bytes of content to the next block.

@@ -75,7 +75,7 @@ impl World {
     }
 
     pub fn seal(&self, content: Content) -> Carried {
-        let mut sealer = Sealer::new(content).unwrap();
+        let sealer = Sealer::new(content).unwrap();
         let (mut part, mut parts) = (SealedPart::default(), Vec::new());
         while sealer.next_part(&mut part).unwrap() {
             assert_eq!(part.number as usize, parts.len());
@@ -168,7 +168,7 @@ impl World {
     }
 
     pub fn receive<S: Sink>(&self, carried: &Carried, sink: S) -> Result<S::Done, OpenError> {
-        let mut receiver = self.open(carried)?.receive(sink)?;
+        let receiver = self.open(carried)?.receive(sink)?;
         for (number, part) in (0..).zip(&carried.parts) {
             receiver.accept(number, part)?;
         }
