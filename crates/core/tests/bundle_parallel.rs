@@ -96,6 +96,86 @@ fn plant_mixed(root: &Path, large: &[usize]) {
     }
 }
 
+fn threads(count: usize) -> std::num::NonZeroUsize {
+    count.try_into().unwrap()
+}
+
+#[test]
+fn whole_bundles_on_several_threads() {
+    let (world, home) = (World::new(), tempfile::tempdir().unwrap());
+    let bytes: Vec<u8> = (0..12 * PART + 5).map(|i| (i * 11 % 251) as u8).collect();
+    for count in [1, 2, 6] {
+        let reader = Box::new(Cursor::new(bytes.clone()));
+        let sealer = Sealer::new(Content::Stream { name: "s".parse().unwrap(), mtime: 1, reader }).unwrap();
+        let mut parts = Vec::new();
+        let deliver = |part: &mut SealedPart| {
+            assert_eq!(part.number as usize, parts.len());
+            parts.push(std::mem::take(&mut part.sealed));
+            Ok::<_, SealError>(())
+        };
+        sealer.seal_all(threads(count), deliver).unwrap();
+        let carried = carried(&world, parts, sealer.finish().unwrap());
+        let fetch = |number: u32, out: &mut Vec<u8>| {
+            out.clone_from(&carried.parts[number as usize]);
+            Ok::<_, OpenError>(true)
+        };
+        let receiver = world.open(&carried).unwrap().receive(Released::new(Vec::new())).unwrap();
+        receiver.accept_all(threads(count), fetch).unwrap();
+        assert!(receiver.finish().unwrap() == bytes);
+
+        // Given up half way: no error, and no bundle.
+        let staging = Staging::new(&home.path().join("in")).unwrap();
+        let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+        let some = |number: u32, out: &mut Vec<u8>| if number < 4 { fetch(number, out) } else { Ok(false) };
+        receiver.accept_all(threads(count), some).unwrap();
+        assert_eq!(receiver.due(), 4);
+        assert!(matches!(receiver.finish().err(), Some(OpenError::PartsMissing { missing: 9 })));
+
+        // The error of one part is the error of all; it comes out once, and the folder is gone.
+        let staging = Staging::new(&home.path().join("in")).unwrap();
+        let receiver = world.open(&carried).unwrap().receive(staging).unwrap();
+        let damaged = |number: u32, out: &mut Vec<u8>| {
+            fetch(number, out)?;
+            if number == 5 {
+                out[777] ^= 1;
+            }
+            Ok::<_, OpenError>(true)
+        };
+        let error = receiver.accept_all(threads(count), damaged).unwrap_err();
+        assert!(matches!(error, OpenError::PartDigest { number: 5 }), "{error}");
+        drop(receiver);
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn errors_of_either_end_stop_all_threads() {
+    for count in [1, 2, 6] {
+        let stream = |left| {
+            let reader = Box::new(Breaks { left, panics: false });
+            Sealer::new(Content::Stream { name: "s".parse().unwrap(), mtime: 0, reader }).unwrap()
+        };
+        let mut delivered = 0;
+        let sealer = stream(3 * PART + 10);
+        let all = sealer.seal_all(threads(count), |_| {
+            delivered += 1;
+            Ok::<_, SealError>(())
+        });
+        assert!(matches!(all, Err(SealError::Stream(_))) && delivered <= 3, "{all:?}");
+        let again = sealer.seal_all(threads(count), |_| Ok::<_, SealError>(()));
+        assert!(matches!(again, Err(SealError::Unfinished)), "{again:?}");
+        // What takes the parts fails: nothing is delivered behind it.
+        let (sealer, mut delivered) = (stream(100 * PART), 0);
+        let all = sealer.seal_all(threads(count), |_| {
+            delivered += 1;
+            if delivered == 2 { Err(SealError::Stream(std::io::ErrorKind::StorageFull.into())) } else { Ok(()) }
+        });
+        assert!(matches!(&all, Err(SealError::Stream(e)) if e.kind() == std::io::ErrorKind::StorageFull), "{all:?}");
+        assert_eq!(delivered, 2);
+        assert!(matches!(sealer.finish(), Err(SealError::Unfinished)));
+    }
+}
+
 #[test]
 fn any_number_of_threads_seals_the_same_content() {
     let (world, home) = (World::new(), tempfile::tempdir().unwrap());

@@ -1,9 +1,10 @@
 //! Bundles: what one send delivers. Sealing and opening, without a network, a clock or `$HOME`.
 //!
-//! A bundle is parts, one index and one envelope for each recipient (docs/format.md, "Bundle"). Both directions
-//! hold one part in memory, whatever the size of the whole.
+//! A bundle is parts, one index and one envelope for each recipient (docs/format.md, "Bundle"). Parts are sealed and
+//! opened on as many threads as the caller likes, each of which holds one part in memory, whatever the size of the whole.
 //!
-//! Sending: [`Scan`] lists, [`Sealer`] gives one [`SealedPart`] after the other and at the end a [`SealedBundle`];
+//! Sending: [`Scan`] lists, [`Sealer`] gives each thread that asks a [`SealedPart`] ([`Sealer::seal_all`] has the
+//! threads itself) and at the end a [`SealedBundle`];
 //! its [`Summary`] and the sender's [`Terms`] make a [`Manifest`] for each recipient, and [`seal_envelope`] closes it.
 //!
 //! Receiving: [`open_envelope`] → [`OpenedEnvelope::verify`] → [`Verified::open_index`] → [`Opening::receive`] →
@@ -60,6 +61,7 @@
 //! | `plan`, `spread` | where each entry lies in the content; the digest of a file that comes in pieces |
 //! | `walk`, `source`, `cut`, `seal` | the sender: list, read once, seal |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
+//! | `threads` | all parts of a bundle on several threads |
 //! | `file` | all of it as one `.pouch` file |
 //! | `os` | every system call |
 
@@ -84,6 +86,7 @@ mod sink;
 mod source;
 mod spread;
 mod stage;
+mod threads;
 mod ustar;
 mod walk;
 

@@ -306,6 +306,11 @@ impl<S: Sink> Receiver<S> {
         &self.opening
     }
 
+    /// Whether an error ended the receiving.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.turns().stopped
+    }
+
     /// Number of the first part that has not come; the number of parts once all have.
     #[must_use]
     pub fn due(&self) -> u32 {

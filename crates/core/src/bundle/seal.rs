@@ -172,6 +172,11 @@ impl Sealer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether an error ended the sealing.
+    pub(super) fn is_failed(&self) -> bool {
+        self.state().failed
+    }
+
     /// The bundle key, for the sender's own sealed state while parts are still on their way.
     #[must_use]
     pub fn bundle_key(&self) -> &Identity {
