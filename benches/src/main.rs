@@ -8,6 +8,7 @@ mod process;
 mod rounds;
 mod table;
 mod tools;
+mod tree;
 
 use std::error::Error;
 use std::fmt::Display;
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
+    if let Some(done) = tree::contend(&std::env::args_os().skip(1).collect::<Vec<_>>()) {
+        return done;
+    }
     let options = Options::parse(std::env::args().skip(1))?;
     if cfg!(debug_assertions) {
         return Err("figures of an unoptimised build mean nothing: cargo run --release -p pouch-benches".into());
@@ -41,10 +45,12 @@ fn run() -> Result<(), Failure> {
         What::Aead => aead::measure(&options),
         What::Encrypt => encrypt::measure(&options, &tools),
         What::Exchange => exchange::measure(&options, &tools),
+        What::Tree => tree::measure(&options, &tools),
         What::All => {
             aead::measure(&options)?;
             encrypt::measure(&options, &tools)?;
-            exchange::measure(&options, &tools)
+            exchange::measure(&options, &tools)?;
+            tree::measure(&options, &tools)
         }
     }
 }

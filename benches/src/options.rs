@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::Failure;
 
-const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (aead | encrypt | exchange | all) \
+const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (aead | encrypt | exchange | tree | all) \
                      [--size 1GiB] [--rounds 5] [--dir DIR]";
 /// A measurement of fewer bytes is one of the start of a process.
 const MIN_SIZE: u64 = 1 << 20;
@@ -17,6 +17,7 @@ pub(crate) enum What {
     Aead,
     Encrypt,
     Exchange,
+    Tree,
     All,
 }
 
@@ -43,6 +44,7 @@ impl Options {
                 "aead" if what.is_none() => what = Some(What::Aead),
                 "encrypt" if what.is_none() => what = Some(What::Encrypt),
                 "exchange" if what.is_none() => what = Some(What::Exchange),
+                "tree" if what.is_none() => what = Some(What::Tree),
                 "all" if what.is_none() => what = Some(What::All),
                 "--size" => options.size = size(&value()?)?,
                 "--rounds" => options.rounds = rounds(&value()?)?,

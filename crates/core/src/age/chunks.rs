@@ -61,6 +61,10 @@ fn try_seal<E: From<Error>>(
 pub(crate) fn make_room(sealed: &mut Vec<u8>, len: u64) -> Result<()> {
     let total = payload_len(len).and_then(|payload| payload.checked_add(PART_OVERHEAD));
     let total = total.and_then(|total| usize::try_from(total).ok()).ok_or(Error::Length { len })?;
+    if sealed.is_empty() && sealed.capacity() < total {
+        // Zeros that the system gives are written once, not twice.
+        *sealed = vec![0; total];
+    }
     sealed.reserve_exact(total.saturating_sub(sealed.len()));
     sealed.resize(total, 0);
     Ok(())

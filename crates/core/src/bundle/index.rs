@@ -175,7 +175,8 @@ impl Index {
     /// # Errors
     /// [`IndexError::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, IndexError> {
-        let mut out = Vec::new();
+        // What most lines need, so that little is copied while it grows.
+        let mut out = Vec::with_capacity(self.entries.len() * 192);
         let head = HeadLine {
             kind: TYPE.into(),
             content: self.content(),

@@ -173,10 +173,15 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::empty())?)
     }
 
+    /// Makes a file that was not there, readable by the owner at most. The handle can write whatever the umask.
+    pub(super) fn create_new(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(PRIVATE_FILE))?.into())
+    }
+
     /// Makes a file that was not there, readable by the owner alone.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file: File = rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(PRIVATE_FILE))?.into();
+        let file = self.create_new(name)?;
         // A umask can only have taken permissions away; give the owner theirs.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(PRIVATE_FILE))?;
         Ok(file)

@@ -15,7 +15,7 @@ use super::layout::{Layout, LayoutError, part_start};
 use super::manifest::Summary;
 use super::padding::padded;
 use super::path::EntryPath;
-use super::source::{Scan, SourceError};
+use super::source::{Found, Scan, SourceError};
 use super::spread::Spread;
 use crate::age::{self, Identity, Recipient, seal_part};
 
@@ -357,13 +357,14 @@ fn put<T: Clone>(list: &mut Vec<Option<T>>, number: usize, value: T) {
 
 /// The entries of a scan with the digests of its files.
 fn entries(scan: Scan, digests: Vec<Option<Blake3Digest>>) -> Result<Vec<Entry>, SealError> {
-    let entry = |(item, digest): (super::archive::Item<'_>, Option<Blake3Digest>)| {
-        let kind = match (item.kind, digest) {
+    let entry = |(found, digest): (Found, Option<Blake3Digest>)| {
+        let mtime = found.item().mtime;
+        let kind = match (found.kind, digest) {
             (ItemKind::Folder, _) => EntryKind::Folder,
             (ItemKind::File { size, executable }, Some(blake3)) => EntryKind::File { size, executable, blake3 },
             (ItemKind::File { .. }, None) => return Err(SealError::Unfinished),
         };
-        Ok(Entry { path: item.path.clone(), mtime: item.mtime, kind })
+        Ok(Entry { path: found.path, mtime, kind })
     };
-    scan.items().zip(digests).map(entry).collect()
+    scan.into_found().zip(digests).map(entry).collect()
 }

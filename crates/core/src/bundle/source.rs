@@ -216,6 +216,11 @@ impl Scan {
         self.found.get(number)
     }
 
+    /// The list itself, when nothing has to be read any more.
+    pub(super) fn into_found(self) -> impl ExactSizeIterator<Item = Found> {
+        self.found.into_iter()
+    }
+
     /// Where each entry lies in the content.
     pub(super) fn plan(&self) -> &Plan {
         &self.plan

@@ -236,16 +236,17 @@ pub struct StagingPart<'a> {
 }
 
 impl StagingPart<'_> {
-    fn create(&mut self, entry: &Entry) -> Result<File, StageError> {
+    fn create(&mut self, entry: &Entry, make: impl Fn(&Folder, &str) -> io::Result<File>) -> Result<File, StageError> {
         let folder = self.here.folder(&self.staging.root, &entry.path);
-        folder.and_then(|folder| folder.create_file(entry.path.name())).map_err(|error| entry_error(entry, error))
+        folder.and_then(|folder| make(folder, entry.path.name())).map_err(|error| entry_error(entry, error))
     }
 }
 
 impl SinkPart for StagingPart<'_> {
     fn begin_file(&mut self, number: usize, entry: &Entry, share: Range<u64>) -> Result<(), SinkError> {
         if share.end - share.start == entry.size() {
-            self.file = Some(Arc::new(self.create(entry)?));
+            // It gets its permissions in a moment, when it is verified: until then what the umask left is private enough.
+            self.file = Some(Arc::new(self.create(entry, Folder::create_new)?));
             return Ok(());
         }
         // The first part that comes makes it, the others find it open: its name is not looked up again.
@@ -253,7 +254,7 @@ impl SinkPart for StagingPart<'_> {
         let file = match shared.get(&number) {
             Some(file) => file.clone(),
             None => {
-                let file = Arc::new(self.create(entry)?);
+                let file = Arc::new(self.create(entry, Folder::create_file)?);
                 shared.insert(number, file.clone());
                 file
             }
@@ -270,12 +271,12 @@ impl SinkPart for StagingPart<'_> {
     }
 
     fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError> {
-        let EntryKind::File { size, executable, .. } = entry.kind else { return Ok(()) };
+        let EntryKind::File { executable, .. } = entry.kind else { return Ok(()) };
         let mode = if executable { 0o777 } else { 0o666 } & !self.staging.umask;
         let Some(file) = self.file.take() else { return Ok(()) };
         // Now, while the handle is open; the private folder around it keeps others out until the end.
         os::finish_file(&file, mode, entry.mtime).map_err(|error| entry_error(entry, error))?;
-        if size > 0 {
+        if Arc::strong_count(&file) > 1 {
             self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         }
         Ok(())
