@@ -25,6 +25,7 @@ use crate::identity::Identity;
 use crate::inbox::{self, RECEIVED};
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::party::Party;
+use crate::send::threads;
 use crate::watch::Watch;
 use crate::{evidence, home};
 
@@ -294,7 +295,7 @@ async fn place(source: &mut Source<'_>, opening: Opening, target: Target, watch:
     }
 }
 
-/// Feeds the parts to a worker thread that opens, checks and writes them in order.
+/// Feeds the parts to worker threads that open, check and write them.
 async fn drive<S>(source: &mut Source<'_>, opening: Opening, sink: S, watch: &dyn Watch) -> Result<S::Done>
 where
     S: Sink + Send + 'static,
@@ -306,9 +307,18 @@ where
     let worker = tokio::task::spawn_blocking(move || -> std::result::Result<Option<S::Done>, OpenError> {
         let total = opening.index().parts().len() as u32;
         let receiver = opening.receive(sink)?;
-        while let Some((number, sealed)) = queue.blocking_recv() {
-            receiver.accept(number, &sealed)?;
-        }
+        receiver.accept_all(threads(), |wanted, sealed: &mut Bytes| {
+            // Free what was opened before waiting for more.
+            *sealed = Bytes::new();
+            match queue.blocking_recv() {
+                Some((found, _)) if found != wanted => Err(OpenError::PartOrder { found, wanted }),
+                Some((_, part)) => {
+                    *sealed = part;
+                    Ok(true)
+                }
+                None => Ok(false),
+            }
+        })?;
         // The channel closes early when the transfer was given up; the sink cleans up when it is dropped.
         if receiver.due() == total { receiver.finish().map(Some) } else { Ok(None) }
     });

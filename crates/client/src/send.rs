@@ -1,7 +1,8 @@
 //! Sending: read, seal and upload at once, then sign one manifest for each recipient and deliver.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,8 +27,10 @@ use crate::outbox::{self, Progress, Recipient, Sent};
 use crate::party::Party;
 use crate::watch::Watch;
 
-/// Uploads at once. With the part being sealed and the one that waits this bounds memory to five parts.
+/// Uploads at once. With those being sealed and the one that waits this bounds memory to eight parts.
 const UPLOADS: usize = 3;
+/// Threads that seal or open at most: what they do is faster than any network then, and each holds a part.
+const MAX_THREADS: usize = 4;
 /// How often a request without side effects is tried.
 const TRIES: u32 = 4;
 
@@ -249,17 +252,36 @@ fn address(
 
 type SealWorker = JoinHandle<std::result::Result<SealedBundle, SealError>>;
 
-/// Reads and seals on a thread of its own; sealed parts come out of the channel, and the bundle behind the last one.
-fn seal_in_background(content: Content) -> (mpsc::Receiver<SealedPart>, SealWorker) {
+/// How many threads seal or open.
+pub(crate) fn threads() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cores.min(MAX_THREADS)).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The memory of parts that are out of the house, for the next ones.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give(&self, memory: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+}
+
+/// Reads and seals on threads of their own; sealed parts come out of the channel in order, and the bundle behind the last
+/// one.
+fn seal_in_background(content: Content, spare: Spare) -> (mpsc::Receiver<SealedPart>, SealWorker) {
     let (parts, queue) = mpsc::channel(1);
     let worker = tokio::task::spawn_blocking(move || {
         let sealer = Sealer::new(content)?;
-        let mut part = SealedPart::default();
-        while sealer.next_part(&mut part)? {
-            if parts.blocking_send(std::mem::take(&mut part)).is_err() {
-                return Err(SealError::Unfinished);
-            }
-        }
+        sealer.seal_all(threads(), |part| {
+            let next = SealedPart { sealed: spare.take(), ..SealedPart::default() };
+            parts.blocking_send(std::mem::replace(part, next)).map_err(|_| SealError::Unfinished)
+        })?;
         sealer.finish()
     });
     (queue, worker)
@@ -280,7 +302,8 @@ async fn upload_parts(
     watch: &dyn Watch,
 ) -> Result<(SealedBundle, Sha256Digest)> {
     watch.stage("sending", planned(&content));
-    let (mut queue, worker) = seal_in_background(content);
+    let spare = Spare::default();
+    let (mut queue, worker) = seal_in_background(content, spare.clone());
     let mut uploads = FuturesUnordered::new();
     let mut digests = Vec::new();
     loop {
@@ -290,9 +313,13 @@ async fn upload_parts(
                 let field = PartField { number: part.number, length: part.sealed.len() as u64, blake3: part.blake3 };
                 digests.push((field.length, field.blake3));
                 let sealed = Bytes::from(part.sealed);
-                let plain = part.plain_size;
+                let (plain, spare) = (part.plain_size, spare.clone());
                 uploads.push(async move {
-                    again(|| api.put_part(bundle, field, sealed.clone())).await.map(|()| plain)
+                    again(|| api.put_part(bundle, field, sealed.clone())).await?;
+                    if sealed.is_unique() {
+                        spare.give(sealed.into());
+                    }
+                    Ok::<_, ApiError>(plain)
                 });
             }
             Some(done) = uploads.next(), if !uploads.is_empty() => watch.advance(done?),
@@ -357,10 +384,12 @@ async fn write_file(
     watch.stage("sealing", planned(&content));
     let mut writer = PouchWriter::create(out, sent.bundle)?;
     // Read on another thread: input that does not come must not keep an interruption from clearing the file away.
-    let (mut queue, worker) = seal_in_background(content);
+    let spare = Spare::default();
+    let (mut queue, worker) = seal_in_background(content, spare.clone());
     while let Some(part) = queue.recv().await {
         writer.add_part(part.number, &part.sealed)?;
         watch.advance(part.plain_size);
+        spare.give(part.sealed);
     }
     let sealed = worker.await.map_err(|_| Error::Worker)??;
     sent.describe(party, &sealed, note.as_ref())?;

@@ -15,7 +15,7 @@ use crate::send::again;
 use crate::transport::TransportError;
 use crate::watch::Watch;
 
-/// Parts fetched at once. With the one being opened and the one that waits this bounds memory to five parts.
+/// Parts fetched at once. With those being opened and the one that waits this bounds memory to eight parts.
 const DOWNLOADS: usize = 3;
 
 /// A part to fetch: number, sealed and plain size.

@@ -1,6 +1,8 @@
 //! Age files of one X25519 recipient, chunk by chunk, over one buffer: content is put where its ciphertext will stand,
 //! and sealed there; or it is opened into room for one chunk. Neither direction holds a part twice.
 
+use std::ops::Range;
+
 use zeroize::Zeroize;
 
 use super::aead::TAG_LEN;
@@ -79,8 +81,9 @@ pub(crate) fn rooms(sealed: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
     })
 }
 
-/// Opens a complete binary age file and gives `each` its chunks in order, through `room`, which keeps its memory of one
-/// chunk. What is given is authentic; the file as a whole is good only when this returns.
+/// Opens a complete binary age file and gives `each` the chunks with a number in `wanted`, in order, through `room`, which
+/// keeps its memory of one chunk. What is given is authentic; the file as a whole is good only when this returns and all
+/// chunks were wanted.
 ///
 /// # Errors
 ///
@@ -88,6 +91,7 @@ pub(crate) fn rooms(sealed: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
 pub(crate) fn open_chunks<E: From<Error>>(
     identity: &Identity,
     mut sealed: &[u8],
+    wanted: Range<u64>,
     room: &mut Vec<u8>,
     mut each: impl FnMut(&[u8]) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
@@ -95,11 +99,13 @@ pub(crate) fn open_chunks<E: From<Error>>(
     room.resize(CHUNK_LEN, 0);
     for number in 0.. {
         let (chunk, rest) = sealed.split_at(sealed.len().min(SEALED_CHUNK_LEN));
-        let opened = key.open(number, rest.is_empty(), chunk, room).map_err(Error::from)?;
-        match (opened.last, rest.is_empty()) {
-            (true, false) => return Err(Error::from(PayloadError::TrailingData).into()),
-            (false, true) => return Err(Error::from(PayloadError::Truncated).into()),
-            _ => each(room.get(..opened.len).ok_or(Error::Library)?)?,
+        if wanted.contains(&number) {
+            let opened = key.open(number, rest.is_empty(), chunk, room).map_err(Error::from)?;
+            match (opened.last, rest.is_empty()) {
+                (true, false) => return Err(Error::from(PayloadError::TrailingData).into()),
+                (false, true) => return Err(Error::from(PayloadError::Truncated).into()),
+                _ => each(room.get(..opened.len).ok_or(Error::Library)?)?,
+            }
         }
         if rest.is_empty() {
             break;
@@ -145,7 +151,7 @@ mod tests {
                 plain.extend_from_slice(bytes);
                 Ok(())
             };
-            open_chunks(&identity, &sealed, &mut room, each).unwrap();
+            open_chunks(&identity, &sealed, 0..u64::MAX, &mut room, each).unwrap();
             assert_eq!(plain, content);
         }
     }
@@ -178,7 +184,7 @@ mod tests {
                 seen += bytes.len();
                 Ok(())
             };
-            open_chunks(&identity, sealed, &mut Vec::new(), each).err()
+            open_chunks(&identity, sealed, 0..u64::MAX, &mut Vec::new(), each).err()
         };
         assert!(open(&sealed).is_none());
         let front = PART_OVERHEAD as usize;

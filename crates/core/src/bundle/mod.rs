@@ -61,6 +61,7 @@
 //! | `plan`, `spread` | where each entry lies in the content; the digest of a file that comes in pieces |
 //! | `walk`, `source`, `cut`, `seal` | the sender: list, read once, seal |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
+//! | `one` | one file without the others |
 //! | `threads` | all parts of a bundle on several threads |
 //! | `file` | all of it as one `.pouch` file |
 //! | `os` | every system call |
@@ -76,6 +77,7 @@ mod lines;
 mod litter;
 mod manifest;
 mod objects;
+mod one;
 mod open;
 mod os;
 mod padding;
@@ -102,6 +104,7 @@ pub use index::{ContentKind, Entry, EntryKind, Index, IndexError, MAX_ENTRIES, M
 pub use layout::{FIRST_PART_SIZE, Layout, LayoutError, MAX_PARTS, part_capacity};
 pub use manifest::{Kind, Manifest, ManifestError, Summary, Terms};
 pub use objects::ObjectError;
+pub use one::OneFile;
 pub use open::{OpenError, Opening, Receiver};
 pub use padding::{MIN_PADDED, padded};
 pub use path::{EntryPath, Hazard, MAX_COMPONENT, MAX_DEPTH, MAX_PATH, PathError, hazards};

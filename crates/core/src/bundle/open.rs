@@ -1,5 +1,6 @@
 //! Opening: index, then parts, each checked before it is decrypted; the types force the order.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use pouch_statement::{Blake3Digest, Sha256Digest, Signed, Stage};
@@ -12,6 +13,9 @@ use super::manifest::Manifest;
 use super::padding::{is_zero, padded};
 use super::sink::{Sink, SinkError};
 use crate::age::{self, Identity, open_chunks, open_part};
+
+/// All chunks of a part.
+const WHOLE: Range<u64> = 0..u64::MAX;
 
 /// Why a bundle was refused, or could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -212,24 +216,29 @@ impl Opening {
         Ok(spec)
     }
 
-    /// Checks a sealed part, opens it, and gives `each` its content in order, a chunk at a time.
+    /// Checks a sealed part, opens the chunks of it that are in `wanted`, and gives `each` their content in order.
     pub(super) fn open_part(
         &self,
         number: u32,
         sealed: &[u8],
+        wanted: Range<u64>,
         mut each: impl FnMut(&[u8]) -> Result<(), CheckError>,
     ) -> Result<(), OpenError> {
         let spec = self.check_sealed(number, sealed)?;
+        let whole = wanted == WHOLE;
         let (mut room, mut len) = (Zeroizing::new(Vec::new()), 0);
         let counted = |bytes: &[u8]| {
             len += bytes.len() as u64;
             each(bytes)
         };
-        open_chunks(&self.key, sealed, &mut room, counted).map_err(|error| match error {
+        open_chunks(&self.key, sealed, wanted, &mut room, counted).map_err(|error| match error {
             CheckError::Age(error) => OpenError::Part { number, error },
             other => other.into(),
         })?;
-        if len == spec.size { Ok(()) } else { Err(OpenError::Part { number, error: age::Error::Length { len } }) }
+        if whole && len != spec.size {
+            return Err(OpenError::Part { number, error: age::Error::Length { len } });
+        }
+        Ok(())
     }
 
     /// Begins to receive into `sink`.
@@ -361,7 +370,7 @@ impl<S: Sink> Receiver<S> {
         let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
         let checker = checker.as_ref().ok_or(OpenError::Stopped)?;
         let mut part = checker.part(&self.opening.index, number);
-        self.opening.open_part(number, sealed, |bytes| {
+        self.opening.open_part(number, sealed, WHOLE, |bytes| {
             if self.turns().stopped { Err(CheckError::Stopped) } else { part.feed(bytes) }
         })?;
         Ok(part.finish()?)
