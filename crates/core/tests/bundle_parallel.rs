@@ -343,6 +343,33 @@ fn attack_18_a_wrong_digest_over_several_parts() {
     }
 }
 
+#[test]
+fn a_long_index_is_written_in_order() {
+    let entry = |number: u64| Entry {
+        path: format!("{number:06}").parse().unwrap(),
+        mtime: number as i64,
+        kind: EntryKind::File {
+            size: 0,
+            executable: number.is_multiple_of(3),
+            blake3: blake3_of(b"").parse().unwrap(),
+        },
+    };
+    for count in [0, 1, 4095, 4096, 4097, 9001] {
+        let entries: Vec<Entry> = (0..count).map(entry).collect();
+        let layout = Layout::of(count * 512 + 1024).unwrap();
+        let parts = (0..layout.parts()).map(|number| {
+            let size = layout.part_size(number).unwrap();
+            PartSpec { size, sealed_size: sealed_size(size), sealed_blake3: blake3_of(b"x").parse().unwrap() }
+        });
+        let index = Index::new(ContentKind::Tar, entries, parts.collect()).unwrap();
+        let text = index.encode().unwrap();
+        assert_eq!(Index::decode(&text).unwrap(), index);
+        let lines = String::from_utf8(text).unwrap();
+        let numbers: Vec<_> = lines.lines().filter_map(|line| line.strip_prefix("{\"path\":\"")?.get(..6)).collect();
+        assert_eq!(numbers, (0..count).map(|number| format!("{number:06}")).collect::<Vec<_>>());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -4,6 +4,7 @@
 //! hand obeys all of them; sealing builds its index by the same rules.
 
 use std::ops::Range;
+use std::thread;
 
 use pouch_statement::Blake3Digest;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,11 @@ use crate::age::sealed_len;
 pub const MAX_INDEX: u64 = 256 << 20;
 /// The most entries of a bundle.
 pub const MAX_ENTRIES: u64 = 2_000_000;
+
+/// Bytes that most lines of entries need: so little is copied while the whole grows.
+const LINE: usize = 192;
+/// Entries that are not worth another thread.
+const MIN_SHARE: usize = 4096;
 
 /// What the first line says that it is.
 pub(super) const TYPE: &str = "pouch.index.v1";
@@ -175,8 +181,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, IndexError> {
-        // What most lines need, so that little is copied while it grows.
-        let mut out = Vec::with_capacity(self.entries.len() * 192);
+        let mut out = Vec::with_capacity(self.entries.len() * LINE);
         let head = HeadLine {
             kind: TYPE.into(),
             content: self.content(),
@@ -186,15 +191,11 @@ impl Index {
             parts: self.layout.parts(),
         };
         write_line(&head, &mut out, 1)?;
-        let mut line = 2;
-        for entry in &self.entries {
-            write_line(&EntryLine::from(entry), &mut out, line)?;
-            line += 1;
-        }
+        write_entries(&self.entries, &mut out)?;
+        let behind = self.entries.len() as u64 + 2;
         for (part, spec) in (0..).zip(&self.parts) {
             let PartSpec { size, sealed_size, sealed_blake3 } = *spec;
-            write_line(&PartLine { part, size, sealed_size, sealed_blake3 }, &mut out, line)?;
-            line += 1;
+            write_line(&PartLine { part, size, sealed_size, sealed_blake3 }, &mut out, behind + u64::from(part))?;
         }
         if out.len() as u64 > MAX_INDEX { Err(IndexError::TooLong) } else { Ok(out) }
     }
@@ -281,6 +282,34 @@ impl Index {
     pub fn entry(&self, path: &str) -> Option<&Entry> {
         self.entries.get(find(&self.entries, path)?)
     }
+}
+
+/// Writes the lines of entries, on all cores when there are many: nothing else can be done before they are there.
+fn write_entries(entries: &[Entry], out: &mut Vec<u8>) -> Result<(), IndexError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = entries.len().div_ceil(threads).max(MIN_SHARE);
+    let write = |number: usize, entries: &[Entry], out: &mut Vec<u8>| {
+        // Behind the first line, from 1.
+        let first = (number * share) as u64 + 2;
+        (first..).zip(entries).try_for_each(|(line, entry)| write_line(&EntryLine::from(entry), out, line))
+    };
+    let mut shares = entries.chunks(share).enumerate();
+    let Some((_, mine)) = shares.next() else { return Ok(()) };
+    thread::scope(|scope| {
+        let others: Vec<_> = shares
+            .map(|(number, entries)| {
+                scope.spawn(move || {
+                    let mut out = Vec::with_capacity(entries.len() * LINE);
+                    write(number, entries, &mut out).map(|()| out)
+                })
+            })
+            .collect();
+        write(0, mine, out)?;
+        for other in others {
+            out.extend_from_slice(&other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(())
+    })
 }
 
 fn find(entries: &[Entry], path: &str) -> Option<usize> {

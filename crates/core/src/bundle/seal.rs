@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use pouch_statement::{Blake3Digest, Sha256Digest};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -328,11 +329,16 @@ impl Sealer {
         let index = Index::new(content, entries, parts)?;
         let mut plain = Zeroizing::new(index.encode()?);
         let index_size = plain.len() as u64;
-        let index_sha256 = Sha256Digest::of(&plain);
         let end = padded(index_size).ok_or(IndexError::TooLong)?;
         plain.resize(end as usize, 0);
-        let mut sealed_index = Vec::new();
-        seal_part(&self.recipient, &plain, &mut sealed_index)?;
+        let (signed, _) = plain.split_at(index_size as usize);
+        let (index_sha256, sealed_index) = thread::scope(|scope| {
+            let digest = scope.spawn(|| Sha256Digest::of(signed));
+            let mut sealed = Vec::new();
+            let made = seal_part(&self.recipient, &plain, &mut sealed);
+            let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            made.map(|()| (digest, sealed))
+        })?;
         let summary = Summary {
             content,
             layout: *index.layout(),
