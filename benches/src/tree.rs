@@ -37,20 +37,20 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
     let root = folder.path();
     plant(&root.join("source"))?;
     let recipient = make_key(keygen, &root.join("key"))?;
-    let own = |words: &[&str]| {
+    let own = |word: &str, names: &[&str]| {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(words).current_dir(root);
+        command.arg(word).args(names.iter().map(|name| root.join(name)));
         Ok::<_, Failure>(command)
     };
     let pipe = |script: String| {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(script).current_dir(root);
+        command.args(["-c", &format!("cd \"$1\" && {script}"), "sh"]).arg(root);
         command
     };
     let bytes = (FILES * FILE_SIZE) as u64;
     let title = format!("{FILES} files of {FILE_SIZE} bytes");
 
-    let (ours, theirs) = (own(&[SEAL, "source"])?, pipe(format!("tar c -C source . | age -r {recipient} > /dev/null")));
+    let (ours, theirs) = (own(SEAL, &["source"])?, pipe(format!("tar c -C source . | age -r {recipient} > /dev/null")));
     let mut all = [
         Contender::new("pouch-core, sealed to nowhere", || timed(&ours, tools, root)),
         Contender::new("tar c, age to /dev/null", || timed(&theirs, tools, root)),
@@ -58,9 +58,9 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
     run(&mut all, options.rounds)?;
     table::print(&format!("seal {title}"), bytes, &all);
 
-    printed(&mut own(&[SEAL, "source", "sealed.pouch"])?, "")?;
+    printed(&mut own(SEAL, &["source", "sealed.pouch"])?, "")?;
     printed(&mut pipe(format!("tar c -C source . | age -r {recipient} > sealed.age")), "")?;
-    let ours = own(&[OPEN, "sealed.pouch", "ours"])?;
+    let ours = own(OPEN, &["sealed.pouch", "ours"])?;
     let theirs = pipe("mkdir theirs && age -d -i key sealed.age | tar x -C theirs".into());
     let mut all = [
         Contender::new("pouch-core, opened into a folder", || {
