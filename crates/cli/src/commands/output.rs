@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 use std::path::{Path, PathBuf};
 
 use pouch_core::age;
-use pouch_statement::BundleId;
+use pouch_statement::{BundleId, hazardous};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
@@ -55,6 +55,7 @@ impl Output {
         if kind.is_dir() {
             return Err(Failure::usage(format!("{} is a folder", path.display()), "name a file in it"));
         } else if kind.is_file() {
+            refuse_planted(&found, data.uid()).map_err(cannot)?;
             File::options().write(true).open(&found).map_err(cannot)?;
             return Ok(Self::File(found));
         } else if linked {
@@ -139,10 +140,25 @@ fn stdout() -> io::Result<File> {
     Ok(file)
 }
 
-/// Text that moves no cursor: UTF-8 without control characters, but for ends of lines and tabs.
+/// Text that shows what it is: UTF-8 without characters that move the cursor, change directions or are not seen, but for
+/// ends of lines and tabs.
 fn is_text(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes)
-        .is_ok_and(|text| !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')))
+    std::str::from_utf8(bytes).is_ok_and(|text| {
+        let mut chars = text.chars().peekable();
+        while let Some(char) = chars.next() {
+            let fine = match char {
+                '\n' | '\t' => true,
+                '\r' => chars.peek() == Some(&'\n'),
+                // Picks the coloured form of a sign.
+                '\u{fe0f}' => true,
+                other => !hazardous(other),
+            };
+            if !fine {
+                return false;
+            }
+        }
+        true
+    })
 }
 
 /// Memory up to [`MAX_HELD`].
@@ -176,11 +192,27 @@ fn resolve(path: &Path) -> io::Result<(PathBuf, bool)> {
             return Ok((path, followed > 0));
         }
         match fs::read_link(&path) {
-            Ok(target) => path = folder_of(&path).join(target),
+            Ok(target) => {
+                refuse_planted(&path, fs::symlink_metadata(&path)?.uid())?;
+                path = folder_of(&path).join(target);
+            }
             Err(_) => return Ok((path, followed > 0)),
         }
     }
     Err(Errno::LOOP.into())
+}
+
+/// In a folder like /tmp another user may have put a file or a link there, to get what we write or have us replace what
+/// is ours. The rule is the kernel's own (fs.protected_regular, fs.protected_symlinks), which it can only apply to what is
+/// opened in the usual way, and only where it is switched on.
+fn refuse_planted(path: &Path, owner: u32) -> io::Result<()> {
+    let folder = fs::metadata(folder_of(path))?;
+    let shared = folder.mode() & 0o1000 != 0 && folder.mode() & 0o022 != 0;
+    let me = rustix::process::geteuid().as_raw();
+    if shared && owner != me && owner != folder.uid() {
+        return Err(io::Error::other("somebody else put it into a folder that all may write to"));
+    }
+    Ok(())
 }
 
 /// `/proc/N/fd/N`: what /dev/stdout and /dev/fd/N lead to.
@@ -335,6 +367,30 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
+    // attacks.md 4: nobody else's file is replaced, and nobody else's link followed, where anybody may put them.
+    #[test]
+    fn attack_4_what_others_planted_in_a_shared_folder_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let shared = home.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        let (file, link, mine) = (shared.join("file"), shared.join("link"), home.path().join("mine"));
+        fs::write(&file, "x").unwrap();
+        fs::write(&mine, "x").unwrap();
+        std::os::unix::fs::symlink(&mine, &link).unwrap();
+        for path in [&file, &link] {
+            std::os::unix::fs::lchown(path, Some(65_534), Some(65_534)).unwrap();
+        }
+        for (mode, refused) in [(0o1777, true), (0o755, false)] {
+            fs::set_permissions(&shared, Permissions::from_mode(mode)).unwrap();
+            for path in [&file, &link] {
+                assert_eq!(Output::new(Some(path)).is_err(), refused, "{path:?} {mode:o}");
+            }
+        }
+    }
+
     #[test]
     fn links_lead_to_what_is_replaced_and_descriptors_are_known() {
         let folder = tempfile::tempdir().unwrap();
@@ -354,10 +410,12 @@ mod tests {
 
     #[test]
     fn only_text_is_shown() {
-        for text in ["", "two\r\n\tlines\n", "häßlich ✓"] {
+        for text in ["", "two\r\n\tlines\n", "häßlich ✓ ☺\u{fe0f}"] {
             assert!(is_text(text.as_bytes()), "{text:?}");
         }
-        for binary in [&b"\0"[..], b"\x1b[2J", b"\x7f", b"\xff", "\u{9b}2J".as_bytes()] {
+        for binary in
+            [&b"\0"[..], b"\x1b[2J", b"\x7f", b"\xff", "\u{9b}2J".as_bytes(), b"evil\rgood", "a\u{202e}b".as_bytes()]
+        {
             assert!(!is_text(binary), "{binary:?}");
         }
         let mut held = Held(Zeroizing::new(vec![b' '; MAX_HELD - 1]));

@@ -293,20 +293,27 @@ fn write_entries(entries: &[Entry], out: &mut Vec<u8>) -> Result<(), IndexError>
         let first = (number * share) as u64 + 2;
         (first..).zip(entries).try_for_each(|(line, entry)| write_line(&EntryLine::from(entry), out, line))
     };
+    let written = |number: usize, entries: &[Entry]| {
+        let mut out = Vec::with_capacity(entries.len() * LINE);
+        write(number, entries, &mut out).map(|()| out)
+    };
     let mut shares = entries.chunks(share).enumerate();
     let Some((_, mine)) = shares.next() else { return Ok(()) };
     thread::scope(|scope| {
         let others: Vec<_> = shares
             .map(|(number, entries)| {
-                scope.spawn(move || {
-                    let mut out = Vec::with_capacity(entries.len() * LINE);
-                    write(number, entries, &mut out).map(|()| out)
-                })
+                let other = thread::Builder::new().spawn_scoped(scope, move || written(number, entries)).ok();
+                (number, entries, other)
             })
             .collect();
         write(0, mine, out)?;
-        for other in others {
-            out.extend_from_slice(&other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        for (number, entries, other) in others {
+            // A thread that the system did not grant leaves its share to this one.
+            let lines = match other {
+                Some(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                None => written(number, entries),
+            };
+            out.extend_from_slice(&lines?);
         }
         Ok(())
     })

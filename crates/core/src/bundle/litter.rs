@@ -49,7 +49,9 @@ fn stands(parent: &Folder, name: &str, open: impl AsFd) -> bool {
     matches!((parent.stat(name, false), os::seen(open)), (Ok(there), Ok(ours)) if there.node == ours.node)
 }
 
-fn is_private_name(name: &str) -> bool {
+/// Whether something of this name may be cleared away. No bundle carries such a name, so that nobody can send what the
+/// recipient's next command would take for a leftover.
+pub(super) fn is_private_name(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|id| id.parse::<BundleId>().is_ok())
 }
 

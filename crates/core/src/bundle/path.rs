@@ -8,6 +8,8 @@ use std::str::FromStr;
 use pouch_statement::Escaped;
 use unicode_normalization::UnicodeNormalization as _;
 
+use super::litter::is_private_name;
+
 /// The longest path in bytes, components and slashes (docs/format.md, "Paths").
 pub const MAX_PATH: usize = 4096;
 /// The longest component in bytes; what ext4, xfs, btrfs and APFS can hold.
@@ -30,6 +32,9 @@ pub enum PathError {
     /// `.` or `..`.
     #[error("a component of the path is . or ..")]
     Dots,
+    /// A name like those of our own unfinished folders and files, which are cleared away after a crash.
+    #[error("a component of the path is named like an unfinished transfer of pouch")]
+    Unfinished,
     /// A separator elsewhere.
     #[error("the path holds a backslash")]
     Backslash,
@@ -136,6 +141,7 @@ impl FromStr for EntryPath {
             match component {
                 "" => return Err(PathError::EmptyComponent),
                 "." | ".." => return Err(PathError::Dots),
+                ours if is_private_name(ours) => return Err(PathError::Unfinished),
                 long if long.len() > MAX_COMPONENT => {
                     return Err(PathError::ComponentTooLong { length: long.len() });
                 }
@@ -259,6 +265,8 @@ mod tests {
             ("//host/share", PathError::Absolute),
             ("../x", PathError::Dots),
             ("a/../b", PathError::Dots),
+            (".pouch-1p3na12gtfe5mz7gq8hvw7xf3g", PathError::Unfinished),
+            ("a/.pouch-1p3na12gtfe5mz7gq8hvw7xf3g/b", PathError::Unfinished),
             ("a/.", PathError::Dots),
             (".", PathError::Dots),
             ("a//b", PathError::EmptyComponent),

@@ -59,7 +59,10 @@ impl Plan {
 
     /// Walks through the bytes `at..end` of the padded content.
     pub(super) fn walk(&self, at: u64, end: u64) -> Walk<'_> {
-        let entry = self.starts.partition_point(|start| *start <= at).saturating_sub(1);
+        // Behind the last entry comes none again, also if it is an empty file, which the walk up to there came by.
+        let behind = at >= self.end && at > 0;
+        let entry =
+            if behind { self.starts.len() } else { self.starts.partition_point(|s| *s <= at).saturating_sub(1) };
         Walk { plan: self, at, end, entry }
     }
 }
@@ -187,7 +190,11 @@ mod tests {
         // Every byte once, every empty file once, however the content is cut and however little room there is.
         #[test]
         fn any_cut_tells_the_same(
-            entries in proptest::collection::vec((proptest::option::of(0u64..2000), any::<bool>()), 0..6),
+            entries in proptest::collection::vec(
+                (prop_oneof![Just(None), Just(Some(0)), Just(Some(512)), (0_u64..2000).prop_map(Some)], any::<bool>()),
+                0..6,
+            ),
+            at_borders: bool,
             cuts in proptest::collection::vec(0u64..20_000, 0..6),
             room in 1usize..3000,
             stream: bool,
@@ -212,6 +219,9 @@ mod tests {
                 prop_assert_eq!(empty, usize::from(*size == Some(0)));
             }
             let mut borders: Vec<u64> = cuts.iter().map(|c| (c % end) & !511).chain([0, end]).collect();
+            if at_borders && !stream {
+                borders.extend(plan.starts.iter().chain([&plan.end]));
+            }
             borders.sort_unstable();
             borders.dedup();
             let ranges: Vec<_> = borders.windows(2).map(|w| (w[0], w[1])).collect();

@@ -9,6 +9,9 @@ use super::open::{OpenError, Receiver};
 use super::seal::{SealError, SealedPart, Sealer};
 use super::sink::Sink;
 
+/// More threads than this are not started, whatever the caller says.
+const MAX_THREADS: usize = 256;
+
 /// One place that threads pass in turn, and the first reason why they should not go on.
 struct Turns<T, E> {
     state: Mutex<State<T, E>>,
@@ -63,12 +66,12 @@ impl<T, E> Turns<T, E> {
             std::mem::forget(stops);
         };
         thread::scope(|scope| {
-            let others: Vec<_> = (1..threads.get()).map(|_| scope.spawn(work)).collect();
+            // Where the system grants fewer threads, those that are there do the work; the caller's always is.
+            let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..threads.get().min(MAX_THREADS)).filter_map(spawn).collect();
             work();
-            for other in others {
-                if let Err(panic) = other.join() {
-                    std::panic::resume_unwind(panic);
-                }
+            if let Some(panic) = others.into_iter().find_map(|other| other.join().err()) {
+                std::panic::resume_unwind(panic);
             }
         });
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).reason.map_or(Ok(()), Err)

@@ -115,7 +115,9 @@ impl Walk {
             let (queue, wake) = (Mutex::new(Queue { open, ..Queue::default() }), Condvar::new());
             let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
             let lists = thread::scope(|scope| {
-                let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.work(&queue, &wake))).collect();
+                // Where the system grants fewer threads, those that are there list all.
+                let spawn = |_| thread::Builder::new().spawn_scoped(scope, || self.work(&queue, &wake)).ok();
+                let others: Vec<_> = (1..threads).filter_map(spawn).collect();
                 let mine = self.work(&queue, &wake);
                 let mut lists = vec![mine];
                 for other in others {
