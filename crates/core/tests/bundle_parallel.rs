@@ -410,3 +410,26 @@ proptest! {
         prop_assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
     }
 }
+
+/// The last entries end where a part does, or just around it, and are empty: each is made once.
+#[test]
+fn empty_files_at_the_end_of_a_part_are_made_once() {
+    let (world, home) = (World::new(), tempfile::tempdir().unwrap());
+    for (number, blocks) in (0..8).chain([16, 17]).enumerate() {
+        for empty in 0..3 {
+            let source = home.path().join(format!("{number}-{empty}"));
+            std::fs::create_dir(&source).unwrap();
+            std::fs::write(source.join("a"), vec![7; PART - blocks * 512]).unwrap();
+            for name in ["b", "c"].iter().take(empty) {
+                std::fs::write(source.join(name), "").unwrap();
+            }
+            let (parts, sealed) = seal_on(2, Content::Tree(scan(&source))).unwrap();
+            let carried = carried(&world, parts, sealed);
+            let order: Vec<u32> = (0..carried.parts.len() as u32).collect();
+            let opening = world.open(&carried).unwrap();
+            let staging = Staging::new(&home.path().join(format!("in {number}-{empty}"))).unwrap();
+            let published = open_on(2, opening, &carried, &order, staging).unwrap().publish().unwrap();
+            assert!(snapshot(&published) == snapshot(&source), "{blocks} blocks, {empty} empty");
+        }
+    }
+}
