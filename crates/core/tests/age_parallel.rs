@@ -5,10 +5,12 @@
 use std::io::{self, Read, Write};
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pouch_core::age::{CHUNK_LEN, Error, Identity, PayloadError, decrypt, decrypt_stream, encrypt_stream, seal_to_vec};
+use pouch_core::age::{
+    CHUNK_LEN, Error, Identity, PayloadError, Workers, decrypt, decrypt_stream, encrypt_stream, seal_to_vec,
+};
 use proptest::prelude::*;
 
 fn threads(count: usize) -> NonZero<usize> {
@@ -280,6 +282,41 @@ fn a_stalled_output_stops_the_input() {
     let ahead = output.seen.unwrap();
     assert!(ahead <= 4 << 20, "{ahead} bytes were read while nothing was taken");
     assert_eq!(read.load(Ordering::Relaxed), 64 << 20);
+}
+
+/// Gives something, and then nothing until it is told.
+struct Stalling<'a> {
+    left: usize,
+    told: &'a AtomicBool,
+}
+
+impl Read for Stalling<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            while !self.told.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let len = out.len().min(self.left);
+        self.left -= len;
+        Ok(len)
+    }
+}
+
+/// The failure that one thread met comes out, not the end of another's wait.
+#[test]
+fn an_input_that_stalls_is_told_of_a_failure() {
+    let recipient = Identity::generate().recipient();
+    for count in [2, 4] {
+        let told = AtomicBool::new(false);
+        let input = Stalling { left: 2 * CHUNK_LEN, told: &told };
+        // The header goes through, the first chunk does not.
+        let output = Fails { left: 5000, panics: false };
+        let workers = Workers::new(threads(count)).telling(&told);
+        let Err(Error::Io(error)) = encrypt_stream(&recipient, input, output, workers) else { panic!("it fails") };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
 }
 
 /// A chunk that is known not to be the last goes out although nothing more comes.

@@ -1,11 +1,10 @@
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pouch_client::Watch as _;
-use pouch_core::age::{self, Identity, Opener, Passphrase, decrypt, decrypt_stream};
+use pouch_core::age::{self, Identity, Opener, Passphrase, Workers, decrypt, decrypt_stream};
 
-use crate::commands::input::{Input, Replay, Stdin, Watched};
+use crate::commands::input::{Input, Replay, Source, Stdin, Watched};
 use crate::commands::keyfile::{self, Identities};
 use crate::commands::output::{Output, Unwritten};
 use crate::commands::threads::Threads;
@@ -57,7 +56,7 @@ impl Decrypt {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         let stdin = Stdin::default();
         let input = Input::open(self.input.as_deref(), &stdin)?;
-        let (length, typed) = (input.length, input.typed);
+        let (length, typed, unwanted) = (input.length, input.typed, input.unwanted.clone());
         let output = Output::new(self.output.as_deref())?;
         let used = self.input.iter().chain(&self.identity);
         output.distinct_from(&used.map(PathBuf::as_path).collect::<Vec<&Path>>())?;
@@ -71,7 +70,7 @@ impl Decrypt {
         bar.stage("decrypting", length);
         let source = Watched::new(input.into_whole(), bar.as_ref());
         let written = output.write(|out| {
-            decrypt_stream(key.opener(), source, out, self.threads.count())?;
+            decrypt_stream(key.opener(), source, out, Workers::new(self.threads.count()).telling(&unwanted))?;
             Ok(())
         });
         bar.done();
@@ -82,7 +81,7 @@ impl Decrypt {
     }
 
     /// Finds out what opens the file. Nobody is asked for a passphrase that cannot help.
-    fn key(&self, context: &Context, files: Vec<Identities>, input: &mut Replay<File>) -> Result<Key, Failure> {
+    fn key(&self, context: &Context, files: Vec<Identities>, input: &mut Replay<Source>) -> Result<Key, Failure> {
         if self.passphrase {
             return Ok(Key::Passphrase(context.asker().passphrase()?));
         }
@@ -113,7 +112,7 @@ fn own_identity(context: &Context) -> Result<Key, Failure> {
 }
 
 /// The identities of the first file that has one which opens it, in the order in which they are named.
-fn first_that_fits(context: &Context, files: Vec<Identities>, input: &mut Replay<File>) -> Result<Key, Failure> {
+fn first_that_fits(context: &Context, files: Vec<Identities>, input: &mut Replay<Source>) -> Result<Key, Failure> {
     for file in files {
         let locked = if let Identities::Locked { path, .. } = &file { Some(path.clone()) } else { None };
         let identities = file.open(&context.asker())?;
@@ -130,7 +129,7 @@ fn first_that_fits(context: &Context, files: Vec<Identities>, input: &mut Replay
 }
 
 /// Whether one of these opens the file, by its header. The input stands at its start again.
-fn judge(identities: &[Identity], input: &mut Replay<File>) -> Result<(), age::Error> {
+fn judge(identities: &[Identity], input: &mut Replay<Source>) -> Result<(), age::Error> {
     let judged = decrypt(identities, &mut *input).map(|_| ());
     input.rewind();
     judged

@@ -1,11 +1,10 @@
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pouch_client::Watch as _;
-use pouch_core::age::{self, ArmorWriter, Identity, Recipient, Sealer, encrypt_stream};
+use pouch_core::age::{self, ArmorWriter, Identity, Recipient, Sealer, Workers, encrypt_stream};
 
-use crate::commands::input::{Input, Stdin, Watched};
+use crate::commands::input::{Input, Source, Stdin, Watched};
 use crate::commands::keyfile;
 use crate::commands::output::{Output, Sink};
 use crate::commands::threads::Threads;
@@ -64,7 +63,9 @@ impl Encrypt {
         };
         let bar = if output.is_terminal() || input.typed { Bar::hidden() } else { Bar::new(context.show) };
         bar.stage("encrypting", input.length);
-        let written = output.write(|out| self.seal(sealer, Watched::new(input.file, bar.as_ref()), out));
+        let workers = Workers::new(self.threads.count()).telling(&input.unwanted);
+        let source = Watched::new(input.source, bar.as_ref());
+        let written = output.write(|out| self.seal(sealer, source, out, workers));
         bar.done();
         written.map_err(failure)
     }
@@ -87,13 +88,19 @@ impl Encrypt {
         Ok(if input.typed { output.on_screen(self.output.is_some(), true) } else { output })
     }
 
-    fn seal(&self, sealer: Sealer<'_>, input: Watched<'_, File>, out: Sink<'_>) -> Result<(), age::Error> {
+    fn seal(
+        &self,
+        sealer: Sealer<'_>,
+        input: Watched<'_, Source>,
+        out: Sink<'_>,
+        workers: Workers<'_>,
+    ) -> Result<(), age::Error> {
         if self.armor {
             let mut armor = ArmorWriter::new(out);
-            encrypt_stream(sealer, input, &mut armor, self.threads.count())?;
+            encrypt_stream(sealer, input, &mut armor, workers)?;
             armor.finish()?;
         } else {
-            encrypt_stream(sealer, input, out, self.threads.count())?;
+            encrypt_stream(sealer, input, out, workers)?;
         }
         Ok(())
     }

@@ -5,8 +5,12 @@ use std::fs::File;
 use std::io::{self, Chain, Cursor, IsTerminal as _, Read, Seek as _, Take};
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pouch_client::Watch as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::progress::Bar;
@@ -56,10 +60,48 @@ pub(crate) fn widen(file: &File) {
     let _ = rustix::pipe::fcntl_setpipe_size(file, CAPACITY);
 }
 
+/// How often a read that waits looks whether it is still wanted.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// A file that is read without a buffer. If it may stall, a read that waits ends soon after `unwanted` is set: the
+/// thread that reads cannot be stopped otherwise, and a failure met by another would have to wait for it.
+pub(crate) struct Source {
+    file: File,
+    stalls: bool,
+    unwanted: Arc<AtomicBool>,
+}
+
+impl Read for Source {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.stalls {
+            self.wait()?;
+        }
+        self.file.read(out)
+    }
+}
+
+impl Source {
+    /// Until there is something to read, or its end.
+    fn wait(&self) -> io::Result<()> {
+        loop {
+            if self.unwanted.load(Ordering::Relaxed) {
+                return Err(io::Error::other("something else failed"));
+            }
+            // What poll cannot judge is read: errors come out of the reading.
+            match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&LOOK)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
+    }
+}
+
 /// What is to be encrypted or decrypted.
 pub(crate) struct Input {
-    /// Read without a buffer.
-    pub(crate) file: File,
+    /// Its bytes.
+    pub(crate) source: Source,
+    /// To be set when no more of it is wanted.
+    pub(crate) unwanted: Arc<AtomicBool>,
     /// How much is left in it, in bytes, where that is known.
     pub(crate) length: Option<u64>,
     /// Somebody types it.
@@ -87,13 +129,15 @@ impl Input {
         };
         let typed = file.is_terminal();
         widen(&file);
-        Ok(Self { file, length, typed })
+        let unwanted = Arc::new(AtomicBool::new(false));
+        let source = Source { file, stalls: !data.is_file(), unwanted: unwanted.clone() };
+        Ok(Self { source, unwanted, length, typed })
     }
 
     /// A reader that can be begun again. What is typed is read now, to the last line of an armor, so that a prompt does
     /// not come in between.
-    pub(crate) fn replay(self) -> io::Result<Replay<File>> {
-        let mut replay = Replay::new(self.file);
+    pub(crate) fn replay(self) -> io::Result<Replay<Source>> {
+        let mut replay = Replay::new(self.source);
         while self.typed && replay.kept.len() < MAX_TYPED && !replay.kept.ends_with(ARMOR_END) {
             let mut line = [0; 4096];
             if replay.read(&mut line)? == 0 {

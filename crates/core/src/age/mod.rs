@@ -63,6 +63,7 @@ pub use keys::{
 pub use parallel::{decrypt_stream, encrypt_stream};
 pub use part::{PART_OVERHEAD, open_part, open_sole, plain_len, seal_part, seal_to_vec, sealed_len};
 pub use passphrase::{DEFAULT_WORK_FACTOR, MAX_WORK_FACTOR, Passphrase};
+pub use pipeline::Workers;
 pub use read::{DecryptReader, decrypt, decrypt_encoded};
 pub use recipient::{Opener, Sealer};
 pub use seek::{SeekableReader, decrypt_seekable};

@@ -1,14 +1,13 @@
 //! Whole streams, sealed and opened by several threads: the chunks of a payload do not depend on each other.
 
 use std::io::{self, Read, Write};
-use std::num::NonZero;
 use std::ops::{Deref, Range};
 
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::aead::TAG_LEN;
 use super::error::{Error, Result};
-use super::pipeline::{self, Intake, Outlet};
+use super::pipeline::{self, Intake, Outlet, Workers};
 use super::read::Source;
 use super::recipient::{Opener, Sealer, open_header, start};
 use super::stream::{CHUNK_LEN, PayloadError, PayloadKey, SEALED_CHUNK_LEN};
@@ -21,15 +20,14 @@ const CACHE_LINE: usize = 64;
 
 /// Seals all of `input` for `to` into `output`, as one age file; gives the bytes of plaintext.
 ///
-/// `threads` threads share the work, the caller's among them; memory is 2 MiB for each. Any number gives the same
+/// The workers are a number of threads, or [`Workers`]; memory is 2 MiB for each thread. Any number gives the same
 /// kind of file as [`encrypt`](super::encrypt), whose writer works on one. Neither side needs a buffer of its own:
 /// both are used in pieces of up to 512 KiB. An input that trickles is sealed as its chunks come.
 ///
 /// # Errors
 ///
 /// No recipients or too many, no random bytes, or whatever `input` or `output` says. What was written then is no
-/// whole file, and nothing opens it to its end. With several threads one may be waiting for more input when the output
-/// fails for another; that comes out when the wait ends.
+/// whole file, and nothing opens it to its end. See [`Workers::telling`] for an input that may stall.
 ///
 /// ```
 /// use std::num::NonZero;
@@ -43,15 +41,15 @@ const CACHE_LINE: usize = 64;
 /// assert_eq!(plain, b"for one person");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn encrypt_stream<'a>(
+pub fn encrypt_stream<'a, 'w>(
     to: impl Into<Sealer<'a>>,
     input: impl Read + Send,
     mut output: impl Write + Send,
-    threads: NonZero<usize>,
+    workers: impl Into<Workers<'w>>,
 ) -> Result<u64> {
     let (header, key) = start(&to.into())?;
     output.write_all(&header)?;
-    run(threads, CHUNK_LEN, SEALED_CHUNK_LEN, input, output, |batch| batch.seal(&key)).map(|lens| lens.read)
+    run(workers.into(), CHUNK_LEN, SEALED_CHUNK_LEN, input, output, |batch| batch.seal(&key)).map(|lens| lens.read)
 }
 
 /// Opens an age file from `input` into `output`, to its end; gives the bytes of plaintext. Armor is recognised.
@@ -62,17 +60,16 @@ pub fn encrypt_stream<'a>(
 /// # Errors
 ///
 /// Everything about the header and the payload, no key that opens it, and whatever `input` or `output` says; see
-/// [`Error::kind`]. With several threads one may be waiting for more input when another finds a failure; it comes out
-/// when that wait ends.
-pub fn decrypt_stream<'a>(
+/// [`Error::kind`]. See [`Workers::telling`] for an input that may stall.
+pub fn decrypt_stream<'a, 'w>(
     with: impl Into<Opener<'a>>,
     input: impl Read + Send,
     output: impl Write + Send,
-    threads: NonZero<usize>,
+    workers: impl Into<Workers<'w>>,
 ) -> Result<u64> {
     let mut source = Source::recognise(input)?;
     let key = open_header(&with.into(), &mut source)?;
-    run(threads, SEALED_CHUNK_LEN, CHUNK_LEN, source, output, |batch| batch.open(&key)).map(|lens| lens.written)
+    run(workers.into(), SEALED_CHUNK_LEN, CHUNK_LEN, source, output, |batch| batch.open(&key)).map(|lens| lens.written)
 }
 
 /// Bytes that went in and came out.
@@ -83,7 +80,7 @@ struct Lens {
 }
 
 fn run(
-    threads: NonZero<usize>,
+    workers: Workers<'_>,
     piece_len: usize,
     made_len: usize,
     input: impl Read + Send,
@@ -93,7 +90,7 @@ fn run(
     let mut pieces =
         Pieces { input, piece_len, carried: Zeroizing::new(Vec::with_capacity(piece_len)), next: 0, read: 0 };
     let mut writer = Writer { output, written: 0 };
-    pipeline::run(threads, || Batch::new(piece_len, made_len), &mut pieces, work, &mut writer)?;
+    pipeline::run(workers, || Batch::new(piece_len, made_len), &mut pieces, work, &mut writer)?;
     writer.output.flush()?;
     Ok(Lens { read: pieces.read, written: writer.written })
 }

@@ -7,6 +7,7 @@
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -16,6 +17,33 @@ use super::error::{Error, Result};
 const BUFFERS_PER_THREAD: usize = 2;
 /// More threads than this are not started, whatever the caller says.
 const MAX_THREADS: usize = 256;
+
+/// By whom a stream is worked on.
+#[derive(Clone, Copy)]
+pub struct Workers<'a> {
+    threads: NonZero<usize>,
+    failed: Option<&'a AtomicBool>,
+}
+
+impl<'a> Workers<'a> {
+    /// So many threads, 256 at most; the caller's is one of them.
+    pub fn new(threads: NonZero<usize>) -> Self {
+        Self { threads, failed: None }
+    }
+
+    /// Sets `failed` as soon as anything fails. One thread may be waiting for an input that gives nothing when another
+    /// meets the failure, which comes out only when that wait ends: an input that looks here can end it.
+    #[must_use]
+    pub fn telling(self, failed: &'a AtomicBool) -> Self {
+        Self { failed: Some(failed), ..self }
+    }
+}
+
+impl From<NonZero<usize>> for Workers<'_> {
+    fn from(threads: NonZero<usize>) -> Self {
+        Self::new(threads)
+    }
+}
 
 /// Where batches come from. Called by one thread at a time.
 pub(super) trait Intake<B>: Send {
@@ -29,7 +57,7 @@ pub(super) trait Outlet<B>: Send {
     fn put(&mut self, buffer: &mut B) -> Result<()>;
 }
 
-/// Runs every batch of `intake` through `work` and into `outlet`, on `threads` threads; the caller's is one of them.
+/// Runs every batch of `intake` through `work` and into `outlet`, by `workers`.
 ///
 /// The first error in the order of the stream is the one that comes back, and everything before it was written. A
 /// panic goes on in the caller's thread, once all others have stopped. A stream of one batch starts no threads.
@@ -38,7 +66,7 @@ pub(super) trait Outlet<B>: Send {
 ///
 /// Whatever `intake` or `outlet` says.
 pub(super) fn run<B: Send>(
-    threads: NonZero<usize>,
+    workers: Workers<'_>,
     new_buffer: impl Fn() -> B,
     intake: &mut impl Intake<B>,
     work: impl Fn(&mut B) + Sync,
@@ -46,7 +74,7 @@ pub(super) fn run<B: Send>(
 ) -> Result<()> {
     let mut first = new_buffer();
     let mut more = intake.fill(&mut first)?;
-    if !more || threads.get() == 1 {
+    if !more || workers.threads.get() == 1 {
         loop {
             work(&mut first);
             outlet.put(&mut first)?;
@@ -56,7 +84,7 @@ pub(super) fn run<B: Send>(
             more = intake.fill(&mut first)?;
         }
     }
-    let threads = threads.get().min(MAX_THREADS);
+    let threads = workers.threads.get().min(MAX_THREADS);
     let count = threads * BUFFERS_PER_THREAD;
     let belt = Belt {
         queue: Mutex::new(Queue { intake, next: 1, open: true }),
@@ -69,6 +97,7 @@ pub(super) fn run<B: Send>(
             failed: None,
         }),
         changed: Condvar::new(),
+        told: workers.failed,
         work,
     };
     thread::scope(|scope| {
@@ -88,6 +117,8 @@ struct Belt<'a, B, I, O, W> {
     yard: Mutex<Yard<'a, B, O>>,
     /// A buffer became free, or the yard was closed.
     changed: Condvar,
+    /// Who wants to know at once of a failure.
+    told: Option<&'a AtomicBool>,
     work: W,
 }
 
@@ -180,10 +211,17 @@ impl<B, I: Intake<B>, O: Outlet<B>, W: Fn(&mut B)> Belt<'_, B, I, O, W> {
                 Some(Err(error)) => {
                     yard.failed = Some(error);
                     yard.closed = true;
+                    self.tell();
                     self.changed.notify_all();
                 }
                 None => {}
             }
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(told) = self.told {
+            told.store(true, Ordering::Relaxed);
         }
     }
 
@@ -199,6 +237,8 @@ struct CloseOnPanic<'a, 'b, B, I: Intake<B>, O: Outlet<B>, W: Fn(&mut B)>(&'a Be
 impl<B, I: Intake<B>, O: Outlet<B>, W: Fn(&mut B)> Drop for CloseOnPanic<'_, '_, B, I, O, W> {
     fn drop(&mut self) {
         if thread::panicking() {
+            // First, for the lock below may be held by a thread that waits for input.
+            self.0.tell();
             lock(&self.0.queue).open = false;
             self.0.close();
         }
@@ -249,7 +289,7 @@ mod tests {
                 thread::sleep(Duration::from_micros((*number as u64 * 7919) % 500));
                 *number *= 2;
             };
-            run(threads(count), || 0, &mut Numbers { next: 0, end: 300 }, work, &mut out).unwrap();
+            run(threads(count).into(), || 0, &mut Numbers { next: 0, end: 300 }, work, &mut out).unwrap();
             assert!(out.iter().copied().eq((0..300).map(|number| number * 2)));
         }
     }
@@ -260,7 +300,7 @@ mod tests {
             let mut out = Vec::new();
             let work = |number: &mut usize| assert!(*number != 40, "forty");
             let run = catch_unwind(AssertUnwindSafe(|| {
-                run(threads(count), || 0, &mut Numbers { next: 0, end: usize::MAX }, work, &mut out)
+                run(threads(count).into(), || 0, &mut Numbers { next: 0, end: usize::MAX }, work, &mut out)
             }));
             assert_eq!(run.unwrap_err().downcast_ref(), Some(&"forty"));
             assert!(out.iter().copied().eq(0..out.len()) && out.len() <= 40);
