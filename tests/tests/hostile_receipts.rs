@@ -203,3 +203,51 @@ fn attack_25_a_sender_who_waits_is_not_told_of_a_false_receipt() {
     let ran = world.run("ada", &words).ends(4).says("receipt for bundle");
     assert!(!ran.text().contains("has received"));
 }
+
+#[test]
+fn attack_25_a_bad_receipt_keeps_no_other_away_and_is_journaled_once() {
+    let world = World::of_two();
+    let sent: Vec<BundleId> = ["old", "bad", "junk", "new"].map(|name| world.send(&world.file(name, name))).into();
+    for bundle in &sent {
+        let (ran, _) = world.receive(&bundle.to_string());
+        ran.ok();
+    }
+    // Listed newest first: times are whole seconds, so the files say which is which.
+    let home = world.party("ada").home();
+    for (at, bundle) in sent.iter().enumerate() {
+        let path = home.join(format!("outbox/{bundle}.json"));
+        let mut state: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        state["created"] = json!(state["created"].as_u64().unwrap() - 100 + at as u64);
+        std::fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
+    }
+    let (bad, junk) = (sent[1].to_string(), sent[2].to_string());
+    let (is_bad, is_junk) = (bad.clone(), junk.clone());
+    world.hostile.on("GET", BUNDLE, move |seen: &Seen| match seen.component(2) {
+        id if id == is_bad => seen.pass().edit(|s| s["deliveries"][0]["receipt"]["sealed"] = json!("%%%")).into(),
+        id if id == is_junk => seen.pass().twist(|body| *body = b"junk".to_vec()).into(),
+        _ => seen.pass().into(),
+    });
+    let failures = || {
+        let of_receipts = |e: &&Value| e["action"] == "receipt-received" && e["outcome"] == "failed";
+        world.party("ada").events().iter().filter(of_receipts).count()
+    };
+    for round in 0..3 {
+        // The first error's code, the other as a warning, and everything that is known.
+        let ran = world.run("ada", &["outbox", "--json"]);
+        assert!(ran.code == 4 && ran.err.contains("warning") && ran.err.contains("receipt for bundle"), "{ran}");
+        let outcomes: Vec<Value> = ran.objects().iter().map(|o| o["recipients"][0]["outcome"].clone()).collect();
+        assert_eq!(outcomes, [json!("verified"), Value::Null, Value::Null, json!("verified")], "{round}: {ran}");
+        world.run("ada", &["outbox", &bad]).fails(4, "receipt for bundle");
+        assert_eq!(failures(), 1, "round {round}");
+    }
+    // Other evidence is another record; and the honest receipt is taken as soon as it comes.
+    world.hostile.behave();
+    world
+        .hostile
+        .on("GET", BUNDLE, |seen| seen.pass().edit(|s| s["deliveries"][0]["receipt"]["sealed"] = json!("%%")).into());
+    world.run("ada", &["outbox", &bad]).ends(4);
+    assert_eq!(failures(), 2);
+    world.hostile.behave();
+    let ran = world.run("ada", &["outbox", "--json"]).ok();
+    assert!(ran.objects().iter().all(|o| o["recipients"][0]["outcome"] == "verified"), "{ran}");
+}

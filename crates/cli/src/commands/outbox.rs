@@ -3,8 +3,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use clap::{Args, Subcommand};
+use pouch_client::api::ApiError;
 use pouch_client::identity::{Identity, IdentityError};
 use pouch_client::outbox::{self, Progress, Sent};
+use pouch_client::transport::TransportError;
 use pouch_client::{Class, Error, Party};
 use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
 use pouch_statement::{BundleId, Outcome, Stage};
@@ -19,7 +21,7 @@ const ASKED: usize = 20;
 /// Show what I sent, and the receipts
 ///
 /// Without ID: all bundles, with new receipts fetched and verified for the 20 newest that have none. If the relay cannot be
-/// reached, what is known here is shown.
+/// reached, what is known here is shown. What is wrong with a receipt is told after the list.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Outbox {
@@ -92,6 +94,8 @@ fn all(context: &Context) -> Done {
 }
 
 /// Asks the relay about the newest bundles that await a receipt. One passphrase for all of them, and only if one came.
+/// What is wrong with one bundle does not keep the receipts of the others away: the first such error is given when all
+/// were asked about, the others are warnings (attacks.md 25).
 fn news(
     context: &Context,
     party: &Party,
@@ -110,16 +114,40 @@ fn news(
     };
     context.run(async {
         let api = context.relay(party).await?;
+        let mut first: Option<Error> = None;
         for sent in open {
             match outbox::refresh(party, &api, sent, &unlock).await {
                 Ok(status) => drop(statuses.insert(sent.bundle, status)),
                 // Ended so long ago that the relay has forgotten it.
                 Err(error) if error.class() == Class::NotFound => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let last = !is_of_one_bundle(&error);
+                    if first.is_some() {
+                        context.show.warn(format_args!("bundle {}: {error}", short(sent.bundle)));
+                    }
+                    first.get_or_insert(error);
+                    if last {
+                        break;
+                    }
+                }
             }
         }
-        Ok(())
+        first.map_or(Ok(()), |error| Err(error.into()))
     })
+}
+
+/// Whether asking about the next bundle may go better: it is one receipt or one answer that is not right, neither the way
+/// to the relay nor anything of mine.
+fn is_of_one_bundle(error: &Error) -> bool {
+    let answer = matches!(
+        error,
+        Error::BadReceipt(..)
+            | Error::NeverDelivered(_)
+            | Error::Api(
+                ApiError::Refused { .. } | ApiError::Protocol { .. } | ApiError::Transport(TransportError::TooLong(_))
+            )
+    );
+    answer && error.class() != Class::Unreachable
 }
 
 /// What I know without asking the relay.

@@ -12,6 +12,7 @@ use pouch_statement::{BundleId, MailboxId, Outcome, Receipt, Signed};
 use super::{Progress, Recipient, Sent, Verdict, settle};
 use crate::api::RelayApi;
 use crate::error::{Error, Result};
+use crate::evidence;
 use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
@@ -83,9 +84,14 @@ fn take_receipt(
             })
         }
         Err(reason) => {
-            let kept = crate::evidence::keep(party, bundle, message.sealed.as_bytes())?;
-            let detail = Some(format!("{reason}; kept in {kept}"));
-            party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
+            let object = message.sealed.as_bytes();
+            // The relay shows it again each time it is asked; one record of it is enough. The record comes before what
+            // tells that there is one, so that it is not lost in between.
+            if !evidence::is_kept(party, bundle, object) {
+                let detail = Some(format!("{reason}; kept in {}", evidence::name(bundle, object)));
+                party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
+                evidence::keep(party, bundle, object)?;
+            }
             Err(Error::BadReceipt(bundle, reason))
         }
     }
