@@ -175,6 +175,95 @@ fn attack_59_secrets_are_nowhere() {
     }
 }
 
+#[test]
+fn attack_34_59_a_key_in_the_wrong_place_is_not_repeated() {
+    let pair = Pair::new();
+    let mine = String::from_utf8(key_of(&pair.ada)).unwrap();
+    let secret = mine.strip_prefix("AGE-SECRET-KEY-").unwrap().to_owned();
+    let file = pair.ada.file("f", "f");
+    let file = text(&file);
+    let upper = mine.as_str();
+    let lower = mine.to_lowercase();
+    let dashed = format!("-{mine}");
+    let long = format!("--{mine}");
+    let (under, here) = (format!("{mine}/x"), format!("./{mine}"));
+    let (equals, attached) = (format!("--identity={dashed}"), format!("-i./{mine}"));
+    let places: &[&[&str]] = &[
+        &["encrypt", "--to", upper, file],
+        &["encrypt", "--to", &lower, file],
+        &["encrypt", "-r", upper, file],
+        &["encrypt", "-R", &here, file],
+        &["encrypt", "-R", &here, "-R", &here, file],
+        &["encrypt", "-i", &here, file],
+        &["encrypt", "-i", upper, file],
+        &["encrypt", &attached, file],
+        &["encrypt", &equals, file],
+        &["encrypt", "-p", upper],
+        &["encrypt", "--to", "bo", upper],
+        &["encrypt", "--to", "bo", &here],
+        &["encrypt", "--to", "bo", file, upper],
+        &["encrypt", "--to", "bo", file, "-o", &under],
+        &["encrypt", "--to", "bo", file, &long],
+        &["encrypt", "--to", "bo", file, &dashed],
+        &["encrypt", "--to", "bo", file, "--threads", upper],
+        &["encrypt", "--to", "bo", file, "--passphrase", "--passphrase-file", &here],
+        &["decrypt", upper],
+        &["decrypt", "-i", upper, file],
+        &["decrypt", "-i", &here, file],
+        &["decrypt", &equals, file],
+        &["decrypt", file, "-i", file, "-o", &under],
+        &["send", file, "--to", upper],
+        &["send", file, "--to", &lower],
+        &["send", upper, "--to", "bo"],
+        &["send", file, "--to", "bo", "--until", upper],
+        &["send", file, "--to", "bo", "--out", &under],
+        &["receive", upper],
+        &["receive", "--next", "--from", upper],
+        &["receive", "--next", "--timeout", upper],
+        &["receive", &here],
+        &["inbox", upper],
+        &["outbox", upper],
+        &["outbox", "revoke", &lower],
+        &["invite", upper],
+        &["join", upper],
+        &["join", "--name", upper],
+        &["contact", "show", upper],
+        &["contact", "verify", upper],
+        &["contact", "verify", "bo", "--words", upper],
+        &["contact", "add", upper],
+        &["contact", upper],
+        &["help", upper],
+        &[upper],
+        &[&lower],
+        &[&long],
+        &[&dashed],
+        &["inbox", "--home", &under],
+    ];
+    let check = |ran: &Ran, place: &[&str]| {
+        let said = format!("{}{}", ran.text(), ran.err).to_uppercase();
+        // Not even a part of it, as where a flag takes the first letters.
+        let parts = secret.as_bytes().windows(8).any(|part| holds(said.as_bytes(), part));
+        assert!(!parts, "a part of the key was printed by {}, exit code {}", place[0], ran.code);
+        assert!(ran.code > 0, "{} with a key ends with {}", place[0], ran.code);
+    };
+    for place in places {
+        check(&pair.ada.run(place), place);
+        let ran = pair.ada.run(&[&["--json"], *place].concat());
+        check(&ran, place);
+        if ran.err.starts_with('{') {
+            assert_eq!(ran.error()["type"], "error");
+        }
+    }
+    check(&pair.ada.pouch(["send", file]).env("POUCH_SEND_TO", &mine).end(), &["POUCH_SEND_TO"]);
+    // What is left says what was wrong.
+    pair.ada.run(&["encrypt", "--to", upper, file]).fails(2, "'AGE-SECRET-KEY-…' for '--to <NAME>'");
+    pair.ada.run(&["decrypt", upper]).says("cannot read AGE-SECRET-KEY-…: ");
+    let told = pair.ada.run(&["--json", "decrypt", &here]).error();
+    assert!(told["message"].as_str().unwrap().contains("./AGE-SECRET-KEY-…: "), "{told}");
+    fs::write(pair.ada.home().join("config.toml"), format!("[send]\nto = {mine:?}\n{mine:?} = 1\n")).unwrap();
+    check(&pair.ada.run(&["inbox"]).ends(9), &["config.toml"]);
+}
+
 /// Everything beneath `folder` that group or others may touch.
 fn open_to_others(folder: &Path) -> Vec<String> {
     let mut open = Vec::new();

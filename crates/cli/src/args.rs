@@ -108,11 +108,11 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
     })?;
     let command = with_defaults(command(), &[], &defaults);
     let matches = command.try_get_matches_from(line).map_err(|e| {
-        let _ = e.print();
+        show::parsing(&e);
         ExitCode::from(if e.use_stderr() { exit::USAGE } else { exit::DONE })
     })?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|e| {
-        let _ = e.print();
+        show::parsing(&e);
         ExitCode::from(exit::USAGE)
     })?;
     one_passphrase_source(&mut cli.global, &matches).map_err(|text| {

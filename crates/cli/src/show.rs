@@ -1,11 +1,15 @@
 //! What is printed: for people, for scripts (`--json`), or only the essential (`-q`). Sizes and times for eyes.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal as _, Write as _};
 
 use jiff::tz::TimeZone;
 use pouch_statement::{Timestamp, hazardous};
 use serde::Serialize;
+
+/// How a secret key begins, in any case.
+pub(crate) const SECRET_KEY: &str = "AGE-SECRET-KEY-";
 
 /// How this run prints.
 #[derive(Clone, Copy)]
@@ -46,14 +50,16 @@ impl Show {
         if !self.json {
             return complain(error, hint);
         }
+        // Before it is encoded: what is left out would otherwise end at no quote, or at an escaped one.
+        let (error, hint) = (without_keys(error), hint.map(without_keys));
         let object = serde_json::json!({ "type": "error", "code": code, "kind": kind, "message": error, "hint": hint });
-        let _ = writeln!(io::stderr().lock(), "{}", Inert(&object.to_string()));
+        say(&Inert(&object.to_string()).to_string());
     }
 
     /// A remark on stderr, for people only.
     pub(crate) fn remark(self, text: impl Display) {
         if self.chatty() {
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            say(&without_keys(&text.to_string()));
         }
     }
 
@@ -65,7 +71,7 @@ impl Show {
 
     /// A warning on stderr, also when quiet.
     pub(crate) fn warn(self, text: impl Display) {
-        let _ = writeln!(io::stderr().lock(), "pouch: warning: {}", inert(&text.to_string()));
+        say(&without_keys(&format!("pouch: warning: {}", inert(&text.to_string()))));
     }
 }
 
@@ -96,11 +102,45 @@ pub(crate) fn inert(text: &str) -> String {
 
 /// An error and what to do about it, on stderr.
 pub(crate) fn complain(error: impl Display, hint: Option<&str>) {
-    let mut err = io::stderr().lock();
-    let _ = writeln!(err, "pouch: error: {}", inert(&error.to_string()));
+    say(&without_keys(&format!("pouch: error: {}", inert(&error.to_string()))));
     if let Some(hint) = hint {
-        let _ = writeln!(err, "pouch: hint: {}", inert(hint));
+        say(&without_keys(&format!("pouch: hint: {}", inert(hint))));
     }
+}
+
+/// What the parser says: help on stdout, errors on stderr. In its own colours, unless it repeats a secret key.
+pub(crate) fn parsing(error: &clap::Error) {
+    let text = error.render().to_string();
+    match without_keys(&text) {
+        Cow::Borrowed(_) => drop(error.print()),
+        Cow::Owned(text) if error.use_stderr() => say(text.trim_end()),
+        Cow::Owned(text) => drop(writeln!(io::stdout().lock(), "{}", text.trim_end())),
+    }
+}
+
+fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Text in which no secret key stands that was put in the wrong place, whole or mistyped (attacks.md 34, 59): what follows
+/// `AGE-SECRET-KEY-`, in any case, is left out up to a space, a quote or the end. Borrowed if there was none.
+pub(crate) fn without_keys(text: &str) -> Cow<'_, str> {
+    // The same length, and the same places between characters.
+    let capitals = text.to_ascii_uppercase();
+    let Some(first) = capitals.find(SECRET_KEY) else { return Cow::Borrowed(text) };
+    let (mut safe, mut at) = (text.get(..first).unwrap_or_default().to_owned(), first);
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let key = rest.find([' ', '\'', '"', '`']).and_then(|end| rest.get(..end)).unwrap_or(rest);
+        safe.push_str(SECRET_KEY);
+        safe.push('…');
+        // The punctuation of the sentence around it.
+        safe.push_str(key.get(key.trim_end_matches([':', ',', ';', '\n']).len()..).unwrap_or_default());
+        at += key.len();
+        let next = capitals.get(at..).and_then(|rest| rest.find(SECRET_KEY)).map_or(text.len(), |next| at + next);
+        safe.push_str(text.get(at..next).unwrap_or_default());
+        at = next;
+    }
+    Cow::Owned(safe)
 }
 
 /// Whether stderr is a terminal that bars and prompts may use.
@@ -194,6 +234,21 @@ pub(crate) fn short(id: impl Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attack_34_keys_are_left_out() {
+        let cases = [
+            ("no key: AGE-SECRET", "no key: AGE-SECRET"),
+            ("cannot read ./AGE-SECRET-KEY-1QQ: gone", "cannot read ./AGE-SECRET-KEY-…: gone"),
+            ("'age-secret-key-pq-1qq' and 'x'", "'AGE-SECRET-KEY-…' and 'x'"),
+            ("ä AGE-SECRET-KEY-1Q/é\nQ AGE-SECRET-KEY-", "ä AGE-SECRET-KEY-… AGE-SECRET-KEY-…"),
+            ("\"Age-Secret-Key-1AGE-SECRET-KEY-1\"", "\"AGE-SECRET-KEY-…\""),
+        ];
+        for (text, safe) in cases {
+            assert_eq!(without_keys(text), safe);
+        }
+        assert!(matches!(without_keys("plain"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn sizes_counts_and_spans() {

@@ -96,7 +96,7 @@ fn read_card(file: &PathBuf) -> Result<SignedCard, Failure> {
         std::fs::File::open(file).and_then(|f| f.take(MAX_CARD).read_to_string(&mut text))
     };
     read.map_err(|e| Error::File(format!("cannot read {}", file.display()), e))?;
-    if text.contains(super::keyfile::SECRET_KEY) {
+    if text.contains(crate::show::SECRET_KEY) {
         return Err(Failure::usage(
             "this holds a secret key and is nobody's card",
             "`pouch card` at theirs writes a card",

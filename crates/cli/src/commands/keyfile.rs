@@ -9,12 +9,10 @@ use crate::commands::input::{Stdin, cannot_read, is_dash, read_small};
 use crate::exit;
 use crate::prompt::Asker;
 use crate::run::Failure;
-use crate::show::{Show, inert};
+use crate::show::{SECRET_KEY, Show, inert, without_keys};
 
 /// The longest recipient or identity file that is read, in bytes.
 const MAX_KEY_FILE: usize = 16 << 20;
-/// How a secret key begins, in any case.
-pub(crate) const SECRET_KEY: &str = "AGE-SECRET-KEY-";
 
 /// The identities of one file.
 pub(crate) enum Identities {
@@ -53,7 +51,7 @@ impl Identities {
             Self::Locked { path, locked } => (path, locked),
         };
         let name = inert(&name_of(&path));
-        let passphrase = asker.passphrase_for(&format!("passphrase for {name}: "))?;
+        let passphrase = asker.passphrase_for(&without_keys(&format!("passphrase for {name}: ")))?;
         locked.unlock(&passphrase).map_err(|error| {
             let text = match error {
                 age::Error::NotUnlocked => format!("the passphrase for {name} is wrong"),
