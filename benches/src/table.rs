@@ -24,7 +24,7 @@ pub(crate) fn print(title: &str, bytes: u64, contenders: &[Contender<'_>]) {
     say("");
 }
 
-/// Like [`print`], where only the time counts.
+/// Like [`print()`], where only the time counts.
 pub(crate) fn print_times(title: &str, contenders: &[Contender<'_>]) {
     say(format_args!("## {title}\n"));
     say("| | median | fastest–slowest | first ÷ this |");
