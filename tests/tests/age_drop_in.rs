@@ -54,7 +54,7 @@ impl Desk {
     fn on_terminal(&self, line: &str, typed: &str) -> Ran {
         assert!(!line.contains('\''));
         let script = format!("export pouch=\"$0\"; exec script -qec '{line}' /dev/null #");
-        self.party.pouch([""; 0]).behind(&script).input(typed).end()
+        self.party.pouch([""; 0]).behind(&script).env("TERM", "xterm-256color").input(typed).end()
     }
 }
 
