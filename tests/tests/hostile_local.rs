@@ -121,27 +121,31 @@ fn attack_15_sources_that_are_no_files_or_lead_elsewhere() {
 fn attack_15_a_source_that_changes_while_it_is_uploaded() {
     let world = World::of_two();
     for kind in ["overwritten", "longer", "shorter", "replaced", "gone"] {
-        let source = world.file("large.bin", noise("before", 80 << 20));
-        let (path, done) = (source.clone(), Arc::new(AtomicBool::new(false)));
+        let source = world.file("large.bin", noise("before", 160 << 20));
+        let (path, begun, done) = (source.clone(), AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
         world.hostile.behave();
         world.hostile.on("PUT", PART, move |seen| {
-            // The first part is held back, so that the reader stands somewhere in the middle.
-            if !done.swap(true, Ordering::SeqCst) {
+            // All parts are held back until it has changed, so that the reader stands somewhere in the middle.
+            if !begun.swap(true, Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(300));
                 let file = || std::fs::OpenOptions::new().write(true).open(&path).unwrap();
                 match kind {
                     "overwritten" => {
                         use std::os::unix::fs::FileExt as _;
-                        file().write_all_at(&noise("after", 8 << 20), 72 << 20).unwrap();
+                        file().write_all_at(&noise("after", 8 << 20), 152 << 20).unwrap();
                     }
-                    "longer" => file().set_len(81 << 20).unwrap(),
-                    "shorter" => file().set_len(70 << 20).unwrap(),
+                    "longer" => file().set_len(161 << 20).unwrap(),
+                    "shorter" => file().set_len(150 << 20).unwrap(),
                     "replaced" => {
-                        std::fs::write(path.with_extension("new"), noise("other", 80 << 20)).unwrap();
+                        std::fs::write(path.with_extension("new"), noise("other", 160 << 20)).unwrap();
                         std::fs::rename(path.with_extension("new"), &path).unwrap();
                     }
                     _ => std::fs::remove_file(&path).unwrap(),
                 }
+                done.store(true, Ordering::SeqCst);
+            }
+            while !done.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
             }
             seen.pass().into()
         });
@@ -152,7 +156,7 @@ fn attack_15_a_source_that_changes_while_it_is_uploaded() {
             let id = world.run("bo", &["inbox", "-q"]).ok().word();
             let (ran, fresh) = world.receive(&id);
             ran.ok();
-            assert!(fresh.read("large.bin") == noise("before", 80 << 20), "{kind}: a mix was sent");
+            assert!(fresh.read("large.bin") == noise("before", 160 << 20), "{kind}: a mix was sent");
         } else {
             assert!(ran.err.contains("large.bin"), "{kind}: {ran}");
             world.run("bo", &["inbox"]).ok().says("nothing is waiting");
