@@ -79,14 +79,20 @@ fn attack_63_send_to_a_file() {
     pair.ada.run(&["log", "verify"]).ok().says("intact");
 }
 
-#[test]
-fn attack_63_receive() {
-    let pair = Pair::new();
+/// A folder of Ada's with 48 files of a mebibyte.
+fn many(pair: &Pair) -> std::path::PathBuf {
     let folder = pair.ada.desk().join("many");
     fs::create_dir(&folder).unwrap();
     for number in 0..48 {
         fs::write(folder.join(number.to_string()), noise(&number.to_string(), 1 << 20)).unwrap();
     }
+    folder
+}
+
+#[test]
+fn attack_63_receive() {
+    let pair = Pair::new();
+    let folder = many(&pair);
     let id = pair.ada.send(&[text(&folder), "--to", "bo"]);
     for (signal, number) in SIGNALS {
         let into = pair.bo.fresh();
@@ -202,11 +208,7 @@ fn hidden(party: &pouch_tests::Party) -> Vec<String> {
 #[test]
 fn attack_63_what_a_killed_receive_leaves_goes_with_the_next() {
     let pair = Pair::new();
-    let folder = pair.ada.desk().join("many");
-    fs::create_dir(&folder).unwrap();
-    for number in 0..48 {
-        fs::write(folder.join(number.to_string()), noise(&number.to_string(), 1 << 20)).unwrap();
-    }
+    let folder = many(&pair);
     let id = pair.ada.send(&[text(&folder), "--to", "bo"]);
     let carried = pair.bo.desk().join("carried.pouch");
     pair.ada.run(&["send", text(&folder.join("1")), "--to", "bo", "--out", text(&carried)]).ok();

@@ -10,7 +10,7 @@ use super::error::{Error, Result};
 use super::keys::{Identity, Recipient};
 use super::part::PART_OVERHEAD;
 use super::recipient::{Opener, Sealer, open_header, start};
-use super::stream::{CHUNK_LEN, PayloadError, SEALED_CHUNK_LEN, payload_len};
+use super::stream::{CHUNK_LEN, SEALED_CHUNK_LEN, payload_len};
 
 /// Seals `len` bytes of content as a complete age file in `sealed`, with a fresh file key.
 ///
@@ -101,11 +101,8 @@ pub(crate) fn open_chunks<E: From<Error>>(
         let (chunk, rest) = sealed.split_at(sealed.len().min(SEALED_CHUNK_LEN));
         if wanted.contains(&number) {
             let opened = key.open(number, rest.is_empty(), chunk, room).map_err(Error::from)?;
-            match (opened.last, rest.is_empty()) {
-                (true, false) => return Err(Error::from(PayloadError::TrailingData).into()),
-                (false, true) => return Err(Error::from(PayloadError::Truncated).into()),
-                _ => each(room.get(..opened.len).ok_or(Error::Library)?)?,
-            }
+            opened.ends(rest.is_empty()).map_err(Error::from)?;
+            each(room.get(..opened.len).ok_or(Error::Library)?)?;
         }
         if rest.is_empty() {
             break;

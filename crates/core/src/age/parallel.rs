@@ -10,7 +10,7 @@ use super::error::{Error, Result};
 use super::pipeline::{self, Intake, Outlet, Workers};
 use super::read::Source;
 use super::recipient::{Opener, Sealer, open_header, start};
-use super::stream::{CHUNK_LEN, PayloadError, PayloadKey, SEALED_CHUNK_LEN};
+use super::stream::{CHUNK_LEN, PayloadKey, SEALED_CHUNK_LEN};
 
 /// Chunks that travel together: few enough for the caches, enough for the way to cost little.
 const CHUNKS_PER_BATCH: usize = 8;
@@ -177,11 +177,7 @@ impl Batch {
                     self.made_len += opened.len;
                     // Whether anything stands behind what was read last is not known if reading failed there.
                     let unknown = behind.is_empty() && self.after.is_some();
-                    self.error = match (opened.last, end) {
-                        (true, false) if !unknown => Some(PayloadError::TrailingData.into()),
-                        (false, true) => Some(PayloadError::Truncated.into()),
-                        _ => None,
-                    };
+                    self.error = if unknown { None } else { opened.ends(end).err().map(Error::from) };
                 }
                 Err(error) => self.error = Some(error.into()),
             }

@@ -5,9 +5,7 @@ use super::error::{Error, Result};
 use super::header::X25519_HEADER_LEN;
 use super::keys::{Identity, Recipient};
 use super::recipient::{Opener, Sealer, open_header, open_sole_header, start};
-use super::stream::{
-    CHUNK_LEN, PAYLOAD_NONCE_LEN, PayloadError, PayloadKey, SEALED_CHUNK_LEN, payload_len, payload_plain_len,
-};
+use super::stream::{CHUNK_LEN, PAYLOAD_NONCE_LEN, PayloadKey, SEALED_CHUNK_LEN, payload_len, payload_plain_len};
 
 /// Bytes in front of the payload's first chunk in a file for one X25519 recipient: header and nonce.
 pub const PART_OVERHEAD: u64 = (X25519_HEADER_LEN + PAYLOAD_NONCE_LEN) as u64;
@@ -122,12 +120,11 @@ fn try_open_with(
         plain.resize(start + chunk.len().saturating_sub(TAG_LEN), 0);
         let room = plain.get_mut(start..).ok_or(Error::Library)?;
         let opened = key.open(number, rest.is_empty(), chunk, room)?;
-        match (opened.last, rest.is_empty()) {
-            (true, true) => break,
-            (true, false) => return Err(PayloadError::TrailingData.into()),
-            (false, true) => return Err(PayloadError::Truncated.into()),
-            (false, false) => sealed = rest,
+        opened.ends(rest.is_empty())?;
+        if rest.is_empty() {
+            break;
         }
+        sealed = rest;
     }
     Ok(())
 }
@@ -135,6 +132,7 @@ fn try_open_with(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::stream::PayloadError;
     use super::*;
 
     #[test]

@@ -103,11 +103,8 @@ impl<R: Read + Seek> SeekableReader<R> {
             _ => error.into(),
         })?;
         let opened = self.key.open(chunk, is_last, sealed, &mut self.plain)?;
-        match (opened.last, is_last) {
-            (true, false) => return Err(PayloadError::TrailingData.into()),
-            (false, true) => return Err(PayloadError::Truncated.into()),
-            _ => self.held = Some((chunk, opened.len)),
-        }
+        opened.ends(is_last)?;
+        self.held = Some((chunk, opened.len));
         Ok(())
     }
 }

@@ -125,6 +125,17 @@ pub(super) struct Opened {
     pub(super) last: bool,
 }
 
+impl Opened {
+    /// Holds the chunk's mark against what was found behind it: `end` says that nothing was.
+    pub(super) fn ends(&self, end: bool) -> Result<(), PayloadError> {
+        match (self.last, end) {
+            (true, false) => Err(PayloadError::TrailingData),
+            (false, true) => Err(PayloadError::Truncated),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
