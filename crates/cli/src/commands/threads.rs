@@ -8,7 +8,7 @@ use clap::Args;
 /// The flag of both verbs.
 #[derive(Args)]
 pub(crate) struct Threads {
-    /// Work on so many threads, 256 at most, with 2 MiB of memory for each; as many as there are cores if not given
+    /// Work on so many threads, 256 at most, with 1 MiB of memory for each; as many as there are cores if not given
     #[arg(long = "threads", value_name = "N")]
     number: Option<NonZero<usize>>,
 }

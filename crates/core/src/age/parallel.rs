@@ -12,17 +12,18 @@ use super::read::Source;
 use super::recipient::{Opener, Sealer, open_header, start};
 use super::stream::{CHUNK_LEN, PayloadKey, SEALED_CHUNK_LEN};
 
-/// Chunks that travel together: few enough for the caches, enough for the way to cost little.
-const CHUNKS_PER_BATCH: usize = 8;
-/// What the input writes to begins at a multiple of this. The kernel copies a third faster to the beginning of a
-/// cache line than to the byte behind it, which is where the carried byte would put it.
+/// Chunks that travel together: few enough to stay in a core's own cache from the reading to the writing, enough for the
+/// way to cost little.
+const CHUNKS_PER_BATCH: usize = 4;
+/// What is read beyond a batch tells whether anything follows, and is carried to the next one. So many bytes of it, because
+/// then the reads, and the chunks, begin at a cache line, and the kernel copies a third faster to there.
 const CACHE_LINE: usize = 64;
 
 /// Seals all of `input` for `to` into `output`, as one age file; gives the bytes of plaintext.
 ///
-/// The workers are a number of threads, or [`Workers`]; memory is 2 MiB for each thread. Any number gives the same
+/// The workers are a number of threads, or [`Workers`]; memory is 1 MiB for each thread. Any number gives the same
 /// kind of file as [`encrypt`](super::encrypt), whose writer works on one. Neither side needs a buffer of its own:
-/// both are used in pieces of up to 512 KiB. An input that trickles is sealed as its chunks come.
+/// both are used in pieces of up to 256 KiB. An input that trickles is sealed as its chunks come.
 ///
 /// # Errors
 ///
@@ -49,7 +50,7 @@ pub fn encrypt_stream<'a, 'w>(
 ) -> Result<u64> {
     let (header, key) = start(&to.into())?;
     output.write_all(&header)?;
-    run(workers.into(), CHUNK_LEN, SEALED_CHUNK_LEN, input, output, |batch| batch.seal(&key)).map(|lens| lens.read)
+    run(workers.into(), CHUNK_LEN, input, output, |batch| batch.seal(&key)).map(|lens| lens.read)
 }
 
 /// Opens an age file from `input` into `output`, to its end; gives the bytes of plaintext. Armor is recognised.
@@ -69,7 +70,7 @@ pub fn decrypt_stream<'a, 'w>(
 ) -> Result<u64> {
     let mut source = Source::recognise(input)?;
     let key = open_header(&with.into(), &mut source)?;
-    run(workers.into(), SEALED_CHUNK_LEN, CHUNK_LEN, source, output, |batch| batch.open(&key)).map(|lens| lens.written)
+    run(workers.into(), SEALED_CHUNK_LEN, source, output, |batch| batch.open(&key)).map(|lens| lens.written)
 }
 
 /// Bytes that went in and came out.
@@ -82,31 +83,32 @@ struct Lens {
 fn run(
     workers: Workers<'_>,
     piece_len: usize,
-    made_len: usize,
     input: impl Read + Send,
     output: impl Write + Send,
     work: impl Fn(&mut Batch) + Sync,
 ) -> Result<Lens> {
-    let mut pieces =
-        Pieces { input, piece_len, carried: Zeroizing::new(Vec::with_capacity(piece_len)), next: 0, read: 0 };
+    let carried = Zeroizing::new(Vec::with_capacity(piece_len));
+    let mut pieces = Pieces { input, piece_len, carried, next: 0, read: 0 };
     let mut writer = Writer { output, written: 0 };
-    pipeline::run(workers, || Batch::new(piece_len, made_len), &mut pieces, work, &mut writer)?;
+    pipeline::run(workers, Batch::new, &mut pieces, work, &mut writer)?;
     writer.output.flush()?;
     Ok(Lens { read: pieces.read, written: writer.written })
 }
 
-/// Some chunks in a row, as they were read and as they will be written.
+/// Some chunks in a row, as they were read and then as they will be written, in one piece of memory.
+///
+/// There is room for a chunk more: each one is sealed to where the chunk behind it was, the last one first; and opened to
+/// where the chunk before it was, the first one first. So the memory stays half of what two places would take.
 struct Batch {
     /// Number of the first chunk.
     first: u64,
     /// Whether the input ends behind it.
     end: bool,
-    /// Holds plaintext on one of the two ways.
-    read: Wiped,
-    read_at: Range<usize>,
-    /// Holds plaintext on the other.
-    made: Wiped,
-    made_len: usize,
+    bytes: Wiped,
+    /// Where a cache line begins.
+    base: usize,
+    read_len: usize,
+    made: Range<usize>,
     /// Why no more was made.
     error: Option<Error>,
     /// Why no more was read: stands behind all that was made.
@@ -114,75 +116,69 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(piece_len: usize, made_len: usize) -> Self {
-        Self {
-            first: 0,
-            end: false,
-            // A byte more tells whether anything follows.
-            read: Wiped::new(2 * CACHE_LINE + CHUNKS_PER_BATCH * piece_len + 1),
-            read_at: 0..0,
-            made: Wiped::new(CHUNKS_PER_BATCH * made_len),
-            made_len: 0,
-            error: None,
-            after: None,
-        }
+    fn new() -> Self {
+        let bytes = Wiped::new((CHUNKS_PER_BATCH + 1) * SEALED_CHUNK_LEN + 2 * CACHE_LINE);
+        let base = bytes.as_ptr().align_offset(CACHE_LINE) % CACHE_LINE;
+        Self { first: 0, end: false, bytes, base, read_len: 0, made: 0..0, error: None, after: None }
     }
 
-    /// Puts `carried` in front, such that what follows it begins a cache line, and gives the room from there on.
-    fn begin(&mut self, carried: &[u8], piece_len: usize) -> Result<Range<usize>> {
-        let line = self.read.as_ptr().align_offset(CACHE_LINE) % CACHE_LINE;
-        let start = (line + carried.len().next_multiple_of(CACHE_LINE) - carried.len()) % CACHE_LINE;
-        let room = start + carried.len()..start + CHUNKS_PER_BATCH * piece_len + 1;
-        self.read.use_to(room.start).get_mut(start..).ok_or(Error::Library)?.copy_from_slice(carried);
-        self.read_at = start..room.start;
-        Ok(room)
+    /// Where reading puts its bytes: a chunk's room is kept free in front of what will be opened, behind what will be sealed.
+    fn place(&self, piece_len: usize) -> usize {
+        if piece_len == CHUNK_LEN { self.base } else { self.base + CHUNK_LEN }
     }
 
     fn seal(&mut self, key: &PayloadKey) {
-        self.made_len = 0;
-        let mut rest = self.read.get(self.read_at.clone()).unwrap_or_default();
-        if rest.is_empty() && !self.end {
+        let (from, to) = (self.base, self.base + CHUNK_LEN);
+        self.made = to..to;
+        if self.read_len == 0 && !self.end {
             return;
         }
-        for chunk in self.first.. {
-            let (plain, behind) = rest.split_at(rest.len().min(CHUNK_LEN));
-            let last = self.end && behind.is_empty();
-            let made = self.made.use_to(self.made_len + plain.len() + TAG_LEN).get_mut(self.made_len..);
-            let sealed = made.ok_or(Error::Library).and_then(|made| key.seal(chunk, last, plain, made));
+        let chunks = self.read_len.div_ceil(CHUNK_LEN).max(1);
+        for chunk in (0..chunks).rev() {
+            let last = self.end && chunk + 1 == chunks;
+            let plain_end = self.read_len.min((chunk + 1) * CHUNK_LEN);
+            let len = plain_end - chunk * CHUNK_LEN;
+            let at = to + chunk * SEALED_CHUNK_LEN;
+            let sealed = self.bytes.use_to(at + len + TAG_LEN).split_at_mut_checked(at).ok_or(Error::Library);
+            let sealed = sealed.and_then(|(plain, made)| {
+                let plain = plain.get(from + chunk * CHUNK_LEN..from + plain_end).ok_or(Error::Library)?;
+                key.seal(self.first + chunk as u64, last, plain, made)
+            });
             if let Err(error) = sealed {
+                // Nothing of the batch is written: what would stand in front is not sealed yet.
                 self.error = Some(error);
                 return;
             }
-            self.made_len += plain.len() + TAG_LEN;
-            rest = behind;
-            if rest.is_empty() {
-                return;
-            }
         }
+        self.made.end = to + self.read_len + chunks * TAG_LEN;
     }
 
     fn open(&mut self, key: &PayloadKey) {
-        self.made_len = 0;
-        let mut rest = self.read.get(self.read_at.clone()).unwrap_or_default();
-        if rest.is_empty() && !self.end {
+        let (from, to) = (self.base + CHUNK_LEN, self.base);
+        self.made = to..to;
+        if self.read_len == 0 && !self.end {
             return;
         }
-        for chunk in self.first.. {
-            let (sealed, behind) = rest.split_at(rest.len().min(SEALED_CHUNK_LEN));
-            let end = self.end && behind.is_empty();
-            // Also what is not authentic may be written there, before it is known.
-            let made = self.made.use_to(self.made_len + sealed.len()).get_mut(self.made_len..).unwrap_or_default();
-            match key.open(chunk, end, sealed, made) {
+        let chunks = self.read_len.div_ceil(SEALED_CHUNK_LEN).max(1);
+        for chunk in 0..chunks {
+            let behind = chunk + 1 == chunks;
+            let end = self.end && behind;
+            let at = from + chunk * SEALED_CHUNK_LEN;
+            let sealed_end = from + self.read_len.min((chunk + 1) * SEALED_CHUNK_LEN);
+            let Some((made, sealed)) = self.bytes.use_to(sealed_end).split_at_mut_checked(at) else {
+                self.error = Some(Error::Library);
+                return;
+            };
+            match key.open(self.first + chunk as u64, end, sealed, made.get_mut(self.made.end..).unwrap_or_default()) {
                 Ok(opened) => {
-                    self.made_len += opened.len;
+                    self.made.end += opened.len;
                     // Whether anything stands behind what was read last is not known if reading failed there.
-                    let unknown = behind.is_empty() && self.after.is_some();
+                    let unknown = behind && self.after.is_some();
                     self.error = if unknown { None } else { opened.ends(end).err().map(Error::from) };
                 }
                 Err(error) => self.error = Some(error.into()),
             }
-            rest = behind;
-            if rest.is_empty() || self.error.is_some() {
+            if self.error.is_some() {
                 return;
             }
         }
@@ -236,14 +232,16 @@ struct Pieces<R> {
 
 impl<R: Read + Send> Intake<Batch> for Pieces<R> {
     fn fill(&mut self, batch: &mut Batch) -> Result<bool> {
-        let Range { start: mut filled, end } = batch.begin(&self.carried, self.piece_len)?;
-        let start = batch.read_at.start;
+        let start = batch.place(self.piece_len);
+        let mut filled = start + self.carried.len();
+        let end = start + CHUNKS_PER_BATCH * self.piece_len + CACHE_LINE;
+        batch.bytes.use_to(filled).get_mut(start..).ok_or(Error::Library)?.copy_from_slice(&self.carried);
         batch.end = false;
-        while let Some(room) = batch.read.bytes.get_mut(filled..end).filter(|room| !room.is_empty()) {
+        while let Some(room) = batch.bytes.bytes.get_mut(filled..end).filter(|room| !room.is_empty()) {
             let wanted = room.len();
             let read = self.input.read(room);
             // A reader that fails, or says what cannot be, may have written anywhere.
-            batch.read.use_to(match &read {
+            batch.bytes.use_to(match &read {
                 Ok(read) => filled.saturating_add(*read),
                 Err(_) => end,
             });
@@ -276,9 +274,9 @@ impl<R: Read + Send> Intake<Batch> for Pieces<R> {
             // At least a byte is carried on, so that no chunk is sealed as if more followed.
             (false, _) => len.saturating_sub(1) / self.piece_len * self.piece_len,
         };
-        batch.read_at = start..start + whole;
+        batch.read_len = whole;
         self.carried.clear();
-        self.carried.extend_from_slice(batch.read.get(start + whole..filled).unwrap_or_default());
+        self.carried.extend_from_slice(batch.bytes.get(start + whole..filled).unwrap_or_default());
         batch.first = self.next;
         self.next += whole.div_ceil(self.piece_len) as u64;
         self.read += whole as u64;
@@ -293,8 +291,9 @@ struct Writer<W> {
 
 impl<W: Write + Send> Outlet<Batch> for Writer<W> {
     fn put(&mut self, batch: &mut Batch) -> Result<()> {
-        self.output.write_all(batch.made.get(..batch.made_len).unwrap_or_default())?;
-        self.written += batch.made_len as u64;
+        let made = batch.bytes.get(batch.made.clone()).unwrap_or_default();
+        self.output.write_all(made)?;
+        self.written += made.len() as u64;
         batch.error.take().or(batch.after.take()).map_or(Ok(()), Err)
     }
 }
