@@ -64,7 +64,8 @@ struct Body<'a> {
 }
 
 enum Hash {
-    Whole(Box<blake3::Hasher>),
+    /// Of a file that lies in the part as a whole; nothing yet, if it is read in one go.
+    Whole(Option<Box<blake3::Hasher>>),
     Piece(Box<PieceHasher>),
 }
 
@@ -151,7 +152,7 @@ impl<'a> TreePart<'a> {
         if end < till {
             match &mut body.hash {
                 Hash::Whole(hasher) => {
-                    hasher.update(bytes);
+                    hasher.get_or_insert_default().update(bytes);
                 }
                 Hash::Piece(hasher) => hasher.update(bytes),
             }
@@ -161,8 +162,8 @@ impl<'a> TreePart<'a> {
         self.scan.unchanged(body.found, &body.file)?;
         self.told.entries += u64::from(end == size);
         match body.hash {
-            Hash::Whole(_) if from == 0 => self.told.whole.push((number, digest(&blake3::hash(bytes)))),
-            Hash::Whole(mut hasher) => {
+            Hash::Whole(None) => self.told.whole.push((number, digest(&blake3::hash(bytes)))),
+            Hash::Whole(Some(mut hasher)) => {
                 hasher.update(bytes);
                 self.told.whole.push((number, digest(&hasher.finalize())));
             }
@@ -180,7 +181,7 @@ impl<'a> TreePart<'a> {
         let file = self.scan.open(found, &mut self.here)?;
         let size = found.kind.size();
         let hash = if from == 0 && till == size {
-            Hash::Whole(Box::new(blake3::Hasher::new()))
+            Hash::Whole(None)
         } else {
             Hash::Piece(Box::new(PieceHasher::new(size, from, till)))
         };

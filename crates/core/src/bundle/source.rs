@@ -226,7 +226,7 @@ impl Scan {
         &self.plan
     }
 
-    /// Opens a file of the list; it must still be what was listed.
+    /// Opens a file of the list. What is there now may be something else: [`Scan::unchanged`] tells once it was read.
     pub(super) fn open(&self, found: &Found, here: &mut Here) -> Result<std::fs::File, SourceError> {
         let root = self.roots.get(found.root).ok_or(SourceError::Nothing)?;
         let follow = self.options.dereference;
@@ -237,9 +237,7 @@ impl Scan {
                 here.folder(root, found, parent).and_then(|folder| folder.open_file(found.path.name(), false))
             }
         };
-        let file = file.map_err(|error| io_at(&self.place(found))(error))?;
-        self.unchanged(found, &file)?;
-        Ok(file)
+        file.map_err(|error| io_at(&self.place(found))(error))
     }
 
     /// Compares an open file with what was listed: its node, size and time of last change.
