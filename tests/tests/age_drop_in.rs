@@ -263,6 +263,10 @@ fn private_keys_of_ssh() {
     let ran = desk.run(&["decrypt", "-i", "open", "out.age", "--json"]).ends(1);
     assert_eq!(ran.error()["kind"], "no match");
     desk.run(&["encrypt", "-R", "open", "plain"]).fails(2, "secret key");
+    // The file says that it is not for this key, so nobody is asked.
+    desk.sealed();
+    let ran = desk.run(&["decrypt", "-i", "locked", "sealed.age", "--json"]).ends(1);
+    assert_eq!(ran.error()["kind"], "no match", "{ran}");
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pouch_client::Watch as _;
-use pouch_core::age::{self, Identity, Opener, Passphrase, Workers, decrypt, decrypt_stream};
+use pouch_core::age::{self, Identity, LockedIdentity, Opener, Passphrase, Workers, decrypt, decrypt_stream};
 
 use crate::commands::input::{Input, Replay, Source, Stdin, Watched};
 use crate::commands::keyfile::{self, Identities};
@@ -114,18 +114,30 @@ fn own_identity(context: &Context) -> Result<Key, Failure> {
 /// The identities of the first file that has one which opens it, in the order in which they are named.
 fn first_that_fits(context: &Context, files: Vec<Identities>, input: &mut Replay<Source>) -> Result<Key, Failure> {
     for file in files {
-        let locked = if let Identities::Locked { path, .. } = &file { Some(path.clone()) } else { None };
-        let identities = file.open(&context.asker())?;
-        match judge(&identities, input) {
-            Ok(()) => return Ok(Key::Identities(identities)),
-            Err(age::Error::NoMatch) => {}
-            Err(error) => return Err(failure(error)),
+        let locked = match &file {
+            Identities::Open(_) => None,
+            Identities::Locked { path, locked } => Some((path.clone(), may_open(locked, input).map_err(failure)?)),
+        };
+        if !matches!(locked, Some((_, false))) {
+            let identities = file.open(&context.asker())?;
+            match judge(&identities, input) {
+                Ok(()) => return Ok(Key::Identities(identities)),
+                Err(age::Error::NoMatch) => {}
+                Err(error) => return Err(failure(error)),
+            }
         }
-        if let Some(path) = locked {
+        if let Some((path, _)) = locked {
             context.show.warn(format_args!("none of the identities in {} opens it", path.display()));
         }
     }
     Err(failure(age::Error::NoMatch))
+}
+
+/// Whether it is worth a passphrase. The input stands at its start again.
+fn may_open(locked: &LockedIdentity, input: &mut Replay<Source>) -> Result<bool, age::Error> {
+    let may = locked.may_open(&mut *input);
+    input.rewind();
+    may
 }
 
 /// Whether one of these opens the file, by its header. The input stands at its start again.

@@ -217,11 +217,32 @@ impl<R: Read> Read for Watched<'_, R> {
 
 /// Reads a small file to its end; more than `limit` bytes are refused, not cut off.
 pub(crate) fn read_small(mut file: File, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    // A file's own length first, so that no copy of a secret stays behind in memory that grew.
     let expected = file.metadata().map_or(0, |data| usize::try_from(data.len()).unwrap_or(limit));
-    let mut bytes = Zeroizing::new(Vec::with_capacity(expected.min(limit) + 1));
-    let read = file.by_ref().take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if read > limit { Err(io::Error::other(format!("it is longer than {limit} bytes"))) } else { Ok(bytes) }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(expected.min(limit)));
+    let mut piece = Zeroizing::new([0; 4096]);
+    loop {
+        let read = match file.read(piece.as_mut_slice()) {
+            Ok(0) => return Ok(bytes),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if read > limit - bytes.len() {
+            return Err(io::Error::other(format!("it is longer than {limit} bytes")));
+        }
+        append(&mut bytes, piece.get(..read).unwrap_or_default());
+    }
+}
+
+/// Appends to what may be secret: memory that becomes too small is wiped before it is given back.
+pub(crate) fn append(to: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    let needed = to.len() + more.len();
+    if needed > to.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(2 * to.capacity())));
+        larger.extend_from_slice(to);
+        *to = larger;
+    }
+    to.extend_from_slice(more);
 }
 
 #[cfg(test)]
@@ -244,5 +265,29 @@ mod tests {
         let mut whole = Vec::new();
         replay.into_whole().read_to_end(&mut whole).unwrap();
         assert_eq!(whole, b"0123456789");
+    }
+
+    #[test]
+    fn memory_grows_without_copies_that_nobody_wipes() {
+        let mut held = Zeroizing::new(Vec::new());
+        for number in 0..1000_u32 {
+            let (before, room) = (held.as_ptr(), held.capacity());
+            append(&mut held, &number.to_be_bytes());
+            // What did not fit went to memory of its own, not to what the allocator made of the old one.
+            assert!(held.as_ptr() == before || held.capacity() >= 2 * room);
+        }
+        assert!(held.chunks(4).zip(0..).all(|(bytes, number): (_, u32)| bytes == number.to_be_bytes()));
+        assert_eq!(held.len(), 4000);
+    }
+
+    #[test]
+    fn a_small_file_is_read_whole_or_refused() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &[7; 9000]).unwrap();
+        for (limit, fits) in [(9001, true), (9000, true), (8999, false)] {
+            file.rewind().unwrap();
+            let read = read_small(file.try_clone().unwrap(), limit);
+            assert_eq!(read.is_ok_and(|bytes| bytes[..] == [7; 9000]), fits, "{limit}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::commands::input::{is_dash, widen};
+use crate::commands::input::{append, is_dash, widen};
 use crate::run::Failure;
 use crate::signals;
 
@@ -171,7 +171,7 @@ impl Write for Held {
                 "it is too long to be shown on a terminal; use -o FILE, or -o - to have it anyway",
             ));
         }
-        self.0.extend_from_slice(data);
+        append(&mut self.0, data);
         Ok(data.len())
     }
 

@@ -207,6 +207,19 @@ impl Locked {
         let key = self.0.decrypt(passphrase).map_err(|_| Error::NotUnlocked)?;
         Ok(Identity::new(&key)?)
     }
+
+    /// Whether one of the stanzas names this key, by four bytes: the public half stands in the clear.
+    pub(super) fn is_named(&self, stanzas: &[Stanza]) -> Result<bool> {
+        let public = self.0.public_key().key_data().ed25519().ok_or(KeyError::SshPrivate)?;
+        let key = PublicKey::from_bytes(public.as_ref()).map_err(|_| KeyError::SshPrivate)?;
+        let tag = Recipient::new(key)?.tag();
+        for stanza in stanzas.iter().filter(|stanza| stanza.tag == STANZA_TAG) {
+            if parse_stanza(stanza)?.0 == tag {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// Whether the text is, or should be, a private key file in some PEM form.

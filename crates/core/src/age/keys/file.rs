@@ -5,8 +5,9 @@ use std::io::Read;
 use zeroize::Zeroizing;
 
 use super::super::error::{Error, Result};
+use super::super::header::Header;
 use super::super::passphrase::Passphrase;
-use super::super::read::decrypt;
+use super::super::read::{Source, decrypt};
 use super::super::ssh;
 use super::{Identity, IdentityKind, KeyError, parse_identities};
 
@@ -57,6 +58,20 @@ enum Lock {
 }
 
 impl LockedIdentity {
+    /// Whether it may open `input`, an age file, as far as that shows without the passphrase: a file names the keys of SSH
+    /// that it is for. Reads the header.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with the header, or with the public half of the key.
+    pub fn may_open(&self, input: impl Read) -> Result<bool> {
+        let header = Header::read(&mut Source::recognise(input)?)?;
+        match &self.0 {
+            Lock::Ssh(locked) => locked.is_named(&header.stanzas),
+            Lock::Age(_) => Ok(true),
+        }
+    }
+
     /// Opens them.
     ///
     /// # Errors

@@ -184,6 +184,11 @@ fn a_locked_key_opens_with_its_passphrase() {
     assert_eq!(identity.recipient(), LOCKED_PUBLIC.parse().unwrap());
     let sealed = seal_to_vec(&identity.recipient(), b"for bo").unwrap();
     assert!(decrypt(&identity, sealed.as_slice()).is_ok());
+    // Whether the passphrase is worth asking for shows before.
+    assert!(locked.may_open(sealed.as_slice()).unwrap());
+    let other = seal_to_vec(&PUBLIC.parse::<AnyRecipient>().unwrap(), b"for another").unwrap();
+    assert!(!locked.may_open(other.as_slice()).unwrap());
+    assert!(locked.may_open(&sealed[..20]).is_err());
     let IdentityFile::Open(open) = IdentityFile::parse(PRIVATE.as_bytes()).unwrap() else { panic!("open") };
     assert!(matches!(decrypt(open.as_slice(), sealed.as_slice()), Err(Error::NoMatch)));
 }
