@@ -173,15 +173,16 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::empty())?)
     }
 
-    /// Makes a file that was not there, readable by the owner at most. The handle can write whatever the umask.
-    pub(super) fn create_new(&self, name: &str) -> io::Result<File> {
+    /// Makes a file that was not there, with these permissions as far as the umask leaves them. The handle can write in any
+    /// case.
+    pub(super) fn create_new(&self, name: &str, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(PRIVATE_FILE))?.into())
+        Ok(rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(mode))?.into())
     }
 
     /// Makes a file that was not there, readable by the owner alone.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
-        let file = self.create_new(name)?;
+        let file = self.create_new(name, PRIVATE_FILE)?;
         // A umask can only have taken permissions away; give the owner theirs.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(PRIVATE_FILE))?;
         Ok(file)
@@ -306,9 +307,13 @@ pub(super) fn me() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Sets a file's permissions and time of last change.
-pub(super) fn finish_file(file: &File, mode: u32, mtime: i64) -> io::Result<()> {
-    rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+/// Sets a file's permissions.
+pub(super) fn set_file_mode(file: &File, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
+}
+
+/// Sets a file's time of last change.
+pub(super) fn set_file_time(file: &File, mtime: i64) -> io::Result<()> {
     Ok(rustix::fs::futimens(file, &modified(mtime))?)
 }
 

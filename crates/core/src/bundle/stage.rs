@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -232,7 +232,31 @@ impl Sink for Staging {
 pub struct StagingPart<'a> {
     staging: &'a Staging,
     here: Here,
-    file: Option<Arc<File>>,
+    file: Option<Written>,
+}
+
+/// The file that is being written.
+enum Written {
+    /// By this part alone.
+    Whole(File),
+    /// By several parts.
+    Shared(Arc<File>),
+}
+
+impl Deref for Written {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        match self {
+            Self::Whole(file) => file,
+            Self::Shared(file) => file,
+        }
+    }
+}
+
+/// The permissions of a file, without what the umask takes away.
+fn mode(executable: bool) -> u32 {
+    if executable { 0o777 } else { 0o666 }
 }
 
 impl StagingPart<'_> {
@@ -245,8 +269,10 @@ impl StagingPart<'_> {
 impl SinkPart for StagingPart<'_> {
     fn begin_file(&mut self, number: usize, entry: &Entry, share: Range<u64>) -> Result<(), SinkError> {
         if share.end - share.start == entry.size() {
-            // It gets its permissions in a moment, when it is verified: until then what the umask left is private enough.
-            self.file = Some(Arc::new(self.create(entry, Folder::create_new)?));
+            // With its permissions from the start, which saves a call for each: the private folder keeps others out.
+            let EntryKind::File { executable, .. } = entry.kind else { return Ok(()) };
+            let file = self.create(entry, |folder, name| folder.create_new(name, mode(executable)))?;
+            self.file = Some(Written::Whole(file));
             return Ok(());
         }
         // The first part that comes makes it, the others find it open: its name is not looked up again.
@@ -259,7 +285,7 @@ impl SinkPart for StagingPart<'_> {
                 file
             }
         };
-        self.file = Some(file);
+        self.file = Some(Written::Shared(file));
         Ok(())
     }
 
@@ -272,13 +298,14 @@ impl SinkPart for StagingPart<'_> {
 
     fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError> {
         let EntryKind::File { executable, .. } = entry.kind else { return Ok(()) };
-        let mode = if executable { 0o777 } else { 0o666 } & !self.staging.umask;
         let Some(file) = self.file.take() else { return Ok(()) };
-        // Now, while the handle is open; the private folder around it keeps others out until the end.
-        os::finish_file(&file, mode, entry.mtime).map_err(|error| entry_error(entry, error))?;
-        if Arc::strong_count(&file) > 1 {
+        let set = |done: io::Result<()>| done.map_err(|error| entry_error(entry, error));
+        // Now, while the handle is open.
+        if let Written::Shared(file) = &file {
+            set(os::set_file_mode(file, mode(executable) & !self.staging.umask))?;
             self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         }
+        set(os::set_file_time(&file, entry.mtime))?;
         Ok(())
     }
 
