@@ -1,6 +1,7 @@
 //! Content on the recipient's side: each byte is a derived header, a file's byte, or a zero, and is checked as such.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use pouch_statement::Blake3Digest;
@@ -13,6 +14,8 @@ use super::path::EntryPath;
 use super::plan::{Piece, Walk};
 use super::sink::{Sink, SinkError, SinkPart};
 use super::spread::{PieceHasher, Spread};
+use super::unpack::Unpacking;
+use super::zstd::FrameError;
 use crate::age;
 
 /// Where the content is not what the index says.
@@ -30,9 +33,17 @@ pub enum ContentError {
         /// The entry.
         path: EntryPath,
     },
-    /// A byte between or behind the entries is not zero.
+    /// A byte between or behind the entries is not zero, or what is behind the frames is not what must be.
     #[error("padding in the content is not zero")]
     Padding,
+    /// A frame of compressed content is not what the index says (attacks.md 12).
+    #[error("frame {number} of the compressed content is refused: {reason}")]
+    Frame {
+        /// Its number, from 0.
+        number: u64,
+        /// What is wrong with it.
+        reason: FrameError,
+    },
     /// More or less content than the index says; parts of the right size cannot add up to this.
     #[error("the content has another length than the index says")]
     Length,
@@ -68,26 +79,39 @@ impl From<age::Error> for CheckError {
     }
 }
 
-/// What is common to the parts: where content goes, and the files that lie in several of them.
+/// What is common to all stretches: where content goes, and the files that lie in several of them.
 pub(super) struct Checker<S> {
     sink: S,
     spreads: Mutex<HashMap<usize, Spread>>,
+    /// Of compressed content.
+    unpacking: Unpacking,
 }
 
 impl<S: Sink> Checker<S> {
     /// `sink` hears at once what is coming, and may refuse.
     pub(super) fn new(index: &Index, mut sink: S) -> Result<Self, SinkError> {
         sink.begin(index)?;
-        Ok(Self { sink, spreads: Mutex::new(HashMap::new()) })
+        Ok(Self { sink, spreads: Mutex::new(HashMap::new()), unpacking: Unpacking::default() })
     }
 
-    /// Stands in front of part `number`. Parts know nothing of each other, so each thread can check another.
-    pub(super) fn part<'a>(&'a self, index: &'a Index, number: u32) -> PartCheck<'a, S> {
+    /// The frames of compressed content.
+    pub(super) fn unpacking(&self) -> &Unpacking {
+        &self.unpacking
+    }
+
+    /// Stands in front of part `number` of content that is not compressed.
+    pub(super) fn part<'a>(&'a self, index: &'a Index, number: u32) -> StretchCheck<'a, S> {
         let (at, size) = (part_start(number), index.layout().part_size(number).unwrap_or(0));
-        PartCheck {
+        self.stretch(index, number, at..at + size)
+    }
+
+    /// Stands in front of a stretch of content: a part, or a frame. They know nothing of each other, so each thread can
+    /// check another.
+    pub(super) fn stretch<'a>(&'a self, index: &'a Index, number: u32, bytes: Range<u64>) -> StretchCheck<'a, S> {
+        StretchCheck {
             index,
             spreads: &self.spreads,
-            walk: index.plan().walk(at, at + size),
+            walk: index.plan().walk(bytes.start, bytes.end),
             sink: self.sink.part(number),
             header: (None, Vec::new()),
             body: None,
@@ -100,8 +124,8 @@ impl<S: Sink> Checker<S> {
     }
 }
 
-/// The state of reading one part.
-pub(super) struct PartCheck<'a, S: Sink + 'a> {
+/// The state of reading one stretch.
+pub(super) struct StretchCheck<'a, S: Sink + 'a> {
     index: &'a Index,
     spreads: &'a Mutex<HashMap<usize, Spread>>,
     walk: Walk<'a>,
@@ -116,8 +140,8 @@ enum Hash {
     Piece(Box<PieceHasher>),
 }
 
-impl<S: Sink> PartCheck<'_, S> {
-    /// Takes the next bytes of the part. They are authentic, for the digest of the sealed part was checked.
+impl<S: Sink> StretchCheck<'_, S> {
+    /// Takes the next bytes of the stretch. They are authentic, for the digest of their sealed part was checked.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), CheckError> {
         while !bytes.is_empty() {
             let piece = self.piece(bytes.len()).ok_or(ContentError::Length)?;
@@ -126,7 +150,7 @@ impl<S: Sink> PartCheck<'_, S> {
         Ok(())
     }
 
-    /// Looks at what has no bytes, and completes the part.
+    /// Looks at what has no bytes, and completes the stretch.
     pub(super) fn finish(mut self) -> Result<(), CheckError> {
         if self.walk.left() > 0 {
             return Err(ContentError::Length.into());
@@ -168,7 +192,7 @@ impl<S: Sink> PartCheck<'_, S> {
         Ok(rest)
     }
 
-    /// Takes bytes of a file, of which the part has those up to `till`.
+    /// Takes bytes of a file, of which the stretch has those up to `till`.
     fn body(&mut self, number: usize, from: u64, till: u64, bytes: &[u8]) -> Result<(), CheckError> {
         let entry = self.index.entries().get(number).ok_or(ContentError::Length)?;
         let EntryKind::File { size, blake3, .. } = entry.kind else { return Err(ContentError::Length.into()) };
@@ -211,7 +235,7 @@ impl<S: Sink> PartCheck<'_, S> {
             }
         };
         match found {
-            // Other parts have the rest of it; the last one of them ends the file.
+            // Other stretches have the rest of it; the last one of them ends the file.
             None => Ok(()),
             Some(found) if found == blake3 => Ok(self.sink.end_file(number, entry)?),
             Some(_) => Err(ContentError::Digest { path: entry.path.clone() }.into()),

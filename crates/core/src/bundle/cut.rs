@@ -44,7 +44,7 @@ pub(super) struct Told {
     pub(super) entries: u64,
 }
 
-/// Fills one part from the files of a scan. Parts know nothing of each other, so each thread can fill another.
+/// Fills one part or frame from the files of a scan. They know nothing of each other, so each thread can fill another.
 pub(super) struct TreePart<'a> {
     scan: &'a Scan,
     walk: Walk<'a>,
@@ -70,7 +70,7 @@ enum Hash {
 }
 
 impl<'a> TreePart<'a> {
-    /// For the bytes `at..end` of the padded content.
+    /// For the bytes `at..end` of the content, before compression, with its padding.
     pub(super) fn new(scan: &'a Scan, at: u64, end: u64) -> Self {
         let walk = scan.plan().walk(at, end);
         Self { scan, walk, header: (None, Vec::new()), here: Here::default(), body: None, told: Told::default() }
@@ -205,7 +205,7 @@ fn read_at(file: &File, from: u64, least: usize, room: &mut [u8]) -> io::Result<
     }
 }
 
-/// Cuts a stream into parts. Its reader has one place, so one thread at a time reads.
+/// Cuts a stream into parts or frames. Its reader has one place, so one thread at a time reads.
 pub(super) struct StreamCut {
     reader: Box<dyn Read + Send>,
     hash: blake3::Hasher,
@@ -213,7 +213,7 @@ pub(super) struct StreamCut {
     size: u64,
     /// Bytes given, with padding.
     given: u64,
-    /// Number of the part that comes next.
+    /// Number of the part or frame that comes next.
     number: u32,
     ended: bool,
     /// Within a part, and after an error or a panic there.
@@ -240,6 +240,29 @@ impl StreamCut {
         let next = self.try_next(out)?;
         self.broken = false;
         Ok(next)
+    }
+
+    /// Reads the next frame into `room`: its number and its bytes, fewer than there is room for only at the end. `None`
+    /// behind the last one; even of no bytes there is one.
+    pub(super) fn next_frame(&mut self, room: &mut [u8]) -> Result<Option<(u32, usize)>, StreamError> {
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(StreamError::Broken);
+        }
+        let read = if self.ended { 0 } else { read_fully(&mut self.reader, room)? };
+        self.hash.update(room.get(..read).unwrap_or_default());
+        self.size += read as u64;
+        self.ended |= read < room.len();
+        Layout::of(self.size)?;
+        let number = self.number;
+        let is_frame = read > 0 || number == 0;
+        self.number += u32::from(is_frame);
+        self.broken = false;
+        Ok(is_frame.then_some((number, read)))
+    }
+
+    /// How many parts or frames were given; all there are once the stream has ended.
+    pub(super) fn count(&self) -> (u32, bool) {
+        (self.number, self.ended)
     }
 
     fn try_next(&mut self, out: &mut Vec<u8>) -> Result<Option<(u32, u64, u64)>, StreamError> {

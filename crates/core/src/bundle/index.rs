@@ -10,8 +10,9 @@ use pouch_statement::Blake3Digest;
 use serde::{Deserialize, Serialize};
 
 use super::archive::{Item, ItemKind};
+use super::frames::{Compression, Frames};
 use super::layout::{Layout, LayoutError};
-use super::lines::{EntryLine, HeadLine, Lines, PartLine, entry_of, write_line};
+use super::lines::{EntryLine, FrameLine, HeadLine, Lines, PartLine, entry_of, write_line};
 use super::path::{EntryPath, PathError, in_order};
 use super::plan::Plan;
 use crate::age::sealed_len;
@@ -158,6 +159,7 @@ pub struct Index {
     plan: Plan,
     layout: Layout,
     entries: Vec<Entry>,
+    frames: Option<Frames>,
     parts: Vec<PartSpec>,
 }
 
@@ -167,13 +169,41 @@ impl Index {
     /// # Errors
     /// Whatever a receiver would refuse.
     pub fn new(content: ContentKind, entries: Vec<Entry>, parts: Vec<PartSpec>) -> Result<Self, IndexError> {
+        Self::put_together(content, entries, None, parts)
+    }
+
+    /// Puts an index of compressed content together, whose frames have so many bytes each.
+    ///
+    /// # Errors
+    /// Whatever a receiver would refuse.
+    pub fn compressed(
+        content: ContentKind,
+        entries: Vec<Entry>,
+        frames: &[u64],
+        parts: Vec<PartSpec>,
+    ) -> Result<Self, IndexError> {
+        Self::put_together(content, entries, Some(frames), parts)
+    }
+
+    fn put_together(
+        content: ContentKind,
+        entries: Vec<Entry>,
+        frames: Option<&[u64]>,
+        parts: Vec<PartSpec>,
+    ) -> Result<Self, IndexError> {
         let mut rules = Rules::new(content, entries.len() as u64)?;
         for entry in entries {
             rules.entry(entry)?;
         }
-        let (entries, plan, layout) = rules.finish()?;
+        let Rules { entries, plan, .. } = rules;
+        let frames = frames.map(|sizes| {
+            let mut frames = new_frames(&plan)?;
+            sizes.iter().try_for_each(|size| push_frame(&mut frames, *size)).map(|()| frames)
+        });
+        let frames = frames.transpose()?;
+        let layout = layout_of(&plan, frames.as_ref())?;
         check_parts(&layout, &parts)?;
-        Ok(Self { plan, layout, entries, parts })
+        Ok(Self { plan, layout, entries, frames, parts })
     }
 
     /// The canonical bytes, not padded.
@@ -189,10 +219,17 @@ impl Index {
             padded_size: self.layout.padded_size(),
             entries: self.entries.len() as u64,
             parts: self.layout.parts(),
+            compression: self.compression(),
+            raw_size: self.frames.as_ref().map(Frames::raw_size),
+            frames: self.frames.as_ref().map(|frames| frames.sizes().len() as u64),
         };
         write_line(&head, &mut out, 1)?;
         write_entries(&self.entries, &mut out)?;
-        let behind = self.entries.len() as u64 + 2;
+        let mut behind = self.entries.len() as u64 + 2;
+        for (frame, size) in (0..).zip(self.frames.iter().flat_map(Frames::sizes)) {
+            write_line(&FrameLine { frame, size }, &mut out, behind)?;
+            behind += 1;
+        }
         for (part, spec) in (0..).zip(&self.parts) {
             let PartSpec { size, sealed_size, sealed_blake3 } = *spec;
             write_line(&PartLine { part, size, sealed_size, sealed_blake3 }, &mut out, behind + u64::from(part))?;
@@ -219,7 +256,26 @@ impl Index {
             let entry = entry_of(lines.next()?, number, lines.line())?;
             rules.entry(entry)?;
         }
-        let (entries, plan, layout) = rules.finish()?;
+        let Rules { entries, plan, .. } = rules;
+        let frames = match (head.compression, head.raw_size, head.frames) {
+            (None, None, None) => None,
+            (Some(Compression::Zstd), Some(raw_size), Some(count)) => {
+                let mut frames = new_frames(&plan)?;
+                if (raw_size, count) != (frames.raw_size(), Frames::count(raw_size)) {
+                    return Err(IndexError::Sizes { what: "the content, its entries and its frames" });
+                }
+                for number in 0..count {
+                    let FrameLine { frame, size } = lines.next()?;
+                    if frame != number {
+                        return Err(lines.error("frames are out of order"));
+                    }
+                    push_frame(&mut frames, size)?;
+                }
+                Some(frames)
+            }
+            _ => return Err(IndexError::Line { line: 1, reason: "not the members of compressed content or of other" }),
+        };
+        let layout = layout_of(&plan, frames.as_ref())?;
         if (layout.content_size(), layout.padded_size(), layout.parts())
             != (head.content_size, head.padded_size, head.parts)
         {
@@ -238,7 +294,19 @@ impl Index {
             return Err(lines.error("there is more behind the last part"));
         }
         check_parts(&layout, &parts)?;
-        Ok(Self { plan, layout, entries, parts })
+        Ok(Self { plan, layout, entries, frames, parts })
+    }
+
+    /// How the content is compressed, if it is.
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        self.frames.as_ref().map(|_| Compression::Zstd)
+    }
+
+    /// The frames of compressed content.
+    #[must_use]
+    pub fn frames(&self) -> Option<&Frames> {
+        self.frames.as_ref()
     }
 
     /// What the parts hold.
@@ -252,7 +320,7 @@ impl Index {
         &self.plan
     }
 
-    /// Lengths of content, padding and parts.
+    /// Lengths of content, padding and parts; behind compression.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -270,7 +338,8 @@ impl Index {
         &self.parts
     }
 
-    /// Where in the content the bytes of a file lie; [`Layout::locate`] tells in which parts.
+    /// Where in the content the bytes of a file lie. Of content that is not compressed, [`Layout::locate`] tells in which
+    /// parts.
     #[must_use]
     pub fn locate(&self, path: &str) -> Option<Range<u64>> {
         let number = find(&self.entries, path)?;
@@ -368,11 +437,27 @@ impl Rules {
         self.entries.push(entry);
         Ok(())
     }
+}
 
-    fn finish(self) -> Result<(Vec<Entry>, Plan, Layout), IndexError> {
-        let layout = Layout::of(self.plan.content_size())?;
-        Ok((self.entries, self.plan, layout))
-    }
+/// The frames of this content, of which none is known. What does not fit into a bundle does not fit compressed either, so
+/// there is an end to what may come out of it (attacks.md 12).
+fn new_frames(plan: &Plan) -> Result<Frames, IndexError> {
+    Layout::of(plan.content_size())?;
+    Ok(Frames::new(plan.content_size()))
+}
+
+fn push_frame(frames: &mut Frames, size: u64) -> Result<(), IndexError> {
+    frames.push(size).ok_or(IndexError::Sizes { what: "a frame and its content" })
+}
+
+/// The lengths that follow from the entries or, of compressed content, from all its frames.
+fn layout_of(plan: &Plan, frames: Option<&Frames>) -> Result<Layout, IndexError> {
+    let content_size = match frames {
+        None => Some(plan.content_size()),
+        Some(frames) if frames.is_complete() => frames.content_size(),
+        Some(_) => None,
+    };
+    Ok(Layout::of(content_size.ok_or(IndexError::Sizes { what: "the number of frames" })?)?)
 }
 
 fn check_parts(layout: &Layout, parts: &[PartSpec]) -> Result<(), IndexError> {

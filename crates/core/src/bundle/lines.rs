@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use pouch_statement::Blake3Digest;
 use serde::{Deserialize, Serialize};
 
+use super::frames::Compression;
 use super::index::{ContentKind, Entry, EntryKind, IndexError, MAX_INDEX};
 use super::path::MAX_PATH;
 
@@ -22,6 +23,13 @@ pub(super) struct HeadLine<'a> {
     pub(super) padded_size: u64,
     pub(super) entries: u64,
     pub(super) parts: u32,
+    // These three together or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) compression: Option<Compression>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) raw_size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) frames: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +53,14 @@ pub(super) struct EntryLine<'a> {
     pub(super) mtime: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) blake3: Option<Blake3Digest>,
+}
+
+/// One frame of compressed content.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FrameLine {
+    pub(super) frame: u64,
+    pub(super) size: u64,
 }
 
 /// One part.

@@ -59,6 +59,7 @@
 //! | `index`, `lines`, `manifest` | the two documents, in canonical form, with all their rules |
 //! | `envelope` | what is sealed to one person: manifest and bundle key; receipt |
 //! | `plan`, `spread` | where each entry lies in the content; the digest of a file that comes in pieces |
+//! | `frames`, `zstd`, `pack`, `unpack` | compressed content: where frames lie; one frame; into parts; out of them |
 //! | `walk`, `source`, `cut`, `seal` | the sender: list, read once, seal |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
 //! | `one` | one file without the others |
@@ -71,6 +72,7 @@ mod check;
 mod cut;
 mod envelope;
 mod file;
+mod frames;
 mod index;
 mod layout;
 mod lines;
@@ -80,6 +82,7 @@ mod objects;
 mod one;
 mod open;
 mod os;
+mod pack;
 mod padding;
 mod path;
 mod plan;
@@ -89,8 +92,10 @@ mod source;
 mod spread;
 mod stage;
 mod threads;
+mod unpack;
 mod ustar;
 mod walk;
+mod zstd;
 
 pub use archive::{Item, ItemKind, archive_size, header};
 pub use check::ContentError;
@@ -100,6 +105,7 @@ pub use envelope::{
     receipt_commitment, seal_envelope, seal_receipt,
 };
 pub use file::{FileError, PouchFile, PouchWriter};
+pub use frames::{Compression, FRAME_SIZE, Frames};
 pub use index::{ContentKind, Entry, EntryKind, Index, IndexError, MAX_ENTRIES, MAX_INDEX, PartSpec};
 pub use layout::{FIRST_PART_SIZE, Layout, LayoutError, MAX_PARTS, part_capacity};
 pub use manifest::{Kind, Manifest, ManifestError, Summary, Terms};
@@ -112,3 +118,4 @@ pub use seal::{Progress, SealError, SealedBundle, SealedPart, Sealer};
 pub use sink::{HELD_BYTES, InMemory, InMemoryPart, MAX_IN_MEMORY, Released, ReleasedPart, Sink, SinkError, SinkPart};
 pub use source::{Scan, ScanOptions, SourceError};
 pub use stage::{StageError, Staged, Staging, StagingPart};
+pub use zstd::FrameError;

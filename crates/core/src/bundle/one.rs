@@ -6,11 +6,13 @@ use std::ops::Range;
 use pouch_statement::Blake3Digest;
 use zeroize::Zeroizing;
 
-use super::check::ContentError;
+use super::check::{CheckError, ContentError};
+use super::frames::Frames;
 use super::index::{Entry, EntryKind};
 use super::layout::part_start;
 use super::open::{OpenError, Opening};
 use super::sink::{HELD_BYTES, SinkError};
+use super::zstd::Unpacker;
 use crate::age::CHUNK_LEN;
 
 /// One file of a bundle whose manifest and index are verified.
@@ -57,8 +59,10 @@ pub struct OneFile<'a> {
     opening: &'a Opening,
     entry: &'a Entry,
     digest: Blake3Digest,
-    /// Where its bytes lie in the content.
+    /// Where its bytes lie in the content, before compression.
     body: Range<u64>,
+    /// Which bytes of the padded content are needed for them: the same ones, or the frames that hold them.
+    place: Range<u64>,
 }
 
 impl Opening {
@@ -67,7 +71,15 @@ impl Opening {
     pub fn file(&self, path: &str) -> Option<OneFile<'_>> {
         let entry = self.index().entry(path)?;
         let EntryKind::File { blake3: digest, .. } = entry.kind else { return None };
-        Some(OneFile { opening: self, entry, digest, body: self.index().locate(path)? })
+        let body = self.index().locate(path)?;
+        let place = match self.index().frames() {
+            Some(frames) if !body.is_empty() => {
+                let holding = Frames::holding(&body);
+                frames.packed(holding.start)?.start..frames.packed(holding.end - 1)?.end
+            }
+            _ => body.clone(),
+        };
+        Some(OneFile { opening: self, entry, digest, body, place })
     }
 }
 
@@ -82,69 +94,162 @@ impl OneFile<'_> {
     #[must_use]
     pub fn parts(&self) -> Range<u32> {
         let locate = |offset| self.opening.index().layout().locate(offset).map(|(number, _)| number);
-        match self.body.is_empty() {
+        match self.place.is_empty() {
             true => 0..0,
-            false => locate(self.body.start).zip(locate(self.body.end - 1)).map_or(0..0, |(a, b)| a..b + 1),
+            false => locate(self.place.start).zip(locate(self.place.end - 1)).map_or(0..0, |(a, b)| a..b + 1),
         }
     }
 
     /// Writes the file to `to`. `fetch` brings its parts, each once and in order, into memory that is used again.
     ///
     /// Each part has the digest of the index before any of it is decrypted, and of a part only those chunks are decrypted
-    /// that hold bytes of the file. Up to [`HELD_BYTES`] nothing is written before the file has its digest; beyond, a
-    /// prefix of verified parts is, and only the return tells whether it was the whole.
+    /// that hold bytes of the file, or of the frames that it lies in. Up to [`HELD_BYTES`] nothing is written before the
+    /// file has its digest; beyond, a prefix of verified parts is, and only the return tells whether it was the whole.
     ///
     /// # Errors
     /// What `fetch` says, and those of the stages part and content, as from [`super::Receiver::accept`].
     pub fn extract<W: Write, E: From<OpenError>>(
         &self,
-        mut to: W,
+        to: W,
         mut fetch: impl FnMut(u32, &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<W, E> {
-        let write = |to: &mut W, held: &mut Vec<Zeroizing<Vec<u8>>>| {
-            let written = held.drain(..).try_for_each(|bytes| to.write_all(&bytes));
-            written.map_err(|error| OpenError::Sink(SinkError::Write(error)))
+        let mut out = Out {
+            to,
+            size: self.entry.size(),
+            hasher: blake3::Hasher::new(),
+            length: 0,
+            held: Vec::new(),
+            held_bytes: 0,
         };
-        let (mut sealed, mut hasher, mut length) = (Vec::new(), blake3::Hasher::new(), 0u64);
-        let (mut held, mut held_bytes) = (Vec::new(), 0);
+        let mut sealed = Vec::new();
+        let mut frames = self.opening.index().frames().map(|frames| (frames, Piece::default()));
         for number in self.parts() {
             fetch(number, &mut sealed)?;
-            let bytes = self.open(number, &sealed)?;
-            hasher.update(&bytes);
-            length += bytes.len() as u64;
-            held_bytes += bytes.len();
-            held.push(bytes);
-            if held_bytes > HELD_BYTES && length < self.entry.size() {
-                write(&mut to, &mut held)?;
+            match &mut frames {
+                None => {
+                    // At once, so that growing leaves no copies behind; it is no more than the part has.
+                    let share = self.share(number);
+                    let room = share.end.saturating_sub(share.start);
+                    let mut bytes = Zeroizing::new(Vec::with_capacity(room as usize));
+                    self.open(number, &sealed, |now| {
+                        bytes.extend_from_slice(now);
+                        Ok(())
+                    })?;
+                    out.take(bytes).map_err(OpenError::Sink)?;
+                }
+                Some((frames, piece)) => self.open(number, &sealed, |now| self.unpack(frames, piece, now, &mut out))?,
             }
         }
-        if length != self.entry.size() {
-            return Err(OpenError::Content(ContentError::Length).into());
-        }
-        if Blake3Digest::from_bytes(*hasher.finalize().as_bytes()) != self.digest {
-            return Err(OpenError::Content(ContentError::Digest { path: self.entry.path.clone() }).into());
-        }
-        write(&mut to, &mut held)?;
-        to.flush().map_err(|error| OpenError::Sink(SinkError::Write(error)))?;
-        Ok(to)
+        Ok(out.finish(self)?)
     }
 
-    /// The bytes of the file in one part.
-    fn open(&self, number: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    /// Which bytes of a part are needed.
+    fn share(&self, number: u32) -> Range<u64> {
         let at = part_start(number);
         let size = self.opening.index().layout().part_size(number).unwrap_or(0);
-        let share = self.body.start.max(at) - at..self.body.end.min(at + size).saturating_sub(at);
+        self.place.start.max(at) - at..self.place.end.min(at + size).saturating_sub(at)
+    }
+
+    /// Gives `each` these bytes, in order.
+    fn open(
+        &self,
+        number: u32,
+        sealed: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), CheckError>,
+    ) -> Result<(), OpenError> {
+        let share = self.share(number);
         let chunk = CHUNK_LEN as u64;
         let mut place = share.start / chunk * chunk;
-        // At once, so that growing leaves no copies behind; it is no more than the part has.
-        let mut out = Zeroizing::new(Vec::with_capacity(share.end.saturating_sub(share.start) as usize));
         self.opening.open_part(number, sealed, share.start / chunk..share.end.div_ceil(chunk), |bytes| {
             let from = share.start.saturating_sub(place) as usize;
             let till = usize::try_from(share.end - place).unwrap_or(usize::MAX).min(bytes.len());
-            out.extend_from_slice(bytes.get(from..till).unwrap_or_default());
             place += bytes.len() as u64;
-            Ok(())
-        })?;
-        Ok(out)
+            each(bytes.get(from..till).unwrap_or_default())
+        })
+    }
+
+    /// Takes bytes of the frames that hold the file, and gives `out` what of it the frames have that end in them.
+    fn unpack<W: Write>(
+        &self,
+        frames: &Frames,
+        piece: &mut Piece,
+        mut bytes: &[u8],
+        out: &mut Out<W>,
+    ) -> Result<(), CheckError> {
+        while !bytes.is_empty() {
+            let number = Frames::holding(&self.body).start + piece.done;
+            let (packed, raw) = frames.packed(number).zip(frames.raw(number)).ok_or(ContentError::Length)?;
+            let length = (packed.end - packed.start) as usize;
+            let (now, rest) = bytes.split_at(length.saturating_sub(piece.bytes.len()).min(bytes.len()));
+            if piece.bytes.is_empty() && piece.bytes.capacity() < length {
+                // At once, so that growing leaves no copies behind; a frame is not long.
+                piece.bytes = Zeroizing::new(Vec::with_capacity(length));
+            }
+            piece.bytes.extend_from_slice(now);
+            bytes = rest;
+            if piece.bytes.len() < length {
+                continue;
+            }
+            let unpacker = match &mut piece.unpacker {
+                Some(unpacker) => unpacker,
+                None => piece.unpacker.insert(Unpacker::new().ok_or(SinkError::Memory)?),
+            };
+            let opened = unpacker.unpack(&piece.bytes, raw.end - raw.start);
+            let opened = opened.map_err(|reason| ContentError::Frame { number: number as u64, reason })?;
+            let from = self.body.start.max(raw.start) - raw.start;
+            let till = self.body.end.min(raw.end) - raw.start;
+            let wanted = opened.get(from as usize..till as usize).ok_or(ContentError::Length)?;
+            out.take(Zeroizing::new(wanted.to_vec()))?;
+            piece.bytes.clear();
+            piece.done += 1;
+        }
+        Ok(())
+    }
+}
+
+/// What came of the frame that is due.
+#[derive(Default)]
+struct Piece {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Frames before it.
+    done: usize,
+    unpacker: Option<Unpacker>,
+}
+
+/// The file on its way out.
+struct Out<W> {
+    to: W,
+    /// Bytes that it has in all.
+    size: u64,
+    hasher: blake3::Hasher,
+    /// Bytes that came.
+    length: u64,
+    held: Vec<Zeroizing<Vec<u8>>>,
+    held_bytes: usize,
+}
+
+impl<W: Write> Out<W> {
+    fn take(&mut self, bytes: Zeroizing<Vec<u8>>) -> Result<(), SinkError> {
+        self.hasher.update(&bytes);
+        self.length += bytes.len() as u64;
+        self.held_bytes += bytes.len();
+        self.held.push(bytes);
+        if self.held_bytes > HELD_BYTES && self.length < self.size { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), SinkError> {
+        self.held.drain(..).try_for_each(|bytes| self.to.write_all(&bytes)).map_err(SinkError::Write)
+    }
+
+    fn finish(mut self, file: &OneFile<'_>) -> Result<W, OpenError> {
+        if self.length != self.size {
+            return Err(OpenError::Content(ContentError::Length));
+        }
+        if Blake3Digest::from_bytes(*self.hasher.finalize().as_bytes()) != file.digest {
+            return Err(OpenError::Content(ContentError::Digest { path: file.entry.path.clone() }));
+        }
+        self.write()?;
+        self.to.flush().map_err(SinkError::Write)?;
+        Ok(self.to)
     }
 }

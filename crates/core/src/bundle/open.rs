@@ -12,6 +12,7 @@ use super::index::{Entry, EntryKind, Index, IndexError, PartSpec};
 use super::manifest::Manifest;
 use super::padding::{is_zero, padded};
 use super::sink::{Sink, SinkError};
+use super::unpack::{PARTS_AHEAD, PartFrames};
 use crate::age::{self, Identity, open_chunks, open_part};
 
 /// All chunks of a part.
@@ -327,10 +328,22 @@ impl<S: Sink> Receiver<S> {
     }
 
     /// Whether part `number` may be given to [`Receiver::accept`] now. A folder takes parts in any order; a writer keeps
-    /// those that come early, and so takes none that is far ahead of the one that is due ([`Sink::AHEAD`]).
+    /// those that come early, and so takes none that is far ahead of the one that is due ([`Sink::AHEAD`]). So does
+    /// everybody with compressed content, for its frames lie across parts.
     #[must_use]
     pub fn has_room_for(&self, number: u32) -> bool {
-        number.saturating_sub(self.due()) <= S::AHEAD
+        self.is_near(number, self.due())
+    }
+
+    /// Whether part `number` may come when part `due` is due.
+    fn is_near(&self, number: u32, due: u32) -> bool {
+        let ahead = number.saturating_sub(due);
+        if self.opening.index.frames().is_none() {
+            return ahead <= S::AHEAD;
+        }
+        let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
+        let has_room = || checker.as_ref().is_none_or(|checker| checker.unpacking().has_room());
+        ahead == 0 || (ahead <= S::AHEAD.min(PARTS_AHEAD) && has_room())
     }
 
     /// Takes a sealed part. May be called on several threads at once.
@@ -353,12 +366,13 @@ impl<S: Sink> Receiver<S> {
     }
 
     fn claim(&self, number: u32) -> Result<Claim<'_, S>, OpenError> {
+        let near = self.has_room_for(number);
         let mut turns = self.turns();
         if turns.stopped {
             return Err(OpenError::Stopped);
         }
+        // What is due only moves on, so what was near is so still.
         let wanted = turns.due;
-        let near = number.saturating_sub(wanted) <= S::AHEAD;
         match turns.parts.get_mut(number as usize) {
             Some(turn) if *turn == Turn::Missing && near => *turn = Turn::Taken,
             _ => return Err(OpenError::PartOrder { found: number, wanted }),
@@ -369,11 +383,26 @@ impl<S: Sink> Receiver<S> {
     fn take(&self, number: u32, sealed: &[u8]) -> Result<(), OpenError> {
         let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
         let checker = checker.as_ref().ok_or(OpenError::Stopped)?;
-        let mut part = checker.part(&self.opening.index, number);
-        self.opening.open_part(number, sealed, WHOLE, |bytes| {
-            if self.turns().stopped { Err(CheckError::Stopped) } else { part.feed(bytes) }
-        })?;
-        Ok(part.finish()?)
+        let go_on = || if self.turns().stopped { Err(CheckError::Stopped) } else { Ok(()) };
+        let index = &self.opening.index;
+        match index.frames() {
+            None => {
+                let mut part = checker.part(index, number);
+                self.opening.open_part(number, sealed, WHOLE, |bytes| {
+                    go_on()?;
+                    part.feed(bytes)
+                })?;
+                Ok(part.finish()?)
+            }
+            Some(frames) => {
+                let mut part = PartFrames::new(checker, index, frames, number, go_on);
+                self.opening.open_part(number, sealed, WHOLE, |bytes| {
+                    go_on()?;
+                    part.feed(bytes)
+                })?;
+                Ok(part.finish()?)
+            }
+        }
     }
 
     /// Completes the sink: for a folder, what is left is [`super::Staged::publish`].
@@ -386,6 +415,10 @@ impl<S: Sink> Receiver<S> {
             return Err(OpenError::PartsMissing { missing: missing as u32 });
         }
         let checker = self.checker.into_inner().unwrap_or_else(PoisonError::into_inner).ok_or(OpenError::Stopped)?;
+        let frames = self.opening.index.frames();
+        if frames.is_some_and(|frames| !checker.unpacking().is_complete(frames)) {
+            return Err(OpenError::Content(ContentError::Length));
+        }
         Ok(checker.finish(&self.opening.index)?)
     }
 }

@@ -11,9 +11,11 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::archive::ItemKind;
 use super::cut::{Content, StreamCut, StreamError, Told, TreePart};
+use super::frames::{Compression, FRAME_SIZE, Frames};
 use super::index::{ContentKind, Entry, EntryKind, Index, IndexError, PartSpec};
 use super::layout::{Layout, LayoutError, part_start};
 use super::manifest::Summary;
+use super::pack::{Packing, Step};
 use super::padding::padded;
 use super::path::EntryPath;
 use super::source::{Found, Scan, SourceError};
@@ -38,6 +40,9 @@ pub enum SealError {
     /// Encryption failed.
     #[error("cannot seal: {0}")]
     Age(#[from] age::Error),
+    /// Compression failed.
+    #[error("cannot compress: {0}")]
+    Compression(&'static str),
     /// Finished before the last part, or continued after an error.
     #[error("the bundle was not sealed to its end")]
     Unfinished,
@@ -61,6 +66,9 @@ pub struct SealedPart {
     pub number: u32,
     /// Bytes of padded content in it.
     pub plain_size: u64,
+    /// Bytes of content, before compression, that are sealed with it: those of the frames that end in it. Of content that
+    /// is not compressed, as `plain_size`.
+    pub covers: u64,
     /// The age file.
     pub sealed: Vec<u8>,
     /// Digest of the age file; zeros before the first use.
@@ -69,7 +77,7 @@ pub struct SealedPart {
 
 impl Default for SealedPart {
     fn default() -> Self {
-        Self { number: 0, plain_size: 0, sealed: Vec::new(), blake3: Blake3Digest::from_bytes([0; 32]) }
+        Self { number: 0, plain_size: 0, covers: 0, sealed: Vec::new(), blake3: Blake3Digest::from_bytes([0; 32]) }
     }
 }
 
@@ -92,12 +100,15 @@ pub struct Progress {
 }
 
 /// A bundle in the making. [`Sealer::next_part`] may be called on several threads at once; each holds the one part that
-/// it seals, in the memory of its [`SealedPart`], whatever the size of the whole.
+/// it seals, in the memory of its [`SealedPart`], whatever the size of the whole. With compression there are also the part
+/// that fills up, at most 16 frames that wait for one in front of them, and for each thread the frame that it makes.
 ///
 /// Every part gets a fresh file key, also when the same content is sealed again, so no key ever meets two
 /// plaintexts (attacks.md 33).
 pub struct Sealer {
     source: Source,
+    /// With compression.
+    packing: Option<Packing>,
     key: Identity,
     recipient: Recipient,
     state: Mutex<State>,
@@ -116,7 +127,7 @@ struct State {
     failed: bool,
     /// The stream was seen to have no further part.
     closed: bool,
-    /// Parts that were read.
+    /// Parts, or frames, of a tree that were read.
     read: u32,
     parts: Vec<Option<PartSpec>>,
     digests: Vec<Option<Blake3Digest>>,
@@ -142,7 +153,7 @@ struct Attempt<'a>(&'a Sealer);
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.0.state().failed = true;
+        self.0.fail();
     }
 }
 
@@ -152,6 +163,15 @@ impl Sealer {
     /// # Errors
     /// [`IndexError::NotAStream`] for a stream whose name has several components.
     pub fn new(content: Content) -> Result<Self, SealError> {
+        Self::compressing(content, None)
+    }
+
+    /// As [`Sealer::new`], with compression if asked for. How well the content compresses shows in the size of the bundle,
+    /// up to its padding (docs/threat-model.md).
+    ///
+    /// # Errors
+    /// As [`Sealer::new`].
+    pub fn compressing(content: Content, compression: Option<Compression>) -> Result<Self, SealError> {
         let source = match content {
             Content::Stream { name, .. } if name.parent().is_some() => return Err(IndexError::NotAStream.into()),
             Content::Stream { name, mtime, reader } => {
@@ -163,14 +183,28 @@ impl Sealer {
             Source::Tree(scan) => State { digests: vec![None; scan.items().len()], ..State::default() },
             Source::Stream { .. } => State::default(),
         };
+        let frames = match &source {
+            Source::Tree(scan) => Some(Frames::count(scan.layout().content_size()) as usize),
+            Source::Stream { .. } => None,
+        };
+        let packing = compression.map(|Compression::Zstd| Packing::new(frames));
         let key = Identity::generate_x25519();
         let recipient = key.recipient();
-        Ok(Self { source, key, recipient, state: Mutex::new(state) })
+        Ok(Self { source, packing, key, recipient, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A thread that panics marks the sealing as failed; what it leaves is not used.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody goes on; whether that was so before.
+    fn fail(&self) -> bool {
+        let before = std::mem::replace(&mut self.state().failed, true);
+        if let Some(packing) = &self.packing {
+            packing.fail();
+        }
+        before
     }
 
     /// Whether an error ended the sealing.
@@ -184,12 +218,12 @@ impl Sealer {
         &self.key
     }
 
-    /// Lengths of the whole, if they are known before the end: with files, not with a stream.
+    /// Lengths of the whole, if they are known before the end: with files, not with a stream, and not with compression.
     #[must_use]
     pub fn planned(&self) -> Option<&Layout> {
         match &self.source {
-            Source::Tree(scan) => Some(scan.layout()),
-            Source::Stream { .. } => None,
+            Source::Tree(scan) if self.packing.is_none() => Some(scan.layout()),
+            _ => None,
         }
     }
 
@@ -207,14 +241,15 @@ impl Sealer {
     /// thread that met it has it, the others get [`SealError::Unfinished`].
     pub fn next_part(&self, out: &mut SealedPart) -> Result<bool, SealError> {
         let attempt = Attempt(self);
-        let sealed = match &self.source {
-            Source::Tree(scan) => self.next_of_tree(scan, out),
-            Source::Stream { cut, .. } => self.next_of_stream(cut, out),
+        let sealed = match (&self.packing, &self.source) {
+            (Some(packing), _) => self.next_of_frames(packing, out),
+            (None, Source::Tree(scan)) => self.next_of_tree(scan, out),
+            (None, Source::Stream { cut, .. }) => self.next_of_stream(cut, out),
         };
         std::mem::forget(attempt);
         sealed.map_err(|error| match error {
             SealError::Unfinished => error,
-            _ if std::mem::replace(&mut self.state().failed, true) => SealError::Unfinished,
+            _ if self.fail() => SealError::Unfinished,
             _ => error,
         })
     }
@@ -235,16 +270,8 @@ impl Sealer {
         let (at, size) = (part_start(number), layout.part_size(number).unwrap_or(0));
         let mut part = TreePart::new(scan, at, at + size);
         self.seal(number, size, out, |room| Ok(part.fill(room)?))?;
-        let told = part.finish()?;
-        let last = {
-            let mut state = self.state();
-            state.read += 1;
-            state.read == layout.parts()
-        };
-        if last {
-            scan.folders_unchanged()?;
-        }
-        self.note(out, told, |number| scan.found(number).map_or(0, |found| found.kind.size()))
+        self.note_of_tree(scan, part.finish()?, layout.parts().into())?;
+        self.note_part(out)
     }
 
     fn next_of_stream(&self, cut: &Mutex<StreamCut>, out: &mut SealedPart) -> Result<bool, SealError> {
@@ -261,7 +288,65 @@ impl Sealer {
             return Ok(false);
         };
         self.seal(number, size, out, |_| Ok(()))?;
-        self.note(out, Told { bytes, ..Told::default() }, |_| 0)
+        self.note(Told { bytes, ..Told::default() }, |_| 0)?;
+        self.note_part(out)
+    }
+
+    /// Makes frames until there is a part to seal.
+    fn next_of_frames(&self, packing: &Packing, out: &mut SealedPart) -> Result<bool, SealError> {
+        loop {
+            match packing.next()?.ok_or(SealError::Unfinished)? {
+                Step::Frame(number) => self.pack(packing, number)?,
+                Step::Part(mut cut) => {
+                    self.seal(cut.number, cut.size, out, |room| {
+                        cut.fill(room);
+                        Ok(())
+                    })?;
+                    out.covers = cut.raw;
+                    return self.note_part(out);
+                }
+                Step::End => {
+                    let mut state = self.state();
+                    if matches!(self.source, Source::Stream { .. }) {
+                        state.closed = true;
+                        state.progress.entries = 1;
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Makes the frame `number` of a tree, or the next one of a stream.
+    fn pack(&self, packing: &Packing, number: usize) -> Result<(), SealError> {
+        let mut packer = packing.packer().map_err(SealError::Compression)?;
+        let (number, len, total) = match &self.source {
+            Source::Tree(scan) => {
+                let size = scan.layout().content_size();
+                let raw = Frames::new(size).raw(number).ok_or(SealError::Unfinished)?;
+                let len = raw.end - raw.start;
+                let mut frame = TreePart::new(scan, raw.start, raw.end);
+                frame.fill(packer.room(len))?;
+                self.note_of_tree(scan, frame.finish()?, Frames::count(size))?;
+                (number, len, None)
+            }
+            Source::Stream { cut, .. } => {
+                let mut reading = cut.lock().unwrap_or_else(PoisonError::into_inner);
+                let next = reading.next_frame(packer.room(FRAME_SIZE))?;
+                let (count, ended) = reading.count();
+                drop(reading);
+                let Some((number, read)) = next else {
+                    packing.spare(packer);
+                    packing.ended(count as usize);
+                    return Ok(());
+                };
+                self.note(Told { bytes: read as u64, ..Told::default() }, |_| 0)?;
+                (number as usize, read as u64, ended.then_some(count as usize))
+            }
+        };
+        packing.put(number, packer.pack(len as usize).map_err(SealError::Compression)?, len, total)?;
+        packing.spare(packer);
+        Ok(())
     }
 
     /// Seals what `fill` gives as part `number`.
@@ -278,13 +363,26 @@ impl Sealer {
         };
         age::seal_filled(&self.recipient, size, &mut out.sealed, fill, done)?;
         out.number = number;
-        out.plain_size = size;
+        (out.plain_size, out.covers) = (size, size);
         out.blake3 = Blake3Digest::from_bytes(*hasher.finalize().as_bytes());
         Ok(())
     }
 
-    /// Writes down a part that is sealed.
-    fn note(&self, out: &SealedPart, told: Told, size: impl Fn(usize) -> u64) -> Result<bool, SealError> {
+    /// Writes down what one of `total` stretches of a tree told.
+    fn note_of_tree(&self, scan: &Scan, told: Told, total: u64) -> Result<(), SealError> {
+        let last = {
+            let mut state = self.state();
+            state.read += 1;
+            u64::from(state.read) == total
+        };
+        if last {
+            scan.folders_unchanged()?;
+        }
+        self.note(told, |number| scan.found(number).map_or(0, |found| found.kind.size()))
+    }
+
+    /// Writes down what was read.
+    fn note(&self, told: Told, size: impl Fn(usize) -> u64) -> Result<(), SealError> {
         let mut state = self.state();
         if state.failed {
             return Err(SealError::Unfinished);
@@ -299,9 +397,18 @@ impl Sealer {
         for (number, digest) in told.whole {
             put(&mut state.digests, number, digest);
         }
-        put(&mut state.parts, out.number as usize, out.spec());
         state.progress.bytes += told.bytes;
         state.progress.entries += told.entries;
+        Ok(())
+    }
+
+    /// Writes down a part that is sealed.
+    fn note_part(&self, out: &SealedPart) -> Result<bool, SealError> {
+        let mut state = self.state();
+        if state.failed {
+            return Err(SealError::Unfinished);
+        }
+        put(&mut state.parts, out.number as usize, out.spec());
         Ok(true)
     }
 
@@ -314,8 +421,12 @@ impl Sealer {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let parts: Option<Vec<_>> = state.parts.into_iter().collect();
         let parts = parts.filter(|_| !state.failed).ok_or(SealError::Unfinished)?;
+        let frames = match self.packing {
+            Some(packing) => Some(packing.into_sizes().ok_or(SealError::Unfinished)?),
+            None => None,
+        };
         let (content, entries) = match self.source {
-            Source::Tree(scan) if parts.len() as u64 == u64::from(scan.layout().parts()) => {
+            Source::Tree(scan) if frames.is_some() || parts.len() as u64 == u64::from(scan.layout().parts()) => {
                 (ContentKind::Tar, entries(*scan, state.digests)?)
             }
             Source::Stream { name, mtime, cut } if state.closed => {
@@ -326,7 +437,10 @@ impl Sealer {
             }
             _ => return Err(SealError::Unfinished),
         };
-        let index = Index::new(content, entries, parts)?;
+        let index = match frames {
+            Some(frames) => Index::compressed(content, entries, &frames, parts)?,
+            None => Index::new(content, entries, parts)?,
+        };
         let mut plain = Zeroizing::new(index.encode()?);
         let index_size = plain.len() as u64;
         let end = padded(index_size).ok_or(IndexError::TooLong)?;

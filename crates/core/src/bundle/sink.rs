@@ -33,21 +33,25 @@ pub enum SinkError {
     /// The writer failed.
     #[error("cannot write: {0}")]
     Write(#[source] io::Error),
+    /// There is not enough memory to decompress.
+    #[error("there is not enough memory to decompress")]
+    Memory,
     /// The folder failed.
     #[error(transparent)]
     Stage(#[from] StageError),
 }
 
-/// Takes the files of a bundle, part by part. Parts come on several threads and in any order, so a file that lies in
-/// several of them comes in pieces. Dropped before [`Sink::finish`], it leaves nothing behind.
+/// Takes the files of a bundle, part by part, or of compressed content frame by frame. They come on several threads and in
+/// any order, so a file that lies in several of them comes in pieces. Dropped before [`Sink::finish`], it leaves nothing
+/// behind.
 pub trait Sink: Send + Sync {
     /// What it has become when all is verified.
     type Done;
-    /// What takes the pieces of one part.
+    /// What takes the pieces of one part or frame.
     type Part<'a>: SinkPart
     where
         Self: 'a;
-    /// How many parts may come before one that is missing, because they have to be kept until it is there.
+    /// How many parts or frames may come before one that is missing, because they have to be kept until it is there.
     const AHEAD: u32;
 
     /// What is coming.
@@ -55,7 +59,8 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// When this sink cannot hold it.
     fn begin(&mut self, index: &Index) -> Result<(), SinkError>;
-    /// Takes part `number`. Dropped before [`SinkPart::done`], the bundle is given up.
+    /// Takes part `number`, of compressed content frame `number`. Dropped before [`SinkPart::done`], the bundle is given
+    /// up.
     fn part(&self, number: u32) -> Self::Part<'_>;
     /// Every byte of the bundle was good.
     ///
@@ -64,7 +69,7 @@ pub trait Sink: Send + Sync {
     fn finish(self, index: &Index) -> Result<Self::Done, SinkError>;
 }
 
-/// Takes the files, or pieces of files, that lie in one part, in order.
+/// Takes the files, or pieces of files, that lie in one part or frame, in order.
 pub trait SinkPart {
     /// The bytes `share` of file `number` follow, which is all of an empty file.
     ///
@@ -82,7 +87,7 @@ pub trait SinkPart {
     /// # Errors
     /// When it cannot be completed.
     fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError>;
-    /// Everything in the part was good.
+    /// Everything in it was good.
     ///
     /// # Errors
     /// When held bytes cannot be written.
@@ -203,7 +208,7 @@ impl InMemory {
 impl Sink for InMemory {
     type Done = Zeroizing<Vec<u8>>;
     type Part<'a> = InMemoryPart<'a>;
-    // It is so short that it lies in the first part.
+    // It is so short that it lies in the first part, and in the first frame.
     const AHEAD: u32 = u32::MAX;
 
     fn begin(&mut self, index: &Index) -> Result<(), SinkError> {

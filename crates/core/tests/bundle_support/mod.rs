@@ -75,7 +75,11 @@ impl World {
     }
 
     pub fn seal(&self, content: Content) -> Carried {
-        let sealer = Sealer::new(content).unwrap();
+        self.seal_as(content, None)
+    }
+
+    pub fn seal_as(&self, content: Content, compression: Option<Compression>) -> Carried {
+        let sealer = Sealer::compressing(content, compression).unwrap();
         let (mut part, mut parts) = (SealedPart::default(), Vec::new());
         while sealer.next_part(&mut part).unwrap() {
             assert_eq!(part.number as usize, parts.len());
@@ -124,6 +128,56 @@ impl World {
         for entry in entries {
             text += entry;
             text.push('\n');
+        }
+        for (number, part) in parts.iter().enumerate() {
+            text += &format!(
+                "{{\"part\":{number},\"size\":{},\"sealed_size\":{},\"sealed_blake3\":\"{}\"}}\n",
+                layout.part_size(number as u32).unwrap(),
+                part.len(),
+                blake3_of(part),
+            );
+        }
+        let text = edit(text);
+        self.carry(key, parts, kind, layout, text.as_bytes())
+    }
+
+    /// As [`World::forge`], with content that is compressed: any bytes as frames, and any bytes behind them.
+    pub fn forge_frames(
+        &self,
+        kind: ContentKind,
+        raw_size: u64,
+        frames: &[Vec<u8>],
+        entries: &[String],
+        tail: impl Fn(&mut Vec<u8>),
+        edit: impl Fn(String) -> String,
+    ) -> Carried {
+        let key = Identity::generate_x25519();
+        let mut content = frames.concat();
+        let size = content.len() as u64 + 8;
+        let layout = Layout::of(size).unwrap();
+        let zeros = layout.padded_size() - size;
+        content.extend_from_slice(&0x184D_2A50_u32.to_le_bytes());
+        content.extend_from_slice(&(zeros as u32).to_le_bytes());
+        content.resize(layout.padded_size() as usize, 0);
+        tail(&mut content);
+        let parts: Vec<Vec<u8>> = content
+            .chunks(FIRST_PART_SIZE as usize)
+            .map(|plain| seal_to_vec(&key.recipient(), plain).unwrap())
+            .collect();
+        let name = if kind == ContentKind::Tar { "tar" } else { "stream" };
+        let mut text = format!(
+            "{{\"type\":\"pouch.index.v1\",\"content\":\"{name}\",\"content_size\":{size},\"padded_size\":{},\"entries\":{},\"parts\":{},\"compression\":\"zstd\",\"raw_size\":{raw_size},\"frames\":{}}}\n",
+            layout.padded_size(),
+            entries.len(),
+            parts.len(),
+            frames.len(),
+        );
+        for entry in entries {
+            text += entry;
+            text.push('\n');
+        }
+        for (number, frame) in frames.iter().enumerate() {
+            text += &format!("{{\"frame\":{number},\"size\":{}}}\n", frame.len());
         }
         for (number, part) in parts.iter().enumerate() {
             text += &format!(
