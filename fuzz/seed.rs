@@ -38,24 +38,32 @@ fn main() -> Result<(), Box<dyn Error>> {
         corpus.put("request", &format!("{number}-field"), field("covering_field"))?;
     }
 
-    let bundle: Value = serde_json::from_slice(&fs::read(vectors.join("bundle/v1.json"))?)?;
-    corpus.put("manifest", "v1", bundle["manifest"].as_str().unwrap_or_default())?;
-    let carried = fs::read(vectors.join("bundle/v1.pouch"))?;
-    let bo: Identity = bundle["recipient_identity"].as_str().unwrap_or_default().parse()?;
-    let mut file = PouchFile::open(Cursor::new(&carried))?;
-    let envelope = file.envelope()?;
-    let mut plain = Vec::new();
-    decrypt(&bo, envelope.as_slice())?.read_to_end(&mut plain)?;
-    corpus.put("envelope", "v1", plain)?;
-    let me = bundle["recipient"].as_str().unwrap_or_default().parse()?;
-    let sender = bundle["sender"].as_str().unwrap_or_default().parse()?;
-    let sender_key = bundle["sender_key"].as_str().unwrap_or_default().parse()?;
-    let now = bundle["opened_at"].as_u64().unwrap_or_default();
-    let expected =
-        Expected { me: &me, sender: &sender, sender_key: &sender_key, bundle: None, now: Timestamp::from_unix(now)? };
-    let opening = open_envelope(&envelope, &bo)?.verify(&expected)?.open_index(&file.index()?)?;
-    corpus.put("index", "v1", opening.index().encode()?)?;
-    corpus.put("pouch_file", "v1", carried)?;
+    // The second one is compressed: its index has lines of frames.
+    for name in ["v1", "zstd"] {
+        let bundle: Value = serde_json::from_slice(&fs::read(vectors.join(format!("bundle/{name}.json")))?)?;
+        corpus.put("manifest", name, bundle["manifest"].as_str().unwrap_or_default())?;
+        let carried = fs::read(vectors.join(format!("bundle/{name}.pouch")))?;
+        let bo: Identity = bundle["recipient_identity"].as_str().unwrap_or_default().parse()?;
+        let mut file = PouchFile::open(Cursor::new(&carried))?;
+        let envelope = file.envelope()?;
+        let mut plain = Vec::new();
+        decrypt(&bo, envelope.as_slice())?.read_to_end(&mut plain)?;
+        corpus.put("envelope", name, plain)?;
+        let me = bundle["recipient"].as_str().unwrap_or_default().parse()?;
+        let sender = bundle["sender"].as_str().unwrap_or_default().parse()?;
+        let sender_key = bundle["sender_key"].as_str().unwrap_or_default().parse()?;
+        let now = bundle["opened_at"].as_u64().unwrap_or_default();
+        let expected = Expected {
+            me: &me,
+            sender: &sender,
+            sender_key: &sender_key,
+            bundle: None,
+            now: Timestamp::from_unix(now)?,
+        };
+        let opening = open_envelope(&envelope, &bo)?.verify(&expected)?.open_index(&file.index()?)?;
+        corpus.put("index", name, opening.index().encode()?)?;
+        corpus.put("pouch_file", name, carried)?;
+    }
 
     match std::env::var_os("POUCH_VECTORS") {
         Some(folder) => cctv(&corpus, Path::new(&folder))?,

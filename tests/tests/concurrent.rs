@@ -52,6 +52,7 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
     let party = party.with_transport(holding.clone());
     let request = Request {
         content: Content::Tree(Scan::new(&[file], ScanOptions::default()).unwrap()),
+        compression: None,
         to: "bo".parse().unwrap(),
         kind: Kind::Dataset,
         note: None,

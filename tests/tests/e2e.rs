@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use pouch_tests::{Node, Pair, noise, sample_tree, snapshot, text, until};
+use pouch_tests::{Node, Pair, files_beneath, noise, sample_tree, snapshot, text, until};
 
 #[test]
 fn a_folder_arrives_as_it_was() {
@@ -384,4 +384,55 @@ fn attack_62_several_processes_on_one_state() {
     }
     pair.bo.run(&["log", "verify"]).ok().says("intact");
     pair.ada.run(&["outbox", &waiting[0]]).ok().says("received and verified");
+}
+
+#[test]
+fn compressed_folders_and_streams_arrive_as_they_were() {
+    let pair = Pair::new();
+    let source = pair.ada.desk().join("dataset");
+    sample_tree(&source);
+    // Of many frames, of which some lie in two parts, and much smaller on the way.
+    let rows: String = (0..900_000).map(|n| format!("{n},{},some words that come again\n", n * 7919 % 1009)).collect();
+    fs::write(source.join("rows.csv"), &rows).unwrap();
+    fs::write(source.join("noise"), noise("compress", 20 << 20)).unwrap();
+    let send = ["send", text(&source), "--to", "bo", "--compress", "zstd", "--json"];
+    let sent = pair.ada.run(&send).ok().object("sent");
+    assert_eq!(sent["compression"], "zstd");
+    assert!(sent["size"].as_u64().unwrap() > (20 << 20) + rows.len() as u64, "what it is when it is there");
+    let id = sent["bundle"].as_str().unwrap();
+    let carried: u64 =
+        files_beneath(&pair.relay.data().join("blobs")).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(carried < (21 << 20) + rows.len() as u64 / 2, "{carried}");
+    assert_eq!(pair.bo.run(&["receive", id, "--list", "--json"]).ok().object("contents")["compression"], "zstd");
+    assert_eq!(snapshot(&pair.bo.receive(id)), snapshot(&source));
+    pair.ada.run(&["outbox", id]).ok().says("received and verified");
+
+    let send = ["send", "-", "--name", "rows.csv", "--to", "bo", "--compress", "zstd"];
+    let id = pair.ada.pouch(send).args(["-q"]).input(rows.clone().into_bytes()).end().ok().text();
+    let ran = pair.bo.run(&["receive", id.trim(), "--stdout"]).ok();
+    assert!(ran.out == rows.as_bytes());
+    // As a file; and nothing at all.
+    let file = pair.ada.desk().join("rows.pouch");
+    pair.ada.pouch(send).args(["--out", text(&file)]).input(rows.clone().into_bytes()).end().ok();
+    assert!(fs::metadata(&file).unwrap().len() < rows.len() as u64 / 2);
+    assert!(fs::read(pair.bo.receive(text(&file)).join("rows.csv")).unwrap() == rows.as_bytes());
+    let id = pair.ada.pouch(send).args(["-q"]).input("").end().ok().text();
+    assert!(fs::read(pair.bo.receive(id.trim()).join("rows.csv")).unwrap().is_empty());
+}
+
+// The size of what is compressed tells of it, so a credential never is, whatever a variable says.
+#[test]
+fn a_credential_is_not_compressed() {
+    let pair = Pair::new();
+    let secret = "A".repeat(100_000);
+    for more in [&["--secret", "KEY"][..], &["-", "--kind", "credential"]] {
+        let send = pair.ada.pouch([&["send", "--to", "bo", "--json"], more].concat());
+        let ran = send.env("POUCH_SEND_COMPRESS", "zstd").input(secret.clone()).end().ok();
+        let sent = ran.object("sent");
+        assert!(sent["compression"].is_null(), "{ran}");
+        let id = sent["bundle"].as_str().unwrap();
+        let list = pair.bo.run(&["receive", id, "--list", "--json"]).ok().object("contents");
+        assert!(list["compression"].is_null(), "{list}");
+        assert_eq!(pair.bo.run(&["receive", id, "--stdout"]).ok().text(), secret);
+    }
 }

@@ -1,4 +1,4 @@
-//! attacks.md 1–3, 6, 8, 9, 11, 13, 14, 23–28, 30–32: bundles that a hostile sender or co-recipient makes with keys of their own.
+//! attacks.md 1–3, 6, 8, 9, 11–13, 14, 23–28, 30–32: bundles that a hostile sender or co-recipient makes with keys of their own.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use pouch_core::age::seal_to_vec;
@@ -402,4 +402,54 @@ fn attack_31_32_37_manifests_out_of_their_time_or_order() {
     fresh.is_untouched();
     let ((ran, _), _) = made(&|m| (m.bundle, m.revision) = (bundle, 2));
     ran.ok();
+}
+
+/// A frame (RFC 8878, §3.1.1) that says it holds `said` bytes and becomes `blocks` times 128 KiB.
+fn bomb(said: u32, blocks: usize) -> Vec<u8> {
+    let mut frame = 0xFD2F_B528_u32.to_le_bytes().to_vec();
+    // The size in four bytes; a window of 128 KiB.
+    frame.extend_from_slice(&[0x80, 7 << 3]);
+    frame.extend_from_slice(&said.to_le_bytes());
+    for number in 1..=blocks {
+        let last = u32::from(number == blocks);
+        frame.extend_from_slice(&(last | 1 << 1 | 1 << 20).to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
+}
+
+#[test]
+fn attack_12_a_bomb_stops_at_the_signed_size() {
+    let world = World::of_two();
+    let ada = Forger::new(&world, "ada", "bo");
+    const FRAME: u64 = 4 << 20;
+    // The digest is what the sender says: it is not reached.
+    let entry = |size: u64| line("stream", Some(b"")).replace("\"size\":0", &format!("\"size\":{size}"));
+    let zeros = |size: u64| line("stream", Some(&vec![0; size as usize]));
+    // 32 blocks are 4 MiB: the honest frame.
+    let good = ada.carry(Draft::frames(3 * FRAME, &vec![bomb(FRAME as u32, 32); 3], zeros(3 * FRAME)));
+    good.serve(&world.hostile);
+    let (ran, fresh) = world.receive(&good.bundle.to_string());
+    ran.ok();
+    assert!(fresh.read("stream") == vec![0; 3 * FRAME as usize]);
+
+    // 128 GiB out of one frame of 4 MiB, under a header that lies, and under one that does not.
+    let err = refused(&world, &ada.carry(Draft::frames(FRAME, &[bomb(FRAME as u32, 1 << 20)], entry(FRAME))), "lies");
+    assert!(err.contains("frame 0 of the compressed content is refused: it does not decompress"), "{err}");
+    let honest = bomb(u32::MAX, 1 << 20);
+    let err = refused(&world, &ada.carry(Draft::frames(FRAME, &[honest], entry(FRAME))), "more than signed");
+    assert!(err.contains("frame 0 of the compressed content is refused: it does not say"), "{err}");
+    // The last of many.
+    let mut frames = vec![bomb(FRAME as u32, 32); 20];
+    frames.push(bomb(10, 1));
+    let carried = ada.carry(Draft::frames(20 * FRAME + 10, &frames, entry(20 * FRAME + 10)));
+    let err = refused(&world, &carried, "the last");
+    assert!(err.contains("frame 20 of the compressed content is refused"), "{err}");
+    // More than any bundle holds is refused with the index, and so is a frame that could hold more than its content.
+    for size in [u64::MAX - 2000, 8 << 40] {
+        let err = refused(&world, &ada.carry(Draft::frames(size, &[bomb(FRAME as u32, 32)], entry(size))), "huge");
+        assert!(err.contains("more than a bundle can hold") || err.contains("do not fit each other"), "{err}");
+    }
+    let err = refused(&world, &ada.carry(Draft::frames(10, &[bomb(10, 1000)], entry(10))), "a long frame");
+    assert!(err.contains("do not fit each other: a frame and its content"), "{err}");
 }

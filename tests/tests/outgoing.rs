@@ -110,6 +110,7 @@ fn attack_52_the_relay_connects_to_nobody_that_a_client_names() {
     let party = party.with_transport(Arc::new(Adding { inner, url: url.clone() }));
     let request = Request {
         content: Content::Tree(Scan::new(&[folder], ScanOptions::default()).unwrap()),
+        compression: None,
         to: "bo".parse().unwrap(),
         kind: Kind::Dataset,
         note: Some(url.parse().unwrap()),

@@ -136,6 +136,36 @@ fn a_stream_with_stock_tools() {
     assert_eq!(fs::metadata(folder.join("content")).unwrap().len() % 4096, 0, "it was padded");
 }
 
+// Debian's zstd decompresses the parts as they are joined, padding and all.
+#[test]
+fn compressed_content_with_stock_tools() {
+    if !have(&TOOLS) || !have(&["zstd"]) {
+        return;
+    }
+    let pair = Pair::classic();
+    let source = pair.ada.desk().join("dataset");
+    sample_tree(&source);
+    // Two parts, and frames that lie in both; and much that compresses.
+    fs::write(source.join("src/large"), noise("large", 10 << 20)).unwrap();
+    fs::write(source.join("src/zeros"), vec![0; 30 << 20]).unwrap();
+    let file = pair.ada.desk().join("dataset.pouch");
+    pair.ada.send(&[text(&source), "--to", "bo", "--compress", "zstd", "--out", text(&file)]);
+    let script = commands(&[&TO_THE_PARTS[..], &["Compressed content", "Files"]].concat());
+    let folder = begin(&pair, "open", &file);
+    run(&script, &folder).ok();
+    assert_eq!(snapshot(&folder.join("files")), snapshot(&source));
+    assert!(folder.join("part.00001").exists() && !folder.join("part.00002").exists());
+
+    for (name, bytes) in [("rows", vec![b'x'; 9_000_001]), ("nothing", Vec::new())] {
+        let file = pair.ada.desk().join(format!("{name}.pouch"));
+        let send = ["send", "-", "--name", "dump.sql", "--to", "bo", "--compress", "zstd", "--out", text(&file)];
+        pair.ada.pouch(send).input(bytes.clone()).end().ok();
+        let folder = begin(&pair, name, &file);
+        run(&commands(&[&TO_THE_PARTS[..], &["Compressed content", "A stream"]].concat()), &folder).ok();
+        assert!(fs::read(folder.join("dump.sql")).unwrap() == bytes, "{name}");
+    }
+}
+
 #[test]
 fn a_receipt_with_stock_tools() {
     if !have(&TOOLS) {

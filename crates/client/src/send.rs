@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use pouch_core::bundle::{
-    Content, Kind, Manifest, PouchWriter, SealError, SealedBundle, SealedPart, Sealer, Terms, seal_envelope,
+    Compression, Content, Kind, Manifest, PouchWriter, SealError, SealedBundle, SealedPart, Sealer, Terms,
+    seal_envelope,
 };
 use pouch_protocol::{Commit, NewBundle, PartField, parts_digest};
 use pouch_statement::{BundleId, Name, Note, Sha256Digest, Signed, Timestamp};
@@ -38,6 +39,8 @@ const TRIES: u32 = 4;
 pub struct Request {
     /// The content.
     pub content: Content,
+    /// How it is compressed, if it is. Never for a credential, whose size would tell of it.
+    pub compression: Option<Compression>,
     /// To whom: my name for them.
     pub to: Name,
     /// What it is for.
@@ -163,11 +166,11 @@ async fn upload(
     watch: &dyn Watch,
 ) -> Result<Delivered> {
     let bundle = sent.bundle;
-    let Request { content, burn, note, .. } = request;
+    let Request { content, compression, burn, note, .. } = request;
     check_lifetime(api, sent.expires).await?;
     let new = NewBundle { bundle, expires: sent.expires, burn };
     again(|| api.new_bundle(&new)).await?;
-    let (mut sealed, parts_sha256) = upload_parts(api, bundle, content, watch).await?;
+    let (mut sealed, parts_sha256) = upload_parts(api, bundle, content, compression, watch).await?;
     sent.describe(party, &sealed, note.as_ref())?;
     let index = Bytes::from(std::mem::take(&mut sealed.sealed_index));
     again(|| api.put_index(bundle, index.clone())).await?;
@@ -274,10 +277,14 @@ impl Spare {
 
 /// Reads and seals on threads of their own; sealed parts come out of the channel in order, and the bundle behind the last
 /// one.
-fn seal_in_background(content: Content, spare: Spare) -> (mpsc::Receiver<SealedPart>, SealWorker) {
+fn seal_in_background(
+    content: Content,
+    compression: Option<Compression>,
+    spare: Spare,
+) -> (mpsc::Receiver<SealedPart>, SealWorker) {
     let (parts, queue) = mpsc::channel(1);
     let worker = tokio::task::spawn_blocking(move || {
-        let sealer = Sealer::new(content)?;
+        let sealer = Sealer::compressing(content, compression)?;
         sealer.seal_all(threads(), |part| {
             let next = SealedPart { sealed: spare.take(), ..SealedPart::default() };
             parts.blocking_send(std::mem::replace(part, next)).map_err(|_| SealError::Unfinished)
@@ -287,11 +294,12 @@ fn seal_in_background(content: Content, spare: Spare) -> (mpsc::Receiver<SealedP
     (queue, worker)
 }
 
-/// Bytes that will be sealed, if they are known before the end.
-fn planned(content: &Content) -> Option<u64> {
-    match content {
-        Content::Tree(scan) => Some(scan.layout().padded_size()),
-        Content::Stream { .. } => None,
+/// What all parts will cover, if it is known before the end.
+fn planned(content: &Content, compression: Option<Compression>) -> Option<u64> {
+    match (content, compression) {
+        (Content::Tree(scan), None) => Some(scan.layout().padded_size()),
+        (Content::Tree(scan), Some(_)) => Some(scan.layout().content_size()),
+        (Content::Stream { .. }, _) => None,
     }
 }
 
@@ -299,11 +307,12 @@ async fn upload_parts(
     api: &RelayApi,
     bundle: BundleId,
     content: Content,
+    compression: Option<Compression>,
     watch: &dyn Watch,
 ) -> Result<(SealedBundle, Sha256Digest)> {
-    watch.stage("sending", planned(&content));
+    watch.stage("sending", planned(&content, compression));
     let spare = Spare::default();
-    let (mut queue, worker) = seal_in_background(content, spare.clone());
+    let (mut queue, worker) = seal_in_background(content, compression, spare.clone());
     let mut uploads = FuturesUnordered::new();
     let mut digests = Vec::new();
     loop {
@@ -313,13 +322,13 @@ async fn upload_parts(
                 let field = PartField { number: part.number, length: part.sealed.len() as u64, blake3: part.blake3 };
                 digests.push((field.length, field.blake3));
                 let sealed = Bytes::from(part.sealed);
-                let (plain, spare) = (part.plain_size, spare.clone());
+                let (covers, spare) = (part.covers, spare.clone());
                 uploads.push(async move {
                     again(|| api.put_part(bundle, field, sealed.clone())).await?;
                     if sealed.is_unique() {
                         spare.give(sealed.into());
                     }
-                    Ok::<_, ApiError>(plain)
+                    Ok::<_, ApiError>(covers)
                 });
             }
             Some(done) = uploads.next(), if !uploads.is_empty() => watch.advance(done?),
@@ -380,15 +389,15 @@ async fn write_file(
     out: &Path,
     watch: &dyn Watch,
 ) -> Result<Delivered> {
-    let Request { content, note, .. } = request;
-    watch.stage("sealing", planned(&content));
+    let Request { content, compression, note, .. } = request;
+    watch.stage("sealing", planned(&content, compression));
     let mut writer = PouchWriter::create(out, sent.bundle)?;
     // Read on another thread: input that does not come must not keep an interruption from clearing the file away.
     let spare = Spare::default();
-    let (mut queue, worker) = seal_in_background(content, spare.clone());
+    let (mut queue, worker) = seal_in_background(content, compression, spare.clone());
     while let Some(part) = queue.recv().await {
         writer.add_part(part.number, &part.sealed)?;
-        watch.advance(part.plain_size);
+        watch.advance(part.covers);
         spare.give(part.sealed);
     }
     let sealed = worker.await.map_err(|_| Error::Worker)??;

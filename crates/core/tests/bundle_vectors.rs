@@ -168,13 +168,14 @@ fn the_archive_of_a_tree_is_that_of_the_vector() {
     assert_eq!(digest, format!("{}  {} bytes\n", Sha256Digest::of(&content), content.len()));
 }
 
-/// Makes `bundle/v1.pouch` with fresh keys: once.
-fn write_bundle(path: &Path) -> String {
+/// Makes a bundle with fresh keys: once.
+fn write_bundle(name: &str, path: &Path) -> String {
     let (world, home) = (World::new(), tempfile::tempdir().unwrap());
     let source = home.path().join("source");
-    plant(&source);
+    plant_for(name, &source);
     let scan = Scan::new(&[source], ScanOptions::default()).unwrap();
-    let sealer = Sealer::new(Content::Tree(scan)).unwrap();
+    let compression = (name == "zstd").then_some(Compression::Zstd);
+    let sealer = Sealer::compressing(Content::Tree(scan), compression).unwrap();
     let (mut part, terms) = (SealedPart::default(), world.terms());
     let mut writer = PouchWriter::create(path, terms.bundle).unwrap();
     while sealer.next_part(&mut part).unwrap() {
@@ -198,18 +199,29 @@ fn write_bundle(path: &Path) -> String {
     format!("{value:#}\n")
 }
 
-// This file must open for as long as version 1 is read.
+/// What the bundle of this name holds.
+fn plant_for(name: &str, root: &Path) {
+    plant(root);
+    if name == "zstd" {
+        // Three frames.
+        let rows: String = (0..900_000).map(|row| format!("{:09}\n", row / 7)).collect();
+        std::fs::write(root.join("rows"), rows).unwrap();
+        set_mtime(&root.join("rows"), 1_700_000_005);
+    }
+}
+
+// These files must open for as long as version 1 is read.
 #[test]
 fn the_sealed_bundles_of_the_vectors_open() {
-    // The first for a classic recipient, the second for a hybrid one.
-    for name in ["v1", "hybrid"] {
+    // The first for a classic recipient, the others for a hybrid one; the last one is compressed.
+    for name in ["v1", "hybrid", "zstd"] {
         opens(name);
     }
 }
 
 fn opens(name: &str) {
     let path = folder(&format!("bundle/{name}.pouch"));
-    let text = vector(folder(&format!("bundle/{name}.json")), || write_bundle(&path));
+    let text = vector(folder(&format!("bundle/{name}.json")), || write_bundle(name, &path));
     let value: Value = serde_json::from_str(&text).unwrap();
     let member = |name: &str| value[name].as_str().unwrap();
     let (me, sender): (Fingerprint, Fingerprint) =
@@ -229,6 +241,12 @@ fn opens(name: &str) {
     assert_eq!(verified.manifest().bytes(), member("manifest").as_bytes());
     assert_eq!(verified.manifest().digest().to_string(), member("manifest_sha256"));
     let opening = verified.open_index(&file.index().unwrap()).unwrap();
+    assert_eq!(opening.index().frames().map(|frames| frames.sizes().len()), (name == "zstd").then_some(3));
+    // As a text: frames are new lines of an index.
+    if name == "zstd" {
+        let text = String::from_utf8(opening.index().encode().unwrap()).unwrap();
+        assert_eq!(vector(folder("bundle/zstd.index.jsonl"), || text.clone()), text);
+    }
     let home = tempfile::tempdir().unwrap();
     let receiver = opening.receive(Staging::new(&home.path().join("in")).unwrap()).unwrap();
     let mut sealed = Vec::new();
@@ -237,6 +255,6 @@ fn opens(name: &str) {
         receiver.accept(number, &sealed).unwrap();
     }
     receiver.finish().unwrap().publish().unwrap();
-    plant(&home.path().join("wanted"));
+    plant_for(name, &home.path().join("wanted"));
     assert_eq!(snapshot(&home.path().join("in")), snapshot(&home.path().join("wanted")));
 }

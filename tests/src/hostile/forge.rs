@@ -77,6 +77,21 @@ impl Draft {
         Self::new(ContentKind::Tar, &archive(entries), &lines)
     }
 
+    /// One stream, compressed: any frames, of which the index says that they hold `raw_size` bytes.
+    pub fn frames(raw_size: u64, frames: &[Vec<u8>], entry: String) -> Self {
+        let mut content = frames.concat();
+        let layout = Layout::of(content.len() as u64 + 8).unwrap();
+        content.extend_from_slice(&0x184D_2A50_u32.to_le_bytes());
+        content.extend_from_slice(&((layout.padded_size() - layout.content_size()) as u32).to_le_bytes());
+        let mut draft = Self::new(ContentKind::Stream, &content, &[entry]);
+        let head = format!(",\"compression\":\"zstd\",\"raw_size\":{raw_size},\"frames\":{}}}\n", frames.len());
+        let lines: String =
+            (0..).zip(frames).map(|(n, frame)| format!("{{\"frame\":{n},\"size\":{}}}\n", frame.len())).collect();
+        draft.index = draft.index.replacen("}\n", &head, 1);
+        draft.index = draft.index.replacen("{\"part\":0,", &format!("{lines}{{\"part\":0,"), 1);
+        draft
+    }
+
     /// One stream.
     pub fn stream(bytes: &[u8]) -> Self {
         Self::new(ContentKind::Stream, bytes, &[line("stream", Some(bytes))])

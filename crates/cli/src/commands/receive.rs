@@ -289,6 +289,7 @@ impl Receive {
                 "bundle": manifest.bundle,
                 "from": ready.from.name,
                 "kind": manifest.kind,
+                "compression": ready.opening.index().compression(),
                 "created": iso(manifest.created),
                 "expires": iso(manifest.expires),
                 "note": manifest.note,

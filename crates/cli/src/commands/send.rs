@@ -6,7 +6,9 @@ use clap::{Args, ValueEnum};
 use pouch_client::clock::now;
 use pouch_client::outbox::{self, Sent};
 use pouch_client::send::{self, Request};
-use pouch_core::bundle::{Content, EntryPath, ItemKind, Kind, MAX_IN_MEMORY, Scan, ScanOptions, SealError};
+use pouch_core::bundle::{
+    Compression, Content, EntryPath, ItemKind, Kind, MAX_IN_MEMORY, Scan, ScanOptions, SealError,
+};
 use pouch_statement::{Name, Note, Outcome};
 use serde_json::json;
 
@@ -42,6 +44,9 @@ pub(crate) struct Send {
     /// What it is; dataset if not said, and credential with --secret
     #[arg(long, value_name = "KIND", value_enum)]
     kind: Option<KindArg>,
+    /// Compress the content, but never a credential: the relay can tell from the size how well it compresses
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = CompressArg::None)]
+    compress: CompressArg,
     /// Delete it on the relay once it is received, or a day after it was first fetched
     #[arg(long)]
     burn: bool,
@@ -91,6 +96,14 @@ impl From<KindArg> for Kind {
     }
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum CompressArg {
+    /// As it is
+    None,
+    /// Zstandard, on all cores
+    Zstd,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum WaitArg {
     /// The recipient's signed receipt
@@ -112,15 +125,11 @@ impl Send {
         let scan = self.scan(context)?;
         let identity = context.unlock(&party)?;
         let content = self.content(context, scan)?;
-        let kind = match (self.kind, &self.secret) {
-            (Some(kind), _) => kind.into(),
-            (None, Some(_)) => Kind::Credential,
-            (None, None) => Kind::Dataset,
-        };
         let request = Request {
             content,
+            compression: self.compression(),
             to: self.to.clone(),
-            kind,
+            kind: self.kind(),
             note: self.note.clone(),
             expires: now().plus(self.until),
             burn: self.burn,
@@ -150,6 +159,23 @@ impl Send {
             }
             Ok(())
         })
+    }
+
+    fn kind(&self) -> Kind {
+        match (self.kind, &self.secret) {
+            (Some(kind), _) => kind.into(),
+            (None, Some(_)) => Kind::Credential,
+            (None, None) => Kind::Dataset,
+        }
+    }
+
+    fn compression(&self) -> Option<Compression> {
+        match self.compress {
+            // Also because a variable or the config file may ask for it.
+            _ if self.secret.is_some() || self.kind() == Kind::Credential => None,
+            CompressArg::None => None,
+            CompressArg::Zstd => Some(Compression::Zstd),
+        }
     }
 
     fn is_stdin(&self) -> bool {
@@ -243,6 +269,7 @@ impl Send {
                 "to": self.to,
                 "size": sent.size,
                 "files": sent.files,
+                "compression": self.compression(),
                 "expires": iso(sent.expires),
                 "file": self.out,
             }))

@@ -109,11 +109,22 @@ impl World {
         entries: &[String],
         edit: impl Fn(String) -> String,
     ) -> Carried {
-        let key = Identity::generate_x25519();
-        let size = content.len() as u64;
-        let layout = Layout::of(size).unwrap();
+        let layout = Layout::of(content.len() as u64).unwrap();
         let mut padded_content = content.to_vec();
         padded_content.resize(layout.padded_size() as usize, 0);
+        self.forge_padded(kind, layout, &padded_content, entries, edit)
+    }
+
+    fn forge_padded(
+        &self,
+        kind: ContentKind,
+        layout: Layout,
+        padded_content: &[u8],
+        entries: &[String],
+        edit: impl Fn(String) -> String,
+    ) -> Carried {
+        let key = Identity::generate_x25519();
+        let size = layout.content_size();
         let parts: Vec<Vec<u8>> = padded_content
             .chunks(FIRST_PART_SIZE as usize)
             .map(|plain| seal_to_vec(&key.recipient(), plain).unwrap())
@@ -141,54 +152,30 @@ impl World {
         self.carry(key, parts, kind, layout, text.as_bytes())
     }
 
-    /// As [`World::forge`], with content that is compressed: any bytes as frames, and any bytes behind them.
+    /// As [`World::forge`], with content that is compressed: any bytes as frames, and any change to all of it.
     pub fn forge_frames(
         &self,
         kind: ContentKind,
         raw_size: u64,
         frames: &[Vec<u8>],
         entries: &[String],
-        tail: impl Fn(&mut Vec<u8>),
+        change: impl Fn(&mut Vec<u8>),
         edit: impl Fn(String) -> String,
     ) -> Carried {
-        let key = Identity::generate_x25519();
         let mut content = frames.concat();
-        let size = content.len() as u64 + 8;
-        let layout = Layout::of(size).unwrap();
-        let zeros = layout.padded_size() - size;
+        let layout = Layout::of(content.len() as u64 + 8).unwrap();
+        let zeros = layout.padded_size() - layout.content_size();
         content.extend_from_slice(&0x184D_2A50_u32.to_le_bytes());
         content.extend_from_slice(&(zeros as u32).to_le_bytes());
         content.resize(layout.padded_size() as usize, 0);
-        tail(&mut content);
-        let parts: Vec<Vec<u8>> = content
-            .chunks(FIRST_PART_SIZE as usize)
-            .map(|plain| seal_to_vec(&key.recipient(), plain).unwrap())
-            .collect();
-        let name = if kind == ContentKind::Tar { "tar" } else { "stream" };
-        let mut text = format!(
-            "{{\"type\":\"pouch.index.v1\",\"content\":\"{name}\",\"content_size\":{size},\"padded_size\":{},\"entries\":{},\"parts\":{},\"compression\":\"zstd\",\"raw_size\":{raw_size},\"frames\":{}}}\n",
-            layout.padded_size(),
-            entries.len(),
-            parts.len(),
-            frames.len(),
-        );
-        for entry in entries {
-            text += entry;
-            text.push('\n');
-        }
-        for (number, frame) in frames.iter().enumerate() {
-            text += &format!("{{\"frame\":{number},\"size\":{}}}\n", frame.len());
-        }
-        for (number, part) in parts.iter().enumerate() {
-            text += &format!(
-                "{{\"part\":{number},\"size\":{},\"sealed_size\":{},\"sealed_blake3\":\"{}\"}}\n",
-                layout.part_size(number as u32).unwrap(),
-                part.len(),
-                blake3_of(part),
-            );
-        }
-        let text = edit(text);
-        self.carry(key, parts, kind, layout, text.as_bytes())
+        change(&mut content);
+        let lines: String =
+            (0..).zip(frames).map(|(n, frame)| format!("{{\"frame\":{n},\"size\":{}}}\n", frame.len())).collect();
+        let head = format!(",\"compression\":\"zstd\",\"raw_size\":{raw_size},\"frames\":{}}}\n", frames.len());
+        self.forge_padded(kind, layout, &content, entries, |text| {
+            let text = text.replacen("}\n", &head, 1);
+            edit(text.replacen("{\"part\":0,", &format!("{lines}{{\"part\":0,"), 1))
+        })
     }
 
     /// Seals any bytes as the index, and signs for them.
