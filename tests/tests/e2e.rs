@@ -392,7 +392,8 @@ fn compressed_folders_and_streams_arrive_as_they_were() {
     let source = pair.ada.desk().join("dataset");
     sample_tree(&source);
     // Of many frames, of which some lie in two parts, and much smaller on the way.
-    let rows: String = (0..900_000_u64).map(|n| format!("{n},{},some words that come again\n", n * 7919 % 1009)).collect();
+    let rows: String =
+        (0..900_000_u64).map(|n| format!("{n},{},some words that come again\n", n * 7919 % 1009)).collect();
     fs::write(source.join("rows.csv"), &rows).unwrap();
     fs::write(source.join("noise"), noise("compress", 20 << 20)).unwrap();
     let send = ["send", text(&source), "--to", "bo", "--compress", "zstd", "--json"];

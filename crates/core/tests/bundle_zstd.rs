@@ -476,16 +476,13 @@ fn attack_12_every_lie_about_frames_is_refused_with_the_index() {
     let first = format!("{{\"frame\":0,\"size\":{}}}\n", frames[0].len());
     let second = format!("{{\"frame\":1,\"size\":{}}}\n", frames[1].len());
     let raw_size = format!("\"raw_size\":{raw}");
-    let replace = |from: &str, to: &str| {
-        let error = match world.open(&forge(&|text| {
-            assert!(text.contains(from), "{from}");
-            text.replacen(from, to, 1)
-        })) {
-            Err(OpenError::Index(error)) => error,
-            Err(other) => panic!("{from} → {to}: {other}"),
-            Ok(_) => panic!("{from} → {to} was taken"),
-        };
-        error
+    let replace = |from: &str, to: &str| match world.open(&forge(&|text| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    })) {
+        Err(OpenError::Index(error)) => error,
+        Err(other) => panic!("{from} → {to}: {other}"),
+        Ok(_) => panic!("{from} → {to} was taken"),
     };
     let sizes = |from: &str, to: &str| {
         let error = replace(from, to);
@@ -567,7 +564,7 @@ fn compressed_content_is_not_taken_for_other() {
     let world = World::new();
     let bytes = text(1000);
     let line = [file_line("stream", &bytes)];
-    let plain = world.forge_frames(ContentKind::Stream, 1000, &[bytes.clone()], &line, |_| (), |t| t);
+    let plain = world.forge_frames(ContentKind::Stream, 1000, std::slice::from_ref(&bytes), &line, |_| (), |t| t);
     assert_eq!(frame_error(&world.refused(&plain)), FrameError::Header);
     let packed = frame(&bytes);
     let mut padded = packed.clone();
