@@ -4,9 +4,12 @@
 
 mod bundle_support;
 
+use std::collections::BTreeSet;
 use std::io::{Cursor, Read};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Mutex;
 
 use bundle_support::*;
 use pouch_core::bundle::*;
@@ -236,6 +239,65 @@ fn parts_in_another_order() {
         receiver.accept(number, &carried.parts[number as usize]).unwrap();
     }
     assert!(matches!(receiver.finish().err(), Some(OpenError::PartsMissing { .. })));
+}
+
+/// Notes which frame is begun while which one is due, and fails if that is further than it takes.
+#[derive(Default)]
+struct Near(Mutex<(BTreeSet<u32>, u32, u32)>);
+
+struct NearPart<'a>(&'a Near, u32);
+
+impl Sink for Near {
+    type Done = u32;
+    type Part<'a> = NearPart<'a>;
+    const AHEAD: u32 = 2;
+
+    fn begin(&mut self, _: &Index) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn part(&self, number: u32) -> NearPart<'_> {
+        let mut state = self.0.lock().unwrap();
+        assert!(number <= state.1 + Self::AHEAD, "frame {number} while {} is due", state.1);
+        state.2 += 1;
+        NearPart(self, number)
+    }
+    fn finish(self, _: &Index) -> Result<u32, SinkError> {
+        Ok(self.0.into_inner().unwrap().2)
+    }
+}
+
+impl SinkPart for NearPart<'_> {
+    fn begin_file(&mut self, _: usize, _: &Entry, _: Range<u64>) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn bytes(&mut self, _: u64, _: &[u8]) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn done(self) -> Result<(), SinkError> {
+        let mut state = self.0.0.lock().unwrap();
+        state.0.insert(self.1);
+        while state.0.contains(&state.1) {
+            state.1 += 1;
+        }
+        Ok(())
+    }
+}
+
+// attacks.md 12: what comes early waits compressed; no more frames are opened than are taken.
+#[test]
+fn attack_12_early_frames_wait_compressed() {
+    let world = World::new();
+    let bytes = [noise(11, PART + 1000), text(40 * FRAME)].concat();
+    let carried = seal_on(&world, 2, stream(&bytes)).unwrap();
+    assert_eq!(carried.parts.len(), 2);
+    let receiver = world.open(&carried).unwrap().receive(Near::default()).unwrap();
+    receiver.accept(1, &carried.parts[1]).unwrap();
+    receiver.accept(0, &carried.parts[0]).unwrap();
+    assert_eq!(receiver.finish().unwrap(), 43);
+    assert_eq!(open_on(&world, 4, &carried, Near::default()).unwrap(), 43);
 }
 
 // What compresses well comes out of few parts: all threads are at its frames, and a writer still gets them in order.

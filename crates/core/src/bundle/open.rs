@@ -335,15 +335,9 @@ impl<S: Sink> Receiver<S> {
         self.is_near(number, self.due())
     }
 
-    /// Whether part `number` may come when part `due` is due.
     fn is_near(&self, number: u32, due: u32) -> bool {
-        let ahead = number.saturating_sub(due);
-        if self.opening.index.frames().is_none() {
-            return ahead <= S::AHEAD;
-        }
-        let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
-        let has_room = || checker.as_ref().is_none_or(|checker| checker.unpacking().has_room());
-        ahead == 0 || (ahead <= S::AHEAD.min(PARTS_AHEAD) && has_room())
+        let most = if self.opening.index.frames().is_some() { S::AHEAD.min(PARTS_AHEAD) } else { S::AHEAD };
+        number.saturating_sub(due) <= most
     }
 
     /// Takes a sealed part. May be called on several threads at once.
@@ -366,13 +360,12 @@ impl<S: Sink> Receiver<S> {
     }
 
     fn claim(&self, number: u32) -> Result<Claim<'_, S>, OpenError> {
-        let near = self.has_room_for(number);
         let mut turns = self.turns();
         if turns.stopped {
             return Err(OpenError::Stopped);
         }
-        // What is due only moves on, so what was near is so still.
         let wanted = turns.due;
+        let near = self.is_near(number, wanted);
         match turns.parts.get_mut(number as usize) {
             Some(turn) if *turn == Turn::Missing && near => *turn = Turn::Taken,
             _ => return Err(OpenError::PartOrder { found: number, wanted }),

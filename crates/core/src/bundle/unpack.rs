@@ -12,10 +12,9 @@ use super::layout::part_start;
 use super::sink::{Sink, SinkError};
 use super::zstd::Unpacker;
 
-/// How many parts may come before one that is missing: what they have of frames that lie in two parts has to be kept.
+/// How many parts may come before one that is missing or at work: what they have of frames that lie in two parts has to be
+/// kept, and so have frames that may not be opened yet.
 pub(super) const PARTS_AHEAD: u32 = 8;
-/// Bytes of frames that may wait when another part is taken than the one that is due.
-const MAX_WAITING: u64 = 64 << 20;
 
 /// A frame, or what a part has of it. It is authentic: the digest of its part was checked, and each of its chunks.
 type Bytes = Zeroizing<Vec<u8>>;
@@ -33,8 +32,6 @@ struct State {
     halves: HashMap<usize, Bytes>,
     /// Whole frames that nobody has opened yet.
     ready: BTreeMap<usize, Bytes>,
-    /// Bytes in both.
-    waiting: u64,
     /// Number of the first frame that is not done.
     due: usize,
     /// Frames behind it that are.
@@ -44,11 +41,6 @@ struct State {
 impl Unpacking {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there is room for the frames of a part that is not due.
-    pub(super) fn has_room(&self) -> bool {
-        self.lock().waiting < MAX_WAITING
     }
 
     /// Whether all frames were good.
@@ -64,9 +56,7 @@ impl State {
         if *first.key() - self.due > ahead as usize {
             return None;
         }
-        let (number, bytes) = first.remove_entry();
-        self.waiting -= bytes.len() as u64;
-        Some((number, bytes))
+        Some(first.remove_entry())
     }
 
     fn finish(&mut self, number: usize) {
@@ -144,7 +134,6 @@ impl<'a, S: Sink, G: Fn() -> Result<(), CheckError>> PartFrames<'a, S, G> {
     fn put(&self, number: usize, piece: Bytes, ends: bool) {
         let length = self.frames.packed(number).map_or(0, |frame| frame.end - frame.start);
         let mut state = self.checker.unpacking().lock();
-        state.waiting += piece.len() as u64;
         if piece.len() as u64 == length {
             state.ready.insert(number, piece);
             return;
