@@ -407,8 +407,8 @@ fn attack_31_32_37_manifests_out_of_their_time_or_order() {
 /// A frame (RFC 8878, §3.1.1) that says it holds `said` bytes and becomes `blocks` times 128 KiB.
 fn bomb(said: u32, blocks: usize) -> Vec<u8> {
     let mut frame = 0xFD2F_B528_u32.to_le_bytes().to_vec();
-    // The size in four bytes; a window of 128 KiB.
-    frame.extend_from_slice(&[0x80, 7 << 3]);
+    // A single segment; the size in four bytes.
+    frame.push(0xA0);
     frame.extend_from_slice(&said.to_le_bytes());
     for number in 1..=blocks {
         let last = u32::from(number == blocks);

@@ -39,7 +39,7 @@ const TRIES: u32 = 4;
 pub struct Request {
     /// The content.
     pub content: Content,
-    /// How it is compressed, if it is. Never for a credential, whose size would tell of it.
+    /// How it is compressed, if it is. Passed over for a credential, whose size would tell of it.
     pub compression: Option<Compression>,
     /// To whom: my name for them.
     pub to: Name,
@@ -51,6 +51,12 @@ pub struct Request {
     pub expires: Timestamp,
     /// Delete it on the relay after receipt.
     pub burn: bool,
+}
+
+impl Request {
+    fn compression(&self) -> Option<Compression> {
+        self.compression.filter(|_| self.kind != Kind::Credential)
+    }
 }
 
 /// A contact that may be sent to, and the keys that sending needs.
@@ -166,7 +172,8 @@ async fn upload(
     watch: &dyn Watch,
 ) -> Result<Delivered> {
     let bundle = sent.bundle;
-    let Request { content, compression, burn, note, .. } = request;
+    let compression = request.compression();
+    let Request { content, burn, note, .. } = request;
     check_lifetime(api, sent.expires).await?;
     let new = NewBundle { bundle, expires: sent.expires, burn };
     again(|| api.new_bundle(&new)).await?;
@@ -389,7 +396,8 @@ async fn write_file(
     out: &Path,
     watch: &dyn Watch,
 ) -> Result<Delivered> {
-    let Request { content, compression, note, .. } = request;
+    let compression = request.compression();
+    let Request { content, note, .. } = request;
     watch.stage("sealing", planned(&content, compression));
     let mut writer = PouchWriter::create(out, sent.bundle)?;
     // Read on another thread: input that does not come must not keep an interruption from clearing the file away.

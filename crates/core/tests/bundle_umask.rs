@@ -52,4 +52,32 @@ fn attack_60_staging_is_private_under_any_umask() {
         assert_eq!(mode(&file), 0o600);
         rustix::process::umask(before);
     }
+
+    // A folder with a default ACL, where the system does not look at the umask (acl(5)): what the umask takes is taken all the
+    // same, from files as from folders.
+    let parent = home.path().join("acl");
+    std::fs::create_dir(&parent).unwrap();
+    let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &7_u16.to_le_bytes(), &id.to_le_bytes()].concat();
+    let nobody = u32::MAX;
+    // The owner, user 1234, the group, the mask, all others: everything.
+    let acl = [(0x01, nobody), (0x02, 1234), (0x04, nobody), (0x10, nobody), (0x20, nobody)];
+    let acl: Vec<u8> = 2_u32.to_le_bytes().into_iter().chain(acl.into_iter().flat_map(|(t, i)| entry(t, i))).collect();
+    let flags = rustix::fs::XattrFlags::empty();
+    if let Err(error) = rustix::fs::setxattr(&parent, "system.posix_acl_default", &acl, flags) {
+        println!("skipped: {} has no ACLs: {error}", parent.display());
+        return;
+    }
+    for umask in [0o022, 0o077] {
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+        let into = parent.join(format!("in{umask:o}"));
+        let receiver = world.open(&carried).unwrap().receive(Staging::new(&into).unwrap()).unwrap();
+        for (number, sealed) in (0..).zip(&carried.parts) {
+            receiver.accept(number, sealed).unwrap();
+        }
+        receiver.finish().unwrap().publish().unwrap();
+        for (path, wanted) in [("", 0o777), ("d", 0o777), ("d/run", 0o777), ("d/e/large", 0o666)] {
+            assert_eq!(mode(&into.join(path)), wanted & !umask, "{path} under {umask:o}");
+        }
+        rustix::process::umask(before);
+    }
 }

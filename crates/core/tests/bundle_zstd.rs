@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::io::{Cursor, Read};
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use bundle_support::*;
 use pouch_core::bundle::*;
@@ -300,6 +302,74 @@ fn attack_12_early_frames_wait_compressed() {
     assert_eq!(open_on(&world, 4, &carried, Near::default()).unwrap(), 43);
 }
 
+/// A sink whose fourth frame tells that it is begun, and waits until it is let go.
+struct Held {
+    gate: Mutex<mpsc::Receiver<()>>,
+    begun: mpsc::Sender<()>,
+}
+
+struct HeldPart;
+
+impl Sink for Held {
+    type Done = ();
+    type Part<'a> = HeldPart;
+    const AHEAD: u32 = 2;
+
+    fn begin(&mut self, _: &Index) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn part(&self, number: u32) -> HeldPart {
+        if number == 3 {
+            self.begun.send(()).unwrap();
+            self.gate.lock().unwrap().recv().unwrap();
+        }
+        HeldPart
+    }
+    fn finish(self, _: &Index) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl SinkPart for HeldPart {
+    fn begin_file(&mut self, _: usize, _: &Entry, _: Range<u64>) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn bytes(&mut self, _: u64, _: &[u8]) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
+        Ok(())
+    }
+    fn done(self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+// attacks.md 12: how far ahead parts may come counts from the first frame that is not opened, wherever that lies, and not
+// from the part whose turn it is. Here that is part 2, and the frame that it completes begins in part 1.
+#[test]
+fn attack_12_frames_that_wait_bound_the_parts() {
+    let world = World::new();
+    let carried = seal_on(&world, 2, stream(&noise(5, 6 * PART))).unwrap();
+    let ((begun, told), (open, gate)) = (mpsc::channel(), mpsc::channel());
+    let receiver = world.open(&carried).unwrap().receive(Held { gate: Mutex::new(gate), begun }).unwrap();
+    let accept = |number: u32| receiver.accept(number, &carried.parts[number as usize]);
+    std::thread::scope(|scope| {
+        accept(0).unwrap();
+        accept(1).unwrap();
+        scope.spawn(|| accept(2).unwrap());
+        told.recv().unwrap();
+        assert_eq!(receiver.due(), 2);
+        assert!(receiver.has_room_for(3) && !receiver.has_room_for(4));
+        assert!(matches!(accept(4), Err(OpenError::PartOrder { found: 4, .. })));
+        open.send(()).unwrap();
+    });
+    for number in 3..carried.parts.len() as u32 {
+        accept(number).unwrap();
+    }
+    receiver.finish().unwrap();
+}
+
 // What compresses well comes out of few parts: all threads are at its frames, and a writer still gets them in order.
 #[test]
 fn many_frames_out_of_one_part() {
@@ -369,19 +439,56 @@ fn attack_15_a_source_that_changes() {
     }
 }
 
+/// Very many, and counted.
+struct Zeros(Arc<AtomicU64>);
+
+const MANY: u64 = 8 << 30;
+
+impl Read for Zeros {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        out.fill(0);
+        let before = self.0.fetch_add(out.len() as u64, Ordering::Relaxed);
+        Ok(if before < MANY { out.len() } else { 0 })
+    }
+}
+
+// Whoever takes the parts and cannot, or panics, ends the making of more: input that compresses to next to nothing fills no
+// other part for a long time.
+#[test]
+fn a_failed_delivery_ends_the_reading() {
+    for panics in [false, true] {
+        let read = Arc::new(AtomicU64::new(0));
+        let input = std::io::Cursor::new(noise(9, PART + 1000)).chain(Zeros(read.clone()));
+        let content = Content::Stream { name: "stream".parse().unwrap(), mtime: 0, reader: Box::new(input) };
+        let sealer = Sealer::compressing(content, ZSTD).unwrap();
+        let failed = catch_unwind(AssertUnwindSafe(|| {
+            sealer.seal_all(threads(3), |_| {
+                assert!(!panics, "delivery");
+                Err::<(), _>(SealError::Unfinished)
+            })
+        }));
+        assert_eq!(failed.is_err(), panics);
+        assert!(failed.is_err() || failed.unwrap().is_err());
+        assert!(read.load(Ordering::Relaxed) < MANY);
+    }
+}
+
 /// A frame as zstd makes it.
 fn frame(raw: &[u8]) -> Vec<u8> {
+    let mut context = zstd_safe::CCtx::create();
+    context.set_parameter(zstd_safe::CParameter::WindowLog(22)).unwrap();
     let mut out = vec![0; zstd_safe::compress_bound(raw.len())];
-    let size = zstd_safe::compress(&mut out[..], raw, 3).unwrap();
+    let size = context.compress2(&mut out[..], raw).unwrap();
     out.truncate(size);
     out
 }
 
-/// A frame that says it holds `said` bytes, if anything, with blocks of any kind (RFC 8878, §3.1.1.2): 0 raw, 1 RLE.
-fn crafted(said: Option<u32>, window: u8, blocks: &[(u32, u32, &[u8])]) -> Vec<u8> {
+/// A frame that says it holds `said` bytes, if anything, with blocks of any kind (RFC 8878, §3.1.1.2): 0 raw, 1 RLE. Its
+/// window is its content, or has a byte of its own.
+fn crafted(said: Option<u32>, window: Option<u8>, blocks: &[(u32, u32, &[u8])]) -> Vec<u8> {
     let mut out = 0xFD2F_B528_u32.to_le_bytes().to_vec();
-    out.push(if said.is_some() { 0x80 } else { 0 });
-    out.push(window);
+    out.push(if said.is_some() { 0x80 } else { 0 } | if window.is_none() { 0x20 } else { 0 });
+    out.extend(window);
     if let Some(said) = said {
         out.extend_from_slice(&said.to_le_bytes());
     }
@@ -392,10 +499,6 @@ fn crafted(said: Option<u32>, window: u8, blocks: &[(u32, u32, &[u8])]) -> Vec<u
     }
     out
 }
-
-const WINDOW_1_KIB: u8 = 0;
-const WINDOW_128_KIB: u8 = 7 << 3;
-const WINDOW_4_MIB: u8 = 12 << 3;
 
 fn frame_error(error: &OpenError) -> FrameError {
     match error {
@@ -429,25 +532,24 @@ fn attack_12_a_frame_holds_what_was_signed_or_is_refused() {
     };
     let good = frame(&bytes);
     assert!(written(&world, 1, &forge(good.clone())) == bytes);
-    assert!(written(&world, 1, &forge(crafted(Some(1000), WINDOW_1_KIB, &[(0, 1000, &bytes)]))) == bytes);
+    assert!(written(&world, 1, &forge(crafted(Some(1000), None, &[(0, 1000, &bytes)]))) == bytes);
 
     // Bombs: a few bytes that become 128 KiB each, under an honest or a lying header.
     let many: Vec<(u32, u32, &[u8])> = vec![(1, 1 << 17, b"\0"); 200];
-    assert_eq!(refused(crafted(Some(200 << 17), WINDOW_128_KIB, &many)), FrameError::Size);
-    assert!(matches!(refused(crafted(Some(1000), WINDOW_128_KIB, &many)), FrameError::Damaged(_)));
-    assert_eq!(refused(crafted(None, WINDOW_128_KIB, &many)), FrameError::Size);
+    assert_eq!(refused(crafted(Some(200 << 17), None, &many)), FrameError::Size);
+    assert!(matches!(refused(crafted(Some(1000), None, &many)), FrameError::Damaged(_)));
+    assert_eq!(refused(crafted(None, Some(7 << 3), &many)), FrameError::Window);
     // One byte more or less than it says.
     for len in [999, 1001] {
         let raw = text(len as usize);
-        let lies = crafted(Some(1000), WINDOW_1_KIB, &[(0, len, &raw)]);
+        let lies = crafted(Some(1000), None, &[(0, len, &raw)]);
         assert!(matches!(refused(lies), FrameError::Damaged(_)), "{len}");
         assert_eq!(refused(frame(&raw)), FrameError::Size);
     }
-    // A window that the reader would have to keep.
-    let windowed = |window| crafted(Some(1000), window, &[(0, 1000, &bytes)]);
-    assert!(written(&world, 1, &forge(windowed(WINDOW_4_MIB))) == bytes);
-    assert_eq!(refused(windowed(WINDOW_4_MIB + 1)), FrameError::Window);
-    assert_eq!(refused(windowed(0xff)), FrameError::Window);
+    // A window of its own: too large to keep, or so small that the zstd program refuses what is beyond it.
+    for window in [0, 7 << 3, 12 << 3, 0xff] {
+        assert_eq!(refused(crafted(Some(1000), Some(window), &[(0, 1000, &bytes)])), FrameError::Window);
+    }
     // More behind it, in it, or less.
     assert_eq!(refused([&good[..], b"\0"].concat()), FrameError::Length);
     assert_eq!(refused(good[..good.len() - 1].to_vec()), FrameError::Length);
@@ -502,9 +604,9 @@ fn attack_12_among_many_frames() {
     let bytes = vec![0; 3 * FRAME + 10];
     let line = [file_line("stream", &bytes)];
     let zeros: Vec<(u32, u32, &[u8])> = vec![(1, 1 << 17, b"\0"); 32];
-    let good = crafted(Some(4 << 20), WINDOW_128_KIB, &zeros);
+    let good = crafted(Some(4 << 20), None, &zeros);
     let bomb: Vec<(u32, u32, &[u8])> = vec![(1, 1 << 17, b"\0"); 100_000];
-    let bomb = crafted(Some(4 << 20), WINDOW_128_KIB, &bomb);
+    let bomb = crafted(Some(4 << 20), None, &bomb);
     let last = frame(&bytes[..10]);
     let whole = |frames: &[&Vec<u8>]| {
         let frames: Vec<Vec<u8>> = frames.iter().map(|f| (*f).clone()).collect();

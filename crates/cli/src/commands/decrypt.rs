@@ -116,17 +116,17 @@ fn first_that_fits(context: &Context, files: Vec<Identities>, input: &mut Replay
     for file in files {
         let locked = match &file {
             Identities::Open(_) => None,
-            Identities::Locked { path, locked } => Some((path.clone(), may_open(locked, input).map_err(failure)?)),
+            Identities::Locked { locked, .. } if !may_open(locked, input).map_err(failure)? => continue,
+            Identities::Locked { path, .. } => Some(path.clone()),
         };
-        if !matches!(locked, Some((_, false))) {
-            let identities = file.open(&context.asker())?;
-            match judge(&identities, input) {
-                Ok(()) => return Ok(Key::Identities(identities)),
-                Err(age::Error::NoMatch) => {}
-                Err(error) => return Err(failure(error)),
-            }
+        let identities = file.open(&context.asker())?;
+        match judge(&identities, input) {
+            Ok(()) => return Ok(Key::Identities(identities)),
+            Err(age::Error::NoMatch) => {}
+            Err(error) => return Err(failure(error)),
         }
-        if let Some((path, _)) = locked {
+        // Somebody typed a passphrase for it.
+        if let Some(path) = locked {
             context.show.warn(format_args!("none of the identities in {} opens it", path.display()));
         }
     }

@@ -34,7 +34,7 @@ pub enum ContentError {
         path: EntryPath,
     },
     /// A byte between or behind the entries is not zero, or what is behind the frames is not what must be.
-    #[error("padding in the content is not zero")]
+    #[error("the padding of the content is not what it must be")]
     Padding,
     /// A frame of compressed content is not what the index says (attacks.md 12).
     #[error("frame {number} of the compressed content is refused: {reason}")]

@@ -137,7 +137,11 @@ impl<'a> TreePart<'a> {
         let size = body.found.kind.size();
         let end = from + len as u64;
         let changed = || SourceError::Changed { path: self.scan.place(body.found) };
-        let io = |error| io_at(&self.scan.place(body.found))(error);
+        // What cannot be read may be something else by now, and that is the better reason.
+        let io = |error| match self.scan.unchanged(body.found, &body.file) {
+            Err(changed) => changed,
+            Ok(()) => io_at(&self.scan.place(body.found))(error),
+        };
         // A file must end where it was listed to: where there is room one byte more is asked for, and must not come.
         let beyond = usize::from(end == size && room.len() > len);
         let wanted = room.get_mut(..len + beyond).ok_or(SourceError::Nothing)?;

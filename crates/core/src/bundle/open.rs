@@ -332,12 +332,18 @@ impl<S: Sink> Receiver<S> {
     /// everybody with compressed content, for its frames lie across parts.
     #[must_use]
     pub fn has_room_for(&self, number: u32) -> bool {
-        self.is_near(number, self.due())
+        number <= self.last_near()
     }
 
-    fn is_near(&self, number: u32, due: u32) -> bool {
-        let most = if self.opening.index.frames().is_some() { S::AHEAD.min(PARTS_AHEAD) } else { S::AHEAD };
-        number.saturating_sub(due) <= most
+    /// The last part that may come now. Never asked for with a lock held: it takes two.
+    fn last_near(&self) -> u32 {
+        let due = self.due();
+        let Some(frames) = self.opening.index.frames() else { return due.saturating_add(S::AHEAD) };
+        // A part that came whole may have frames in it that wait for one in front of them, and must not pile up.
+        let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
+        let layout = self.opening.index.layout();
+        let frame = checker.as_ref().map_or(due, |checker| checker.unpacking().due_part(frames, layout));
+        due.min(frame).saturating_add(S::AHEAD.min(PARTS_AHEAD))
     }
 
     /// Takes a sealed part. May be called on several threads at once.
@@ -360,12 +366,12 @@ impl<S: Sink> Receiver<S> {
     }
 
     fn claim(&self, number: u32) -> Result<Claim<'_, S>, OpenError> {
+        let near = number <= self.last_near();
         let mut turns = self.turns();
         if turns.stopped {
             return Err(OpenError::Stopped);
         }
         let wanted = turns.due;
-        let near = self.is_near(number, wanted);
         match turns.parts.get_mut(number as usize) {
             Some(turn) if *turn == Turn::Missing && near => *turn = Turn::Taken,
             _ => return Err(OpenError::PartOrder { found: number, wanted }),

@@ -104,7 +104,7 @@ impl Folder {
         Ok(Self(rustix::fs::openat(&self.0, name, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty())?))
     }
 
-    /// Opens a file to read. Never waits: a FIFO that took the file's place is opened and then recognised.
+    /// Opens a file to read. Never waits: a FIFO that took the file's place is opened, and cannot be read at an offset.
     pub(super) fn open_file(&self, name: &str, follow: bool) -> io::Result<File> {
         let mut flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         if !follow {

@@ -14,7 +14,7 @@ use super::zstd::Packer;
 const AHEAD: usize = 16;
 
 /// What the threads that seal one bundle share. Memory is a part that fills up, [`AHEAD`] frames, and for each thread what a
-/// [`Packer`] has.
+/// [`Packer`] has, and the frames of the part that it seals until they are in it.
 #[derive(Default)]
 pub(super) struct Packing {
     state: Mutex<State>,

@@ -199,7 +199,7 @@ impl Sealer {
     }
 
     /// Nobody goes on; whether that was so before.
-    fn fail(&self) -> bool {
+    pub(super) fn fail(&self) -> bool {
         let before = std::mem::replace(&mut self.state().failed, true);
         if let Some(packing) = &self.packing {
             packing.fail();
@@ -332,6 +332,9 @@ impl Sealer {
             }
             Source::Stream { cut, .. } => {
                 let mut reading = cut.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.state().failed {
+                    return Err(SealError::Unfinished);
+                }
                 let next = reading.next_frame(packer.room(FRAME_SIZE))?;
                 let (count, ended) = reading.count();
                 drop(reading);

@@ -237,7 +237,12 @@ impl Scan {
                 here.folder(root, found, parent).and_then(|folder| folder.open_file(found.path.name(), false))
             }
         };
-        file.map_err(|error| io_at(&self.place(found))(error))
+        let file = file.map_err(|error| io_at(&self.place(found))(error))?;
+        if follow {
+            // A link may lead to a device by now, and reading that may have an effect.
+            self.unchanged(found, &file)?;
+        }
+        Ok(file)
     }
 
     /// Compares an open file with what was listed: its node, size and time of last change.

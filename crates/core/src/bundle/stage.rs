@@ -114,8 +114,8 @@ fn private_folder(parent: &Folder, destination: &Path) -> Result<(String, Folder
 
 /// Takes a bundle into a private folder beside `destination`, on the same file system.
 ///
-/// Files are 0600 and folders 0700 while anything about them is unverified, whatever the umask (attacks.md 60), and the
-/// folder around them stays 0700 until it is published. Dropped before [`Staged::publish`], it clears the folder away.
+/// Its folders, and files that several parts make, are 0700 and 0600 while anything about them is unverified, whatever the
+/// umask; the folder around all stays 0700 until it is published, so nobody else gets at any of it (attacks.md 60). Dropped before [`Staged::publish`], it clears the folder away.
 pub struct Staging {
     destination: PathBuf,
     parent: Folder,
@@ -269,9 +269,11 @@ impl StagingPart<'_> {
 impl SinkPart for StagingPart<'_> {
     fn begin_file(&mut self, number: usize, entry: &Entry, share: Range<u64>) -> Result<(), SinkError> {
         if share.end - share.start == entry.size() {
-            // With its permissions from the start, which saves a call for each: the private folder keeps others out.
+            // With its permissions from the start, which saves a call for each: the private folder keeps others out. Less the
+            // umask also here, for where the folder has a default ACL the system does not look at it (acl(5)).
             let EntryKind::File { executable, .. } = entry.kind else { return Ok(()) };
-            let file = self.create(entry, |folder, name| folder.create_new(name, mode(executable)))?;
+            let mode = mode(executable) & !self.staging.umask;
+            let file = self.create(entry, |folder, name| folder.create_new(name, mode))?;
             self.file = Some(Written::Whole(file));
             return Ok(());
         }

@@ -86,6 +86,17 @@ impl<T, E> Drop for StopsAtPanic<'_, T, E> {
     }
 }
 
+/// Ends the sealing when `deliver` panics.
+struct FailsAtPanic<'a>(&'a Sealer);
+
+impl Drop for FailsAtPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
 impl Sealer {
     /// Seals all parts on so many threads, and gives them to `deliver` one at a time and in order. It may take the part
     /// and leave another for the next one to be sealed in. Memory is one part for each thread.
@@ -98,6 +109,7 @@ impl Sealer {
         E: From<SealError> + Send,
     {
         let work = |turns: &Turns<D, E>| {
+            let _guard = FailsAtPanic(self);
             let mut part = SealedPart::default();
             loop {
                 match self.next_part(&mut part) {
@@ -111,6 +123,8 @@ impl Sealer {
                 let Some(mut state) = turns.wait(|state| state.next == number) else { return };
                 if let Err(error) = (state.place)(&mut part) {
                     drop(state);
+                    // Nobody needs what the others are making.
+                    self.fail();
                     return turns.stop(Some(error));
                 }
                 state.next += 1;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::check::{CheckError, Checker, ContentError};
 use super::frames::{Frames, Tail};
 use super::index::Index;
-use super::layout::part_start;
+use super::layout::{Layout, part_start};
 use super::sink::{Sink, SinkError};
 use super::zstd::Unpacker;
 
@@ -41,6 +41,12 @@ struct State {
 impl Unpacking {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The part in which the first frame begins that is not done; the number of parts behind the last one.
+    pub(super) fn due_part(&self, frames: &Frames, layout: &Layout) -> u32 {
+        let due = self.lock().due;
+        frames.packed(due).and_then(|frame| layout.locate(frame.start)).map_or(layout.parts(), |(part, _)| part)
     }
 
     /// Whether all frames were good.

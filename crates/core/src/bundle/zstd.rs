@@ -9,8 +9,8 @@ use super::frames::{FRAME_SIZE, max_frame};
 const LEVEL: i32 = 3;
 /// What a frame begins with (RFC 8878, §3.1.1).
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
-/// No frame looks back further than it is long.
-const MAX_WINDOW: u64 = FRAME_SIZE;
+/// As long as a frame at most, so that the window of each one is its content.
+const WINDOW_LOG: u32 = FRAME_SIZE.ilog2();
 
 /// Why bytes are not the frame that they have to be.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -21,8 +21,9 @@ pub enum FrameError {
     /// It says that it holds another number of bytes, or does not say how many.
     #[error("it does not say that it holds the bytes that it should")]
     Size,
-    /// It would have the reader look back further than a frame is long.
-    #[error("its window is too large")]
+    /// Its window is said apart. Decoders differ in whether they hold a frame to that, so one would take what another
+    /// refuses; where the content itself is the window, all agree.
+    #[error("its window is not its content")]
     Window,
     /// It ends before its bytes do, or after them.
     #[error("it has another length than the index says")]
@@ -46,6 +47,7 @@ impl Packer {
         // The content is checked by its digests, so no checksum; there is never a dictionary.
         for parameter in [
             CParameter::CompressionLevel(LEVEL),
+            CParameter::WindowLog(WINDOW_LOG),
             CParameter::ContentSizeFlag(true),
             CParameter::ChecksumFlag(false),
             CParameter::DictIdFlag(false),
@@ -100,24 +102,16 @@ impl Unpacker {
 fn check_header(frame: &[u8], len: u64) -> Result<(), FrameError> {
     let rest = frame.strip_prefix(&MAGIC).ok_or(FrameError::Header)?;
     let (descriptor, rest) = rest.split_first().ok_or(FrameError::Header)?;
-    let (size_flag, is_single, checksum) = (descriptor >> 6, descriptor & 0x20 != 0, 0x04);
+    const SINGLE_SEGMENT: u8 = 0x20;
+    const CHECKSUM: u8 = 0x04;
     // What is left are the unused bit, the reserved one, and the length of a dictionary's id.
-    if descriptor & 0x1f & !checksum != 0 {
+    if descriptor & 0x1f & !CHECKSUM != 0 {
         return Err(FrameError::Header);
     }
-    let rest = match rest.split_first() {
-        _ if is_single => rest,
-        Some((window, rest)) => {
-            let base = 1_u64 << (10 + (window >> 3));
-            if base + base / 8 * u64::from(window & 7) > MAX_WINDOW {
-                return Err(FrameError::Window);
-            }
-            rest
-        }
-        None => return Err(FrameError::Header),
-    };
-    let (width, more) = match size_flag {
-        0 if !is_single => return Err(FrameError::Size),
+    if descriptor & SINGLE_SEGMENT == 0 {
+        return Err(FrameError::Window);
+    }
+    let (width, more) = match descriptor >> 6 {
         0 => (1, 0),
         1 => (2, 256),
         2 => (4, 0),
