@@ -1,5 +1,7 @@
 //! The relay's configuration: one TOML file, every value with a default.
 
+mod blobs;
+
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,11 +11,14 @@ use pouch_protocol::limits::MAX_LIFETIME;
 use pouch_statement::RelayOrigin;
 use serde::Deserialize;
 
+pub use blobs::{BlobConfig, EndpointError, S3Config, S3Endpoint};
+
 /// The file's name in the data folder.
 pub(crate) const FILE: &str = "relay.toml";
 /// A configuration is a page of text.
 const MAX_FILE: u64 = 64 << 10;
 const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
 const DAY: u64 = 24 * 3600;
 
 /// Why there is no configuration.
@@ -62,6 +67,10 @@ pub struct Config {
     pub certificate: Option<PathBuf>,
     /// Private key (PEM) of `certificate`.
     pub key: Option<PathBuf>,
+    /// Where sealed parts and indexes are kept.
+    pub blobs: BlobConfig,
+    /// Bytes that uploads to the data folder leave free on its disk.
+    pub disk_reserve_bytes: u64,
     /// Bytes that the bundles of one account may hold.
     pub account_bytes: u64,
     /// Bytes that all bundles together may hold.
@@ -94,6 +103,8 @@ impl Default for Config {
             data: PathBuf::from("."),
             certificate: None,
             key: None,
+            blobs: BlobConfig::Folder,
+            disk_reserve_bytes: 256 * MIB,
             account_bytes: 10 * GIB,
             total_bytes: 100 * GIB,
             account_bundles: 100_000,
@@ -137,6 +148,9 @@ impl Config {
         config.data = folder.join(&config.data);
         config.certificate = config.certificate.map(|p| folder.join(p));
         config.key = config.key.map(|p| folder.join(p));
+        if let BlobConfig::S3(s3) = config.blobs {
+            config.blobs = BlobConfig::S3(s3.beneath(folder));
+        }
         Ok(config)
     }
 
@@ -165,6 +179,9 @@ impl Config {
             "lifetime_seconds",
             "between one minute and 366 days",
         )?;
+        if let BlobConfig::S3(s3) = &self.blobs {
+            s3.check()?;
+        }
         require(self.retention_seconds >= 3600, "retention_seconds", "at least one hour")?;
         require((1..=65_536).contains(&self.connections), "connections", "between 1 and 65536")?;
         for (name, seconds) in [
@@ -176,6 +193,7 @@ impl Config {
             require((1..=3600).contains(&seconds), name, "between 1 and 3600")?;
         }
         let largest = i64::MAX as u64 / 2; // the ledger's integers are signed, and sums must fit
+        require(self.disk_reserve_bytes <= largest, "disk_reserve_bytes", "below four exbibytes")?;
         require(self.account_bytes <= largest, "account_bytes", "below four exbibytes")?;
         require(self.total_bytes <= largest, "total_bytes", "below four exbibytes")?;
         require(self.account_bundles <= largest, "account_bundles", "below four exbi")?;
@@ -220,6 +238,13 @@ impl Config {
             path(&self.key, "/etc/letsencrypt/live/HOST/privkey.pem"),
             self.key.is_some(),
         );
+        line(
+            "Where sealed parts and indexes are kept: \"folder\" (in the data folder), or a bucket of an S3 service:\n\
+             # { endpoint = \"https://s3.example\", bucket = \"pouch\", access_key_id = \"AK\", secret_access_key_file = \"s3.key\" }",
+            "blobs",
+            self.blobs.written(),
+            self.blobs != default.blobs,
+        );
         for ((comment, name, value), (.., standard)) in self.numbers().into_iter().zip(default.numbers()) {
             line(comment, name, value.to_string(), value != standard);
         }
@@ -227,8 +252,13 @@ impl Config {
     }
 
     /// All values that are numbers: comment, name, value.
-    fn numbers(&self) -> [(&'static str, &'static str, u64); 11] {
+    fn numbers(&self) -> [(&'static str, &'static str, u64); 12] {
         [
+            (
+                "Bytes that uploads leave free on the data folder's disk: the ledger needs room, too.",
+                "disk_reserve_bytes",
+                self.disk_reserve_bytes,
+            ),
             (
                 "Bytes that the bundles of one account may hold, with the receipts for them.",
                 "account_bytes",

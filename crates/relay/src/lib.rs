@@ -19,6 +19,7 @@ mod connections;
 mod disk;
 mod ledger;
 mod object;
+mod orphans;
 mod routes;
 mod server;
 mod setup;
@@ -26,7 +27,8 @@ mod sweep;
 mod tls;
 
 pub use clock::{Clock, SystemClock};
-pub use config::{Config, ConfigError};
+pub use blob::S3Error;
+pub use config::{BlobConfig, Config, ConfigError, EndpointError, S3Config, S3Endpoint};
 pub use disk::{DiskHook, DiskOp};
 pub use ledger::LedgerOpenError;
 pub use server::{OpenError, Relay, Seams, ServeError};

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{self, AccessRecord, AccessWriter};
-use crate::blob::Blobs;
+use crate::blob::{self, Blobs, BlobsOpenError, S3Error};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::connections::{Connection, Connections, Paced, Place};
@@ -64,6 +64,9 @@ pub enum OpenError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerOpenError),
+    /// The bucket.
+    #[error(transparent)]
+    S3(#[from] S3Error),
     /// What an interrupted run left cannot be collected.
     #[error("what an interrupted run left cannot be collected: {0}")]
     Recover(String),
@@ -167,8 +170,10 @@ impl Relay {
         let acceptor = TlsAcceptor::from(tls::server_config(&config)?);
         let pins = tls::pins(&config)?;
         let ledger = Ledger::open(&config).await?;
-        let blobs = Blobs::open(&data, Disk::new(seams.disk))
-            .map_err(|source| OpenError::File { path: data.clone(), source })?;
+        let blobs = blob::open(&config, Disk::new(seams.disk)).await.map_err(|error| match error {
+            BlobsOpenError::Folder(source) => OpenError::File { path: data.clone(), source },
+            BlobsOpenError::S3(error) => error.into(),
+        })?;
         let (record, writer) = access::channel();
         let (running, all_answered) = mpsc::channel(1);
         let app = Arc::new(App {

@@ -1,8 +1,9 @@
 //! The sweeper: ends what is over, deletes what is doomed, prunes what was kept long enough.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::orphans;
 use crate::server::App;
 
 /// Between two rounds, at the latest.
@@ -10,8 +11,13 @@ const ROUND: Duration = Duration::from_secs(30);
 
 /// Sweeps until the relay stops.
 pub(crate) async fn run(app: Arc<App>) {
+    let mut searched = Instant::now();
     loop {
         round(&app).await;
+        if searched.elapsed() >= orphans::EVERY {
+            searched = Instant::now();
+            orphans::round(&app).await;
+        }
         let _ = tokio::time::timeout(ROUND, app.sweep.notified()).await;
     }
 }
@@ -46,17 +52,10 @@ async fn delete_doomed(app: &App) -> Result<(), Box<dyn std::error::Error + Send
     }
 }
 
-/// At start, with the folder locked: what a crash left between pending row, blob and ledger is given up. A blob whose
-/// name is in no row was never acknowledged, or its row went before its file did.
+/// At start, with the folder locked: what a crash left between pending row, blob and ledger is given up.
 pub(crate) async fn recover(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let pending = app.ledger.doom_pending().await?;
-    let mut orphans = 0u64;
-    for name in app.blobs.clean_and_list().await? {
-        if !app.ledger.has_blob(name).await? {
-            app.blobs.remove(name).await?;
-            orphans += 1;
-        }
-    }
+    let orphans = orphans::collect(app).await?;
     if pending > 0 || orphans > 0 {
         tracing::info!(pending, orphans, "collected what an interrupted run left");
     }

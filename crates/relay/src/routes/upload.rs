@@ -8,7 +8,7 @@ use pouch_statement::{BundleId, MailboxId, Sha256Digest};
 
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage};
-use crate::blob::{AGE, BlobName, Hasher};
+use crate::blob::{AGE, Announced, BlobName, Hasher};
 use crate::ledger::{Begun, Slot};
 
 /// A part's number as it stands in a path: decimal, no sign, no leading zeros.
@@ -74,7 +74,8 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
         Begun::Same => return done(),
         Begun::Pending => {}
     }
-    let outcome = match app.blobs.receive(name, &call.body, slot.length, hasher, slot.digest).await {
+    let announced = Announced::new(slot.length, hasher, slot.digest);
+    let outcome = match app.blobs.receive(name, &call.body, announced).await {
         Ok(()) => app.ledger.finish_object(caller.account, &slot, name, app.clock.now()).await.map_err(Failure::from),
         Err(error) => Err(error.into()),
     };
