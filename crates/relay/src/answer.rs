@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::blob::{ReceiveError, StoreError};
 use crate::body::BodyError;
-use crate::ledger::LedgerError;
+use crate::ledger::{Cause, LedgerError};
 
 /// What `Retry-After` says with `unavailable`, in seconds.
 const LATER: HeaderValue = HeaderValue::from_static("5");
@@ -53,16 +53,14 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         match &error {
             LedgerError::Refused(kind, detail) => Self::new(*kind, *detail),
-            // SQLITE_FULL and SQLITE_BUSY (sqlite.org/rescode.html); extended codes have the primary one in the low byte.
-            LedgerError::Sql(sqlx::Error::Database(database)) => {
-                match database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
-                    Some(13) => Self::new(ProblemKind::Quota, "the relay's disk is full"),
-                    Some(5) => Self::new(ProblemKind::Unavailable, "the ledger is busy"),
-                    _ => Self::internal(error),
+            _ => match error.cause() {
+                Cause::Full => Self::new(ProblemKind::Quota, "the relay's disk is full"),
+                Cause::Passing => {
+                    tracing::warn!(%error, "the ledger is not to be had");
+                    Self::new(ProblemKind::Unavailable, "the ledger is busy")
                 }
-            }
-            LedgerError::Sql(sqlx::Error::PoolTimedOut) => Self::new(ProblemKind::Unavailable, "the ledger is busy"),
-            _ => Self::internal(error),
+                Cause::Broken => Self::internal(error),
+            },
         }
     }
 }

@@ -71,6 +71,12 @@ pub struct Config {
     pub blobs: BlobConfig,
     /// Bytes that uploads to the data folder leave free on its disk.
     pub disk_reserve_bytes: u64,
+    /// `postgres://USER@HOST/DATABASE`, without a password. Without it the ledger is a file in the data folder.
+    pub ledger: Option<String>,
+    /// A file of one line: the password for `ledger`.
+    pub ledger_password_file: Option<PathBuf>,
+    /// Connections to `ledger` at once.
+    pub ledger_connections: u32,
     /// Bytes that the bundles of one account may hold.
     pub account_bytes: u64,
     /// Bytes that all bundles together may hold.
@@ -83,6 +89,8 @@ pub struct Config {
     pub lifetime_seconds: u64,
     /// How long access records and what is left of ended bundles are kept, in seconds.
     pub retention_seconds: u64,
+    /// How long a backup of the ledger may be restored, in seconds: so long blobs outlive what the ledger says of them.
+    pub backup_seconds: u64,
     /// Connections at once.
     pub connections: usize,
     /// Time for a TLS handshake.
@@ -105,12 +113,16 @@ impl Default for Config {
             key: None,
             blobs: BlobConfig::Folder,
             disk_reserve_bytes: 256 * MIB,
+            ledger: None,
+            ledger_password_file: None,
+            ledger_connections: 16,
             account_bytes: 10 * GIB,
             total_bytes: 100 * GIB,
             account_bundles: 100_000,
             account_ended_bundles: 100_000,
             lifetime_seconds: MAX_LIFETIME,
             retention_seconds: 90 * DAY,
+            backup_seconds: 0,
             connections: 512,
             handshake_seconds: 10,
             header_seconds: 15,
@@ -151,6 +163,7 @@ impl Config {
         if let BlobConfig::S3(s3) = config.blobs {
             config.blobs = BlobConfig::S3(s3.beneath(folder));
         }
+        config.ledger_password_file = config.ledger_password_file.map(|p| folder.join(p));
         Ok(config)
     }
 
@@ -183,6 +196,13 @@ impl Config {
             s3.check()?;
         }
         require(self.retention_seconds >= 3600, "retention_seconds", "at least one hour")?;
+        require(
+            self.ledger.is_some() || self.ledger_password_file.is_none(),
+            "ledger_password_file",
+            "given together with `ledger`",
+        )?;
+        require((1..=1000).contains(&self.ledger_connections), "ledger_connections", "between 1 and 1000")?;
+        require(self.backup_seconds <= MAX_LIFETIME, "backup_seconds", "at most 366 days")?;
         require((1..=65_536).contains(&self.connections), "connections", "between 1 and 65536")?;
         for (name, seconds) in [
             ("handshake_seconds", self.handshake_seconds),
@@ -245,6 +265,19 @@ impl Config {
             self.blobs.written(),
             self.blobs != default.blobs,
         );
+        line(
+            "PostgreSQL 15 or newer as the ledger, which any number of nodes can share. Without it the ledger is a file in the\n\
+             # data folder. Off this machine the server's certificate is verified; `?sslrootcert=FILE` adds an authority.",
+            "ledger",
+            quoted(self.ledger.as_deref().unwrap_or("postgres://pouch@db.example/pouch")),
+            self.ledger.is_some(),
+        );
+        line(
+            "A file with the password for the ledger.",
+            "ledger_password_file",
+            path(&self.ledger_password_file, "/etc/pouch/ledger-password"),
+            self.ledger_password_file.is_some(),
+        );
         for ((comment, name, value), (.., standard)) in self.numbers().into_iter().zip(default.numbers()) {
             line(comment, name, value.to_string(), value != standard);
         }
@@ -252,7 +285,7 @@ impl Config {
     }
 
     /// All values that are numbers: comment, name, value.
-    fn numbers(&self) -> [(&'static str, &'static str, u64); 12] {
+    fn numbers(&self) -> [(&'static str, &'static str, u64); 14] {
         [
             (
                 "Bytes that uploads leave free on the data folder's disk: the ledger needs room, too.",
@@ -276,6 +309,16 @@ impl Config {
                 "How long access records and the state of ended bundles are kept, in seconds.",
                 "retention_seconds",
                 self.retention_seconds,
+            ),
+            (
+                "How long a backup of the ledger may be restored, in seconds: so long blobs are kept when they are over.",
+                "backup_seconds",
+                self.backup_seconds,
+            ),
+            (
+                "Connections to the PostgreSQL of the ledger at once.",
+                "ledger_connections",
+                u64::from(self.ledger_connections),
             ),
             (
                 "Connections at once; when full, the oldest one that never signed a request makes room.",

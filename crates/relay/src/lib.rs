@@ -26,8 +26,8 @@ mod setup;
 mod sweep;
 mod tls;
 
-pub use clock::{Clock, SystemClock};
 pub use blob::S3Error;
+pub use clock::{Clock, SystemClock};
 pub use config::{BlobConfig, Config, ConfigError, EndpointError, S3Config, S3Endpoint};
 pub use disk::{DiskHook, DiskOp};
 pub use ledger::LedgerOpenError;

@@ -10,8 +10,9 @@ use crate::server::App;
 
 /// How often they are searched for, after the search at start.
 pub(crate) const EVERY: Duration = Duration::from_secs(24 * 3600);
-/// In a store that others use too, what is younger is left alone, in seconds. A row is written before its blob, so a name in
-/// no row is an orphan whatever its age; the time is for clocks, and for an operator who has restored a ledger.
+/// In a store that others use too, what is younger is left alone, in seconds; and everywhere what is younger than the time for
+/// which backups of the ledger are kept. A row is written before its blob, so a name in no row is an orphan whatever its age;
+/// the time is for clocks, and for an operator who has restored a ledger.
 const AGE: u64 = 24 * 3600;
 /// Deleted at once.
 const PARALLEL: usize = 16;
@@ -30,7 +31,7 @@ pub(crate) async fn round(app: &App) {
 /// Deletes them; how many there were.
 pub(crate) async fn collect(app: &App) -> Result<u64, Error> {
     let now = app.clock.now();
-    let least = if app.blobs.is_mine() { 0 } else { AGE };
+    let least = if app.blobs.is_mine() { 0 } else { AGE }.max(app.config.backup_seconds);
     let mut count = 0;
     for unfinished in app.blobs.unfinished().await? {
         // One whose row is there may be under way, however long it takes.

@@ -34,6 +34,7 @@ async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>
     while app.ledger.end_overdue(now).await? > 0 {
         tokio::task::yield_now().await;
     }
+    while app.ledger.give_up(now).await? > 0 {}
     delete_doomed(app).await?;
     app.ledger.prune(app.config.retention_seconds, now).await?;
     Ok(())
@@ -41,20 +42,21 @@ async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>
 
 async fn delete_doomed(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     loop {
-        let names = app.ledger.doomed_blobs().await?;
+        let names = app.ledger.claim_doomed(app.config.backup_seconds, app.clock.now()).await?;
         if names.is_empty() {
             return Ok(());
         }
         for name in &names {
             app.blobs.remove(*name).await?;
         }
-        app.ledger.forget_blobs(&names).await?;
+        app.ledger.forget_blobs(names).await?;
     }
 }
 
-/// At start, with the folder locked: what a crash left between pending row, blob and ledger is given up.
+/// At start: what a crash left between pending row, blob and ledger is given up. With other nodes on the same ledger what is
+/// pending may be theirs, under way; their leases end it.
 pub(crate) async fn recover(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let pending = app.ledger.doom_pending().await?;
+    let pending = if app.ledger.is_exclusive() { app.ledger.give_up_all().await? } else { 0 };
     let orphans = orphans::collect(app).await?;
     if pending > 0 || orphans > 0 {
         tracing::info!(pending, orphans, "collected what an interrupted run left");

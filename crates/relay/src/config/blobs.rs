@@ -163,7 +163,11 @@ fn first_line(path: &Path) -> std::io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     std::fs::File::open(path)?.take(MAX_SECRET).read_to_string(&mut text)?;
     let line = text.lines().next().unwrap_or_default().trim();
-    if line.is_empty() { Err(std::io::Error::other("the first line is empty")) } else { Ok(Zeroizing::new(line.to_owned())) }
+    if line.is_empty() {
+        Err(std::io::Error::other("the first line is empty"))
+    } else {
+        Ok(Zeroizing::new(line.to_owned()))
+    }
 }
 
 /// `https://HOST[:PORT]`; to this machine also `http`.

@@ -49,7 +49,7 @@ pub(super) async fn receipt(call: Call) -> Answer {
         return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
     }
     let receipt = Receipt { outcome: message.outcome, commitment: message.commitment, sealed };
-    if call.app.ledger.receive(caller.once, bundle, &receipt, call.now).await? {
+    if call.app.ledger.receive(caller.once, bundle, receipt, call.now).await? {
         call.app.wake_sweeper();
     }
     done()

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::blob::tests::{announced, collect, frames};
 use crate::blob::AGE;
+use crate::blob::tests::{announced, collect, frames};
 use crate::disk::simulated::{Lies, Random, SimulatedDisk};
 
 /// Power losses in an ordinary run, two for each seed; `POUCH_CRASHES` sets another number of seeds.
@@ -93,7 +93,11 @@ impl Life {
             }
         }
         if let Some(lost) = self.acknowledged.iter().find(|name| !there.contains_key(*name)) {
-            return Err(format!("seed {}: {} was acknowledged and is gone", self.seed, BlobName::from_bytes(*lost).text()));
+            return Err(format!(
+                "seed {}: {} was acknowledged and is gone",
+                self.seed,
+                BlobName::from_bytes(*lost).text()
+            ));
         }
         for unfinished in folder.unfinished().await.unwrap() {
             folder.discard(&unfinished).await.unwrap();

@@ -218,13 +218,7 @@ impl S3 {
         Ok(())
     }
 
-    async fn pieces(
-        &self,
-        path: &Path,
-        body: &Upload,
-        announced: Announced,
-        rest: Bytes,
-    ) -> Result<(), ReceiveError> {
+    async fn pieces(&self, path: &Path, body: &Upload, announced: Announced, rest: Bytes) -> Result<(), ReceiveError> {
         let upload = self.store.create_multipart(path).await.map_err(failed)?;
         let outcome = self.send_pieces(path, &upload, body, announced, rest).await;
         match outcome {

@@ -130,7 +130,10 @@ fn kind(error: reqwest::Error) -> HttpError {
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(hyper) = inner.downcast_ref::<hyper::Error>()
-            && (hyper.is_closed() || hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_body_write_aborted())
+            && (hyper.is_closed()
+                || hyper.is_incomplete_message()
+                || hyper.is_canceled()
+                || hyper.is_body_write_aborted())
         {
             kind = HttpErrorKind::Request;
         } else if inner.is::<std::io::Error>() && kind == HttpErrorKind::Unknown {
