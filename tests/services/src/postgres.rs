@@ -107,6 +107,11 @@ impl Postgres {
         }
     }
 
+    /// Another setting (`name=value`), from the next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
     /// What the server said since it was started last.
     #[must_use]
     pub fn log(&self) -> String {

@@ -53,7 +53,13 @@ impl SqliteDatabase {
             .busy_timeout(Duration::from_secs(10))
             // What was revoked, burnt or expired is overwritten, not only unlinked from the tree.
             .pragma("secure_delete", "ON");
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            // After errors that end a transaction by themselves (a full disk) the driver believes that it still runs, and
+            // would begin no other: such a connection is replaced.
+            .before_acquire(|conn, _| Box::pin(async move { Ok(!conn.is_in_transaction()) }))
+            .connect_with(options.clone())
+            .await?;
         check_settings(&mut *writer.acquire().await?).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
