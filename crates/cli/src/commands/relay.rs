@@ -44,11 +44,17 @@ struct Init {
     /// The certificate's private key
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// The PostgreSQL to keep the ledger in, without a password: postgres://USER@HOST/DATABASE; a file if not given
+    #[arg(long, value_name = "URL")]
+    ledger: Option<String>,
+    /// A file with the password for it
+    #[arg(long, value_name = "FILE", requires = "ledger")]
+    ledger_password_file: Option<PathBuf>,
     /// Where it keeps everything; `relay` in the state folder if not given
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// A new owner's link for a relay that has no owner yet
-    #[arg(long, conflicts_with_all = ["host", "listen", "certificate", "key"])]
+    #[arg(long, conflicts_with_all = ["host", "listen", "certificate", "key", "ledger"])]
     again: bool,
 }
 
@@ -112,7 +118,9 @@ impl Init {
                 })?;
             let listen = self.listen.unwrap_or((IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.port).into());
             let certificate = self.certificate.zip(self.key);
-            let options = InitOptions { data: data.clone(), origin, listen, certificate };
+            let (ledger, ledger_password_file) = (self.ledger, self.ledger_password_file);
+            let data = data.clone();
+            let options = InitOptions { data, origin, listen, certificate, ledger, ledger_password_file };
             context.run(async { init(options).await.map_err(state) })?.link
         };
         let text = link.expose_text();

@@ -12,7 +12,7 @@ macro_rules! select_delivery {
     ($tail:literal) => {
         concat!(
             "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256, d.seq AS delivery, d.released, d.received, d.outcome, \
+             b.size, b.content, b.parts, b.commit_sha256, b.damaged, d.seq AS delivery, d.released, d.received, d.outcome, \
              d.commitment, d.sealed, s.mailbox AS sender_mailbox \
              FROM delivery d JOIN bundle b ON b.seq = d.bundle JOIN account s ON s.seq = b.sender ",
             $tail
@@ -128,6 +128,7 @@ async fn release(conn: &mut Conn, account: i64, id: BundleId, now: Timestamp) ->
     conn.lock(Lock::Bundle(id)).await?;
     let delivery = find(conn, account, id).await?;
     alive(&delivery, now)?;
+    delivery.bundle.check_whole()?;
     let row = query("SELECT sealed FROM envelope WHERE bundle = $1 AND account = $2")
         .bind(delivery.bundle.seq)
         .bind(account)

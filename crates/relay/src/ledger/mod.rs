@@ -10,6 +10,7 @@
 mod access;
 mod accounts;
 mod bundles;
+mod check;
 mod commit;
 mod database;
 mod deliveries;
@@ -64,7 +65,10 @@ pub enum LedgerOpenError {
         known: i64,
     },
     /// A database that holds one already, or something else.
-    #[error("the database holds a relay's ledger already; a further node gets a copy of `relay.toml` and `keys/`")]
+    #[error(
+        "the database holds a relay's ledger already; a further node gets a copy of `relay.toml` and `keys/`, \
+             and what an interrupted `init` left is to be dropped"
+    )]
     Exists,
     /// A database without one.
     #[error("the database holds no relay's ledger; `pouch relay init` makes one")]
@@ -220,6 +224,15 @@ impl Ledger {
             Disk::default().write_new(&path, b"").map_err(|source| LedgerOpenError::File { path, source })?;
         }
         Self::open_as(config, schema::Wanted::New).await
+    }
+
+    /// Whether [`Ledger::create`] would find a database that it can use; nothing is made.
+    pub(crate) async fn can_create(config: &Config) -> std::result::Result<(), LedgerOpenError> {
+        let Some(url) = &config.ledger else { return Ok(()) };
+        let database = PostgresDatabase::open(url, config.ledger_password_file.as_deref(), 1).await?;
+        let found = schema::version(&mut database.look().await?).await;
+        database.close().await;
+        if found?.is_some() { Err(LedgerOpenError::Exists) } else { Ok(()) }
     }
 
     /// The ledger of the configuration; the caller holds the data folder's lock.

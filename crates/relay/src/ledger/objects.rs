@@ -172,6 +172,7 @@ impl Ledger {
         if !matches!(bundle.state(now), BundleState::Pending | BundleState::Committed) {
             return refuse(ProblemKind::Gone, "");
         }
+        bundle.check_whole()?;
         match find(&mut tx, bundle.seq, number(part)).await? {
             Some(object) => Ok(object),
             None => refuse(ProblemKind::NotFound, ""),

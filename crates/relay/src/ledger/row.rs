@@ -44,6 +44,8 @@ pub(super) fn mailbox(row: &Row, column: &'static str) -> Result<MailboxId> {
     Ok(MailboxId::from_bytes(bytes(row, column)?))
 }
 
+const DAMAGED: &str = "the relay lost an object of this bundle; its sender has to send it again";
+
 /// One bundle.
 pub(super) struct BundleRow {
     pub(super) seq: i64,
@@ -59,6 +61,7 @@ pub(super) struct BundleRow {
     pub(super) content: u64,
     pub(super) parts: u64,
     pub(super) commit_sha256: Option<Vec<u8>>,
+    damaged: bool,
 }
 
 /// What [`BundleRow::read`] reads; other queries put their own part before and behind.
@@ -66,7 +69,7 @@ macro_rules! select_bundle {
     ($tail:literal) => {
         concat!(
             "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256 FROM bundle b ",
+             b.size, b.content, b.parts, b.commit_sha256, b.damaged FROM bundle b ",
             $tail
         )
     };
@@ -96,6 +99,7 @@ impl BundleRow {
             content: uint(row, "content")?,
             parts: uint(row, "parts")?,
             commit_sha256: row.get("commit_sha256")?,
+            damaged: maybe_time(row, "damaged")?.is_some(),
         })
     }
 
@@ -117,6 +121,11 @@ impl BundleRow {
             BundleState::Committed if lease_over => BundleState::Burnt,
             state => state,
         }
+    }
+
+    /// Refuses to hand out anything of a bundle of which `relay check` found that something is lost.
+    pub(super) fn check_whole(&self) -> Result<()> {
+        if self.damaged { refuse(ProblemKind::Gone, DAMAGED) } else { Ok(()) }
     }
 
     /// The state as the ledger has it.

@@ -227,7 +227,7 @@ pub(super) async fn migrate_to(mut conn: Conn, wanted: Wanted, target: i64) -> R
 }
 
 /// Version and `min_reader` of what is there, if there is something.
-async fn version(conn: &mut Conn) -> Result<Option<(i64, i64)>, LedgerOpenError> {
+pub(super) async fn version(conn: &mut Conn) -> Result<Option<(i64, i64)>, LedgerOpenError> {
     let columns = match conn.kind() {
         Kind::Sqlite => "SELECT name FROM pragma_table_info('schema_version')",
         Kind::Postgres => {

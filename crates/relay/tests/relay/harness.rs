@@ -89,6 +89,8 @@ impl World {
             origin: format!("https://127.0.0.1:{}", address.port()).parse().unwrap(),
             listen: address,
             certificate: None,
+            ledger: None,
+            ledger_password_file: None,
         };
         let outcome = init(options).await.unwrap();
         let mut config = outcome.config;

@@ -4,6 +4,7 @@ use pouch_protocol::{BundleState, DeliveryState};
 use pouch_statement::Outcome;
 
 use super::*;
+use crate::ledger::check::Mended;
 use crate::ledger::objects::LEASE_SECONDS;
 
 fn receipt(outcome: Outcome) -> Receipt {
@@ -255,4 +256,63 @@ pub(super) async fn blobs_outlive_their_rows_for_as_long_as_backups_are_kept(wor
     for name in claimed {
         assert!(!world.a().has_blob(name).await.unwrap());
     }
+}
+
+/// Spoils something that only code with a fault could.
+async fn spoil(world: &World, sql: &'static str) {
+    world.a().write((), move |conn, ()| Box::pin(async move { query(sql).execute(conn).await })).await.unwrap();
+}
+
+pub(super) async fn wrong_sums_are_found_and_repaired(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    world.deliver(ada, &[bo], false).await;
+    let over = world.deliver(bo, &[ada], false).await;
+    world.a().delete_bundle(once(bo), over, world.now).await.unwrap();
+    let before = (world.used(ada).await, world.used(bo).await);
+    for (sql, counters) in [
+        ("UPDATE account SET used = used + 5, bundles = 7 WHERE role = 'owner'", vec!["used", "bundles", "used"]),
+        ("UPDATE account SET ended = 0 WHERE role = 'member'", vec!["ended"]),
+        ("UPDATE space SET used = 0", vec!["used"]),
+        ("UPDATE bundle SET size = size + 1 WHERE ended IS NULL", vec!["size", "used"]),
+    ] {
+        spoil(world, sql).await;
+        let wrong = world.b().wrong_sums().await.unwrap();
+        assert_eq!(wrong.iter().map(|sum| sum.counter).collect::<Vec<_>>(), counters, "{wrong:?}");
+        assert!(world.b().repair_sums().await.unwrap() > 0);
+        world.check_sums().await;
+        assert_eq!((world.used(ada).await, world.used(bo).await), before);
+    }
+    assert_eq!(world.a().repair_sums().await.unwrap(), 0);
+}
+
+pub(super) async fn a_lost_blob_is_mended(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let delivered = world.deliver(ada, &[bo], false).await;
+    let pending = world.begin(ada, false).await;
+    world.put(ada, slot(pending, Some(7), 77)).await;
+    let objects = world.b().stored_objects(None).await.unwrap();
+    let parts: Vec<_> = objects.iter().map(|object| (object.bundle, object.part, object.length)).collect();
+    let expected =
+        [None, Some(0), Some(1), Some(2)].map(|part| (delivered, part, if part.is_some() { 1000 } else { 500 }));
+    assert_eq!(parts, [&expected[..], &[(pending, Some(7), 77)]].concat());
+    assert!(world.b().stored_objects(objects.last()).await.unwrap().is_empty());
+    assert_eq!(world.b().stored_objects(objects.get(1)).await.unwrap().len(), 3);
+    // Delivered: it says what it is.
+    assert!(world.b().is_stored(&objects[1]).await.unwrap());
+    assert_eq!(world.b().mend(objects[1], world.now).await.unwrap(), Mended::Marked);
+    refused(world.a().object(bo.account, delivered, Some(2), world.now).await, ProblemKind::Gone);
+    refused(world.a().release(once(bo), delivered, world.now).await, ProblemKind::Gone);
+    assert_eq!(world.a().damaged().await.unwrap(), [delivered]);
+    world.b().unmark(delivered).await.unwrap();
+    world.a().object(bo.account, delivered, Some(2), world.now).await.unwrap();
+    // Pending: the sender puts it again.
+    let used = world.used(ada).await;
+    assert_eq!(world.b().mend(objects[4], world.now).await.unwrap(), Mended::Forgotten);
+    refused(world.a().object(ada.account, pending, Some(7), world.now).await, ProblemKind::NotFound);
+    assert_eq!(world.used(ada).await, used - 77);
+    assert_eq!(world.b().mend(objects[4], world.now).await.unwrap(), Mended::Over);
+    assert!(!world.b().is_stored(&objects[4]).await.unwrap());
+    world.check_sums().await;
 }
