@@ -34,7 +34,7 @@ use crate::config::S3Config;
 pub(crate) const SINGLE: u64 = 16 << 20;
 /// Of a longer one, what is sent in one request; S3 takes no less than 5 MiB but for the last one.
 const PIECE: u64 = 8 << 20;
-/// Pieces of one blob in memory: one being filled while another one is sent.
+/// Pieces of one blob in memory: one is filled while another one is sent.
 const PIECES: usize = 2;
 /// Read of a body before it is known to begin as an age file, and before room is asked for.
 const BEGINNING: usize = 1;
@@ -252,7 +252,7 @@ impl S3 {
         let mut parts = Vec::new();
         let mut number = 0usize;
         while announced.missing() > 0 {
-            if sending.len() == PIECES - 1 {
+            if sending.len() == PIECES {
                 parts.push(sent(&mut sending).await?);
             }
             let length = announced.missing().min(PIECE);
@@ -381,9 +381,13 @@ impl BlobStore for S3 {
     }
 }
 
-/// The text of an error, shortened.
+/// The text of an error, shortened; of an answer in XML only its code.
 fn short(error: &dyn std::fmt::Display) -> String {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    if let Some((before, xml)) = text.split_once("<?xml").or_else(|| text.split_once("<Error")) {
+        let code = xml.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+        text = format!("{before}{}", code.unwrap_or("(XML without a code)"));
+    }
     match text.char_indices().nth(MAX_ERROR) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,

@@ -85,7 +85,7 @@ impl Wire {
 
     /// Fetches a short text. The address is itself a credential and gets into no error.
     async fn listing(&self, url: impl reqwest::IntoUrl) -> Result<Vec<u8>, StoreError> {
-        let unavailable = |error: reqwest::Error| StoreError::Unavailable(error.without_url().to_string());
+        let unavailable = |error: reqwest::Error| StoreError::Unavailable(told(error));
         let mut answer = self.0.get(url).send().await.map_err(unavailable)?;
         let mut body = Vec::new();
         while let Some(bytes) = answer.chunk().await.map_err(unavailable)? {
@@ -146,7 +146,25 @@ fn kind(error: reqwest::Error) -> HttpError {
     } else if error.is_timeout() {
         kind = HttpErrorKind::Timeout;
     }
-    HttpError::new(kind, error.without_url())
+    HttpError::new(kind, WireError(told(error)))
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WireError(String);
+
+/// The whole chain of an error, without the address, which may be a credential.
+fn told(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
 }
 
 /// An upload that was begun.
