@@ -13,7 +13,7 @@ mod tools;
 mod tree;
 
 pub use party::{Pair, Party};
-pub use pouch_services::{Postgres, skip};
+pub use pouch_services::{Ceph, Postgres, skip};
 pub use program::{program, workspace};
 pub use relay::Relay;
 pub use run::{LIMIT, Ran, Run, Running, until};

@@ -159,6 +159,14 @@ impl Pair {
         Self::introduce(folder, relay, Party::join)
     }
 
+    /// With lines added to the relay's configuration.
+    #[track_caller]
+    pub fn configured(lines: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let relay = Relay::start_configured(folder.path(), lines);
+        Self::introduce(folder, relay, Party::join)
+    }
+
     /// Both with classic keys.
     #[track_caller]
     pub fn classic() -> Self {

@@ -1,8 +1,10 @@
 //! Real servers for tests: started in a temporary folder, reached on this machine alone, stopped when they are dropped.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod ceph;
 mod postgres;
 
+pub use ceph::{Ceph, Outage};
 pub use postgres::Postgres;
 
 use std::io::Write as _;

@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use pouch_services::Ceph;
 
 use super::*;
 use crate::config::S3Config;
@@ -44,67 +43,12 @@ pub(super) fn content(seed: u8, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A gateway that was started for the tests.
-pub(super) struct Ceph {
-    folder: PathBuf,
-    endpoint: String,
-    number: usize,
-    pub(super) id: String,
-    pub(super) secret: String,
-}
-
-impl Ceph {
-    pub(super) fn gateway(number: usize) -> Option<Self> {
-        let Some(folder) = std::env::var_os("POUCH_CEPH").filter(|folder| !folder.is_empty()).map(PathBuf::from) else {
-            let thread = std::thread::current();
-            let test = thread.name().unwrap_or_default();
-            let _ = writeln!(io::stderr(), "skipped: {test}: POUCH_CEPH names no Ceph (tests/services/ceph)");
-            return None;
-        };
-        let service = std::fs::read_to_string(folder.join("service")).unwrap();
-        let mut lines = service.lines();
-        let (id, secret) = lines.next().unwrap().split_once(' ').unwrap();
-        let endpoint = lines.nth(number).unwrap().to_owned();
-        Some(Self { folder, endpoint, number, id: id.to_owned(), secret: secret.to_owned() })
-    }
-
-    /// The bucket under a prefix of its own, with the secret in a file of `folder`.
-    pub(super) fn config(&self, folder: &std::path::Path) -> S3Config {
-        let prefix = BlobName::random().unwrap().text();
-        let file = folder.join("secret");
-        std::fs::write(&file, format!("{}\n", self.secret)).unwrap();
-        let text = format!(
-            "blobs = {{ endpoint = \"{}\", bucket = \"pouch\", prefix = \"{prefix}\", access_key_id = \"{}\", \
-             secret_access_key_file = \"{}\" }}",
-            self.endpoint,
-            self.id,
-            file.display()
-        );
-        match Config::parse(&text).unwrap().blobs {
-            BlobConfig::S3(s3) => s3,
-            BlobConfig::Folder => unreachable!(),
-        }
-    }
-
-    fn switch(&self, to: &str) -> bool {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/services/ceph");
-        let mut command = std::process::Command::new(script);
-        command.arg("gateway").arg(&self.folder).args([&self.number.to_string(), to]);
-        command.status().is_ok_and(|status| status.success())
-    }
-
-    /// Stops the gateway until the outage is dropped.
-    pub(super) fn outage(&self) -> Outage<'_> {
-        assert!(self.switch("stop"));
-        Outage(self)
-    }
-}
-
-pub(super) struct Outage<'a>(&'a Ceph);
-
-impl Drop for Outage<'_> {
-    fn drop(&mut self) {
-        assert!(self.0.switch("start") || std::thread::panicking());
+/// The bucket under a prefix of its own, with the key in a file of `folder`.
+pub(super) fn s3_config(ceph: &Ceph, folder: &std::path::Path) -> S3Config {
+    let prefix = BlobName::random().unwrap().text();
+    match Config::parse(&ceph.config(&prefix, &folder.join("secret"))).unwrap().blobs {
+        BlobConfig::S3(s3) => s3,
+        BlobConfig::Folder => unreachable!(),
     }
 }
 
@@ -115,9 +59,9 @@ pub(super) fn data_folder() -> (tempfile::TempDir, Blobs) {
 }
 
 pub(super) async fn bucket() -> Option<(tempfile::TempDir, Blobs)> {
-    let ceph = Ceph::gateway(0)?;
+    let ceph = Ceph::shared()?;
     let folder = tempfile::tempdir().unwrap();
-    let s3 = s3::S3::open(&ceph.config(folder.path())).await.unwrap();
+    let s3 = s3::S3::open(&s3_config(&ceph, folder.path())).await.unwrap();
     Some((folder, Arc::new(s3)))
 }
 
@@ -145,7 +89,17 @@ async fn all(store: &Blobs) -> BTreeMap<[u8; 16], Listed> {
 /// Below, at and above every limit at which a store changes what it does.
 fn lengths() -> Vec<usize> {
     let single = SINGLE as usize;
-    vec![AGE.len(), AGE.len() + 1, 4096, (128 << 10) - 1, 128 << 10, (128 << 10) + 1, single, single + 1, (24 << 20) + 5]
+    vec![
+        AGE.len(),
+        AGE.len() + 1,
+        4096,
+        (128 << 10) - 1,
+        128 << 10,
+        (128 << 10) + 1,
+        single,
+        single + 1,
+        (24 << 20) + 5,
+    ]
 }
 
 async fn what_is_stored_is_read(store: Blobs) {
@@ -266,7 +220,8 @@ async fn many_at_once(store: Blobs) {
 async fn an_upload_under_way_is_seen_only_as_such(store: Blobs) {
     let bytes = content(4, (24 << 20) + 5);
     let (send, frames) = tokio::sync::mpsc::channel::<Bytes>(1);
-    let frames = futures_util::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|f| (Ok(f), frames)) });
+    let frames =
+        futures_util::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|f| (Ok(f), frames)) });
     let body = body(frames);
     let name = BlobName::random().unwrap();
     let announced = announced(&bytes);

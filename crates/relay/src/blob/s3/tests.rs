@@ -4,10 +4,11 @@
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
+use pouch_services::Ceph;
 
 use super::wire::Wire;
 use super::*;
-use crate::blob::tests::{Ceph, announced, body, collect, content, frames};
+use crate::blob::tests::{announced, body, collect, content, frames, s3_config};
 
 async fn receive(s3: &S3, bytes: &[u8]) -> Result<BlobName, ReceiveError> {
     let name = BlobName::random().unwrap();
@@ -16,12 +17,15 @@ async fn receive(s3: &S3, bytes: &[u8]) -> Result<BlobName, ReceiveError> {
 
 #[tokio::test]
 async fn a_bucket_that_cannot_be_used_is_refused_at_start_without_the_secret() {
-    let Some(ceph) = Ceph::gateway(0) else { return };
+    let Some(ceph) = Ceph::shared() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let good = ceph.config(folder.path());
+    let good = s3_config(&ceph, folder.path());
     let refused = async |config: &S3Config| S3::open(config).await.err().unwrap().to_string();
     let error = refused(&S3Config { bucket: "no-such-bucket".to_owned(), ..good.clone() }).await;
-    assert!(error.contains("no-such-bucket") && error.contains("put failed") && error.contains("NoSuchBucket"), "{error}");
+    assert!(
+        error.contains("no-such-bucket") && error.contains("put failed") && error.contains("NoSuchBucket"),
+        "{error}"
+    );
     let error = refused(&S3Config { access_key_id: Some("nobody".to_owned()), ..good.clone() }).await;
     assert!(error.contains("InvalidAccessKeyId"), "{error}");
     std::fs::write(folder.path().join("secret"), "another-secret\n").unwrap();
@@ -37,9 +41,9 @@ async fn a_bucket_that_cannot_be_used_is_refused_at_start_without_the_secret() {
 // Gone and back: what was acknowledged is there, what was not is said and leaves nothing, and then it goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_stops_and_comes_back_loses_nothing() {
-    let Some(ceph) = Ceph::gateway(1) else { return };
+    let Some(ceph) = Ceph::fragile() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let s3 = Arc::new(S3::open(&ceph.config(folder.path())).await.unwrap());
+    let s3 = Arc::new(S3::open(&s3_config(&ceph, folder.path())).await.unwrap());
     let (small, large) = (content(1, 4096), content(2, (24 << 20) + 5));
     let kept = [receive(&s3, &small).await.unwrap(), receive(&s3, &large).await.unwrap()];
     // One upload is between two pieces when it happens.
@@ -90,9 +94,9 @@ async fn a_gateway_that_stops_and_comes_back_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_wait_for_room_in_memory() {
-    let Some(ceph) = Ceph::gateway(0) else { return };
+    let Some(ceph) = Ceph::shared() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let config = S3Config { memory_bytes: SINGLE, ..ceph.config(folder.path()) };
+    let config = S3Config { memory_bytes: SINGLE, ..s3_config(&ceph, folder.path()) };
     let s3 = Arc::new(S3::open(&config).await.unwrap());
     let large = content(3, SINGLE as usize);
     let (go_on, wait) = tokio::sync::oneshot::channel::<()>();
@@ -124,9 +128,9 @@ async fn uploads_wait_for_room_in_memory() {
 // What the relay did not make is neither listed nor given up; and a second relay under another prefix sees nothing of it.
 #[tokio::test]
 async fn strangers_in_the_bucket_are_left_alone() {
-    let Some(ceph) = Ceph::gateway(0) else { return };
+    let Some(ceph) = Ceph::shared() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let config = ceph.config(folder.path());
+    let config = s3_config(&ceph, folder.path());
     let s3 = S3::open(&config).await.unwrap();
     let name = receive(&s3, &content(5, 100)).await.unwrap();
     for key in ["README", &name.text().to_uppercase(), &format!("{}x", name.text())] {
