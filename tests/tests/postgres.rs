@@ -70,8 +70,8 @@ fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
     let [sending, receiving] = scripts();
     // Below 32 MiB nothing is released before all is verified; beyond, a prefix is.
     for (database, rows) in [("small", 20_000), ("large", 220_000)] {
-        let _ = postgres.sql("postgres", &format!("CREATE DATABASE {database};"));
-        let _ = postgres.sql("postgres", &format!("CREATE DATABASE {database}_copy;"));
+        postgres.sql("postgres", &format!("CREATE DATABASE {database};"));
+        postgres.sql("postgres", &format!("CREATE DATABASE {database}_copy;"));
         let copy = format!("{database}_copy");
         postgres.sql(database, &TABLES.replace("ROWS", &rows.to_string()));
         let id = script(&postgres, &pair.ada, &sending, &[database]).ok().word();
@@ -86,7 +86,7 @@ fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
         let id = script(&postgres, &pair.ada, &sending, &[database]).ok().word();
         flip(&last_part(&pair));
         let empty = format!("{database}_empty");
-        let _ = postgres.sql("postgres", &format!("CREATE DATABASE {empty};"));
+        postgres.sql("postgres", &format!("CREATE DATABASE {empty};"));
         let ran = script(&postgres, &pair.bo, &receiving, &[&id, &empty]);
         assert_eq!(ran.code, 4, "{ran}");
         let tables =

@@ -13,6 +13,7 @@ mod answer;
 mod auth;
 mod blob;
 mod body;
+mod check;
 mod clock;
 mod config;
 mod connections;
@@ -27,6 +28,7 @@ mod sweep;
 mod tls;
 
 pub use blob::S3Error;
+pub use check::{CheckError, CheckOptions, Checked, Finding, check};
 pub use clock::{Clock, SystemClock};
 pub use config::{BlobConfig, Config, ConfigError, EndpointError, S3Config, S3Endpoint};
 pub use disk::{DiskHook, DiskOp};

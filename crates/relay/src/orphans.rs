@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use crate::blob::BlobName;
+use crate::blob::{BlobName, BlobStore};
+use crate::config::Config;
 use crate::server::App;
 
 /// How often they are searched for, after the search at start.
@@ -31,7 +32,7 @@ pub(crate) async fn round(app: &App) {
 /// Deletes them; how many there were.
 pub(crate) async fn collect(app: &App) -> Result<u64, Error> {
     let now = app.clock.now();
-    let least = if app.blobs.is_mine() { 0 } else { AGE }.max(app.config.backup_seconds);
+    let least = least_age(&app.config, &*app.blobs);
     let mut count = 0;
     for unfinished in app.blobs.unfinished().await? {
         // One whose row is there may be under way, however long it takes.
@@ -61,6 +62,11 @@ pub(crate) async fn collect(app: &App) -> Result<u64, Error> {
             None => return Ok(count),
         }
     }
+}
+
+/// How old a blob is at least before it counts as an orphan, in seconds.
+pub(crate) fn least_age(config: &Config, blobs: &dyn BlobStore) -> u64 {
+    if blobs.is_mine() { config.backup_seconds } else { AGE.max(config.backup_seconds) }
 }
 
 async fn is_orphan(app: &App, name: BlobName) -> Result<bool, Error> {

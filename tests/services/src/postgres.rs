@@ -137,7 +137,6 @@ impl Postgres {
     ///
     /// # Panics
     /// When it fails.
-    #[must_use]
     pub fn sql(&self, database: &str, text: &str) -> String {
         let words = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h"];
         let mut psql = Command::new(self.programs.join("psql"));
@@ -152,7 +151,7 @@ impl Postgres {
     /// # Panics
     /// When it cannot be made.
     pub fn create(&self, database: &str) {
-        let _ = self.sql("postgres", &format!("CREATE DATABASE {database};"));
+        self.sql("postgres", &format!("CREATE DATABASE {database};"));
     }
 }
 

@@ -65,6 +65,29 @@ const BUNDLES: &str = "SELECT b.seq, b.size,
             + COALESCE((SELECT SUM(length(e.sealed)) FROM envelope e WHERE e.bundle = b.seq), 0) AS BIGINT) AS held
      FROM bundle b WHERE b.ended IS NULL ORDER BY b.seq";
 
+/// What [`object`] reads.
+macro_rules! select_object {
+    ($tail:literal) => {
+        concat!(
+            "SELECT o.bundle, o.number, o.length, o.digest, o.blob, b.id \
+             FROM object o JOIN bundle b ON b.seq = o.bundle ",
+            $tail
+        )
+    };
+}
+
+fn object(row: &Row) -> Result<StoredObject> {
+    let place: (i64, i64) = (row.get("bundle")?, row.get("number")?);
+    Ok(StoredObject {
+        bundle: BundleId::from_bytes(bytes(row, "id")?),
+        part: u32::try_from(place.1).ok().filter(|_| place.1 != INDEX),
+        blob: BlobName::from_bytes(bytes(row, "blob")?),
+        length: uint(row, "length")?,
+        digest: bytes(row, "digest")?,
+        place,
+    })
+}
+
 fn differs(of: impl FnOnce() -> String, counter: &'static str, says: i64, must: i64) -> Option<WrongSum> {
     (says != must).then(|| WrongSum { of: of(), counter, says, must })
 }
@@ -116,28 +139,44 @@ impl Ledger {
     /// One page of the objects that can be fetched, after `last`.
     pub(crate) async fn stored_objects(&self, last: Option<&StoredObject>) -> Result<Vec<StoredObject>> {
         let (bundle, number) = last.map_or((0, 0), |object| object.place);
-        let rows = query(
-            "SELECT o.bundle, o.number, o.length, o.digest, o.blob, b.id
-             FROM object o JOIN bundle b ON b.seq = o.bundle
-             WHERE (o.bundle > $1 OR (o.bundle = $1 AND o.number > $2)) ORDER BY o.bundle, o.number LIMIT $3",
-        )
+        let rows = query(select_object!(
+            "WHERE (o.bundle > $1 OR (o.bundle = $1 AND o.number > $2)) ORDER BY o.bundle, o.number LIMIT $3"
+        ))
         .bind(bundle)
         .bind(number)
         .bind(PAGE)
         .fetch_all(&mut self.look().await?)
         .await?;
-        let object = |row: &Row| {
-            let place: (i64, i64) = (row.get("bundle")?, row.get("number")?);
-            Ok(StoredObject {
-                bundle: BundleId::from_bytes(bytes(row, "id")?),
-                part: u32::try_from(place.1).ok().filter(|_| place.1 != INDEX),
-                blob: BlobName::from_bytes(bytes(row, "blob")?),
-                length: uint(row, "length")?,
-                digest: bytes(row, "digest")?,
-                place,
-            })
-        };
         rows.iter().map(object).collect()
+    }
+
+    /// The object that a blob is of, if it can be fetched.
+    pub(crate) async fn object_of(&self, blob: BlobName) -> Result<Option<StoredObject>> {
+        let row = query(select_object!("WHERE o.blob = $1")).bind(blob.as_bytes().as_slice());
+        row.fetch_optional(&mut self.look().await?).await?.as_ref().map(object).transpose()
+    }
+
+    /// Blobs that are stored and of no object; with `repair` they are doomed. How many.
+    pub(crate) async fn unused_blobs(&self, repair: bool, now: Timestamp) -> Result<u64> {
+        if repair {
+            return self
+                .write((), move |conn, ()| {
+                    Box::pin(
+                        query(
+                            "UPDATE blob SET state = 'doomed', due = $1 WHERE state = 'stored'
+                             AND NOT EXISTS (SELECT 1 FROM object o WHERE o.blob = blob.name)",
+                        )
+                        .bind(int(now.unix()))
+                        .execute(conn),
+                    )
+                })
+                .await;
+        }
+        let row = query(
+            "SELECT COUNT(*) AS n FROM blob WHERE state = 'stored'
+             AND NOT EXISTS (SELECT 1 FROM object o WHERE o.blob = blob.name)",
+        );
+        uint(&row.fetch_one(&mut self.look().await?).await?, "n")
     }
 
     /// Whether this is still the object that can be fetched under its number.

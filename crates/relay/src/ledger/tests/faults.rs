@@ -35,15 +35,15 @@ fn settings_that_lose_what_was_acknowledged_are_refused() {
         postgres.serve();
     }
     // This one is the session's own, whatever server, database and role say.
-    let _ = postgres.sql("postgres", "ALTER ROLE postgres SET synchronous_commit = local");
+    postgres.sql("postgres", "ALTER ROLE postgres SET synchronous_commit = local");
     open(&runtime, postgres.url("postgres")).unwrap();
-    let _ = postgres.sql("postgres", "ALTER ROLE postgres SET default_transaction_read_only = on");
+    postgres.sql("postgres", "ALTER ROLE postgres SET default_transaction_read_only = on");
     let error = open(&runtime, postgres.url("postgres")).unwrap_err();
     assert!(matches!(error, LedgerOpenError::Setting { name: "transaction_read_only", .. }), "{error}");
-    let _ = postgres.sql("postgres", "SET default_transaction_read_only = off; ALTER ROLE postgres RESET ALL");
+    postgres.sql("postgres", "SET default_transaction_read_only = off; ALTER ROLE postgres RESET ALL");
     let latin = "SET default_transaction_read_only = off; \
                  CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
-    let _ = postgres.sql("postgres", latin);
+    postgres.sql("postgres", latin);
     let error = open(&runtime, postgres.url("latin")).unwrap_err();
     assert!(matches!(error, LedgerOpenError::Setting { name: "server_encoding", .. }), "{error}");
     let error = open(&runtime, postgres.url("nothing")).unwrap_err();
@@ -184,7 +184,7 @@ fn postgres_dies_under_load() {
         } else {
             let others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                           WHERE datname = 'dies' AND pid <> pg_backend_pid()";
-            let _ = postgres.sql("postgres", others);
+            postgres.sql("postgres", others);
         }
     }
     more(count.load(Ordering::SeqCst) + 60);

@@ -132,10 +132,10 @@ fn postgres_versions() {
         let error = Ledger::open(&config("empty")).await.err().unwrap();
         assert!(matches!(error, LedgerOpenError::Missing), "{error}");
         // The next release's, and the one's after it.
-        let _ = postgres.sql("older", "ALTER TABLE bundle ADD COLUMN later BIGINT NOT NULL DEFAULT 0");
-        let _ = postgres.sql("older", &newer(VERSION));
+        postgres.sql("older", "ALTER TABLE bundle ADD COLUMN later BIGINT NOT NULL DEFAULT 0");
+        postgres.sql("older", &newer(VERSION));
         let _ = Ledger::open(&config("older")).await.unwrap();
-        let _ = postgres.sql("older", "UPDATE schema_version SET min_reader = version");
+        postgres.sql("older", "UPDATE schema_version SET min_reader = version");
         let error = Ledger::open(&config("older")).await.err().unwrap();
         assert!(matches!(error, LedgerOpenError::Newer { .. }), "{error}");
         database.close().await;
