@@ -53,10 +53,10 @@ async fn delete_doomed(app: &App) -> Result<(), Box<dyn std::error::Error + Send
     }
 }
 
-/// At start: what a crash left between pending row, blob and ledger is given up. With other nodes on the same ledger what is
-/// pending may be theirs, under way; their leases end it.
+/// At start: what a crash left between pending row, blob and ledger is given up. With other nodes on the same ledger and
+/// blobs what is pending may be theirs, under way; their leases end it.
 pub(crate) async fn recover(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let pending = if app.ledger.is_exclusive() { app.ledger.give_up_all().await? } else { 0 };
+    let pending = if app.ledger.is_exclusive() || app.blobs.is_mine() { app.ledger.give_up_all().await? } else { 0 };
     let orphans = orphans::collect(app).await?;
     if pending > 0 || orphans > 0 {
         tracing::info!(pending, orphans, "collected what an interrupted run left");
