@@ -39,9 +39,11 @@ fn a_bucket_that_cannot_be_used_keeps_a_relay_from_serving() {
         std::fs::write(&file, format!("{line}\n{config}")).unwrap();
         pair.ada.run(&["relay", "serve", "--data", text(&pair.relay.data())])
     };
-    serve(&line.replace(Ceph::BUCKET, "nowhere")).fails(1, "the bucket nowhere").says("NoSuchBucket");
-    serve(&line.replace("http:", "https:")).fails(1, "cannot be used: put failed");
-    serve(&line.replace("127.0.0.1", "10.0.0.1")).fails(2, "without TLS");
+    serve(&line.replace("bucket = \"pouch\"", "bucket = \"nowhere\""))
+        .fails(9, "the bucket nowhere")
+        .says("NoSuchBucket");
+    serve(&line.replace("http:", "https:")).fails(9, "cannot be used: put failed");
+    serve(&line.replace("127.0.0.1", "10.0.0.1")).fails(9, "without TLS");
     std::fs::write(keys.path().join("key"), "").unwrap();
-    serve(&line).fails(1, "no credentials for S3");
+    serve(&line).fails(9, "no credentials for S3");
 }

@@ -223,7 +223,7 @@ impl S3 {
         let outcome = self.send_pieces(path, &upload, body, announced, rest).await;
         match outcome {
             Ok(parts) => match self.store.complete_multipart(path, &upload, parts).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => Ok(()),
                 Err(error) => {
                     self.abort(path, &upload).await;
                     // Completed, and only the answer was lost?
