@@ -108,5 +108,5 @@ async fn check_recipients(conn: &mut Conn, bundle: &BundleRow, commit: &Commit) 
     if put.is_empty() || put.len() > MAX_RECIPIENTS || !named.eq(put) {
         return refuse(ProblemKind::Conflict, "the recipients are not those whose envelopes are here");
     }
-    rows.iter().map(|row| Ok(row.get("seq")?)).collect()
+    rows.iter().map(|row| row.get("seq")).collect()
 }

@@ -327,5 +327,5 @@ async fn new_recipient(conn: &mut Conn, bundle: &BundleRow, mailbox: MailboxId) 
     if uint(&row, "n")? >= MAX_RECIPIENTS as u64 {
         return refuse(ProblemKind::Conflict, "the bundle has as many recipients as it may have");
     }
-    Ok(account.get("seq")?)
+    account.get("seq")
 }

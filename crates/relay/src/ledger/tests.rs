@@ -134,7 +134,7 @@ impl World {
             admit_sha256: joiner.admit_sha256,
             request_sha256: joiner.request_sha256,
             card: joiner.card.clone(),
-            mac: joiner.mac.clone(),
+            mac: joiner.mac,
             device: joiner.device.clone(),
         }
     }

@@ -169,8 +169,8 @@ impl Conn {
     pub(super) async fn define(&mut self, text: &str) -> std::result::Result<(), LedgerOpenError> {
         let statement = sqlx::AssertSqlSafe(self.kind().statement(text));
         match &mut self.0 {
-            Inner::Sqlite(held) => drop(sqlx::query(statement).execute(held.connection()).await?),
-            Inner::Postgres(held) => drop(sqlx::query(statement).execute(held.connection()).await?),
+            Inner::Sqlite(held) => sqlx::query(statement).execute(held.connection()).await.map(|_| ())?,
+            Inner::Postgres(held) => sqlx::query(statement).execute(held.connection()).await.map(|_| ())?,
         }
         Ok(())
     }
