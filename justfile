@@ -28,8 +28,8 @@ bench *args:
     cargo run --release -p pouch-benches -- {{args}}
 
 # The tests at full size and with more rounds, then fuzzing and mutants: gigabytes of disk, and hours rather than minutes
-torture kills="200" cases="4096" seconds="300":
-    POUCH_LARGE=1 POUCH_KILLS={{kills}} PROPTEST_CASES={{cases}} cargo test --workspace --release
+torture kills="200" cases="4096" seconds="300" crashes="20000":
+    POUCH_LARGE=1 POUCH_KILLS={{kills}} POUCH_CRASHES={{crashes}} PROPTEST_CASES={{cases}} cargo test --workspace --release
     just fuzz {{seconds}}
     just mutants
 

@@ -13,10 +13,11 @@ mod tools;
 mod tree;
 
 pub use party::{Pair, Party};
+pub use pouch_services::{Ceph, Postgres, skip};
 pub use program::{program, workspace};
 pub use relay::Relay;
 pub use run::{LIMIT, Ran, Run, Running, until};
-pub use tools::{go_age, have, large, skip};
+pub use tools::{go_age, have, large};
 pub use tree::{Node, Snapshot, files_beneath, find_bytes, holds, noise, sample_tree, set_mtime, snapshot};
 
 /// A path as an argument.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pouch_client::Home;
 use pouch_client::identity::Identity;
+use pouch_services::Postgres;
 use tempfile::TempDir;
 
 use crate::program::program;
@@ -156,6 +157,23 @@ impl Pair {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
         let relay = Relay::start(folder.path());
+        Self::introduce(folder, relay, Party::join)
+    }
+
+    /// With lines added to the relay's configuration.
+    #[track_caller]
+    pub fn configured(lines: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let relay = Relay::start_configured(folder.path(), lines);
+        Self::introduce(folder, relay, Party::join)
+    }
+
+    /// On a relay whose ledger lies in a new database of that cluster.
+    #[track_caller]
+    pub fn over(postgres: &Postgres, database: &str) -> Self {
+        postgres.create(database);
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let relay = Relay::start_over(folder.path(), &postgres.url(database));
         Self::introduce(folder, relay, Party::join)
     }
 

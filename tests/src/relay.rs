@@ -38,21 +38,26 @@ impl Relay {
 
     /// Makes one in `root`, adds lines to its configuration, and starts it.
     pub fn start_configured(root: &Path, lines: &str) -> Self {
-        Self::make(root, lines, "exec")
+        Self::make(root, &[], lines, "exec")
     }
 
     /// Makes and starts one behind a piece of shell that ends in `exec`, such as an `umask`.
     pub fn start_under(root: &Path, before: &str) -> Self {
-        Self::make(root, "", before)
+        Self::make(root, &[], "", before)
     }
 
-    fn make(root: &Path, lines: &str, before: &str) -> Self {
+    /// Makes one in `root` whose ledger lies in that database, and starts it.
+    pub fn start_over(root: &Path, ledger: &str) -> Self {
+        Self::make(root, &["--ledger", ledger], "", "exec")
+    }
+
+    fn make(root: &Path, words: &[&str], lines: &str, before: &str) -> Self {
         let operator = Party::new(root, "relay");
         let port = free_port();
         let mut relay = Self { operator, port, before: before.to_owned(), owner_link: String::new(), running: None };
         let (port, listen, data) = (port.to_string(), format!("127.0.0.1:{port}"), relay.data());
         let init = ["relay", "init", "-q", "--host", "127.0.0.1", "--port", &port, "--listen", &listen, "--data"];
-        let made = relay.operator.pouch(init).args([&data]).behind(before).end().ok();
+        let made = relay.operator.pouch(init).args([text(&data)]).args(words).behind(before).end().ok();
         relay.owner_link = made.word();
         let file = data.join("relay.toml");
         let config = std::fs::read_to_string(&file).unwrap();
@@ -66,6 +71,12 @@ impl Relay {
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.operator.home().join("relay")
+    }
+
+    /// `pouch relay check` with these words.
+    #[track_caller]
+    pub fn check(&self, words: &[&str]) -> Ran {
+        self.operator.pouch(["relay", "check", "--json", "--data"]).args([text(&self.data())]).args(words).end()
     }
 
     /// What it logged, over all its runs.

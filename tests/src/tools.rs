@@ -1,6 +1,6 @@
 //! Programs that a machine may not have, and runs that are too large for every day.
 
-use std::io::Write as _;
+use pouch_services::skip;
 
 /// Whether these programs are there. If not, says what is skipped; with `POUCH_REQUIRE_TOOLS` (CI) that is a failure.
 #[must_use]
@@ -18,12 +18,6 @@ pub fn have(tools: &[&str]) -> bool {
 #[must_use]
 pub fn large() -> bool {
     std::env::var_os("POUCH_LARGE").is_some()
-}
-
-/// Says that something is left out, and why. Past the capture of passing tests: it must be seen.
-pub fn skip(why: &str) {
-    let thread = std::thread::current();
-    let _ = writeln!(std::io::stderr().lock(), "skipped: {}: {why}", thread.name().unwrap_or_default());
 }
 
 /// The folder with `age` 1.3 or newer, which knows hybrid keys: `POUCH_GO_AGE`. If it names none, says what is skipped.

@@ -170,7 +170,8 @@ fn nothing_is_left_to_do() {
         assert!(!source.contains("allow(unsafe_code"), "{}", path.display());
         // In front of the tests of a file nothing may end the program.
         let code = source.split("#[cfg(test)]").next().unwrap();
-        let tests = path.file_stem().is_some_and(|stem| stem == "tests");
+        let is_tests = |path: &Path| path.file_stem().is_some_and(|stem| stem == "tests");
+        let tests = is_tests(&path) || path.parent().is_some_and(is_tests);
         let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
         if !tests && lines.clone().any(|line| line.contains(".unwrap()") || line.contains("panic!(")) {
             found.push(format!("unwrap or panic in {}", path.display()));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pouch_client::api::RelayApi;
 use pouch_protocol::{Commit, NewBundle, PartField, ProblemKind, parts_digest};
 use pouch_statement::{Blake3Digest, BundleId, MailboxId, Sha256Digest};
-use pouch_tests::{Pair, files_beneath, noise, text};
+use pouch_tests::{Pair, Postgres, files_beneath, noise, text};
 use tokio::task::JoinSet;
 
 /// Uploads that are killed in an ordinary run; `POUCH_KILLS` sets another number.
@@ -204,13 +204,10 @@ impl Round<'_> {
     }
 }
 
-#[test]
-fn attack_50_killed_anywhere_in_an_upload() {
-    let kills = std::env::var("POUCH_KILLS").ok().map_or(KILLS, |n| n.parse().unwrap());
+fn killed_anywhere(mut pair: Pair, kills: u64) {
     let fresh = u64::from_le_bytes(pouch_statement::random().unwrap());
     // Past the capture: whoever finds a failure needs it. The rounds before it are the same each time.
     drop(std::io::Write::write_all(&mut std::io::stderr(), format!("durability: fresh seed {fresh}\n").as_bytes()));
-    let mut pair = Pair::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut where_to: BTreeMap<usize, u32> = BTreeMap::new();
     for round in 0..kills {
@@ -224,8 +221,25 @@ fn attack_50_killed_anywhere_in_an_upload() {
         }
     }
     assert!(kills < KILLS || where_to.len() > STEPS / 2, "the kills came at too few points: {where_to:?}");
-    // What no row names any more is gone from the disk, too.
+    // What no row names any more is gone from the disk, too; and ledger and blobs agree.
     pair.relay.stop().ok();
     let left = files_beneath(&pair.relay.data().join("staging"));
     assert!(left.is_empty(), "{left:?}");
+    let checked = pair.relay.check(&["--deep"]).ok().object("check");
+    assert!(checked["objects"].as_u64() >= Some(kills / 10) && checked["found"] == 0, "{checked}");
+}
+
+fn kills(usually: u64) -> u64 {
+    std::env::var("POUCH_KILLS").ok().map_or(usually, |n| n.parse().unwrap())
+}
+
+#[test]
+fn attack_50_killed_anywhere_in_an_upload() {
+    killed_anywhere(Pair::new(), kills(KILLS));
+}
+
+#[test]
+fn attack_50_killed_anywhere_in_an_upload_over_postgres() {
+    let Some(postgres) = Postgres::start(&[]) else { return };
+    killed_anywhere(Pair::over(&postgres, "pouch"), kills(KILLS / 2));
 }

@@ -4,94 +4,23 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use pouch_tests::{LIMIT, Pair, Party, Ran, Run, Running, files_beneath, program, skip, text, until, workspace};
-use rustix::process::Signal;
-use tempfile::TempDir;
+use pouch_tests::{LIMIT, Pair, Party, Postgres, Ran, Run, files_beneath, program, until, workspace};
 
-/// A cluster of its own, reached through a socket in its folder. Stopped when it is dropped.
-struct Postgres {
-    programs: PathBuf,
-    running: Option<Running>,
-    folder: TempDir,
+/// The environment in which `psql` and `pg_dump` find this cluster, and scripts find `pouch`.
+fn reach(postgres: &Postgres, run: Run) -> Run {
+    let before = [postgres.programs().to_owned(), program().parent().unwrap().to_owned()];
+    let path = std::env::var_os("PATH").unwrap();
+    let path: OsString = std::env::join_paths(before.into_iter().chain(std::env::split_paths(&path))).unwrap();
+    run.env("PATH", path).env("PGHOST", postgres.socket()).env("PGUSER", "postgres")
 }
 
-impl Postgres {
-    fn start() -> Option<Self> {
-        let Some(programs) = std::env::var_os("POUCH_POSTGRES") else {
-            skip("POUCH_POSTGRES names no folder with PostgreSQL's programs");
-            return None;
-        };
-        let folder = tempfile::Builder::new().prefix("pouch-pg-").tempdir().unwrap();
-        let mut postgres = Self { programs: programs.into(), running: None, folder };
-        if is_root() {
-            // PostgreSQL refuses to run as root.
-            let id = Run::of("id").args(["-u", "postgres"]).end().ok().word().parse().unwrap();
-            chown(postgres.folder.path(), Some(id), None).unwrap();
-            fs::set_permissions(postgres.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        let (data, socket) = (postgres.folder.path().join("data"), postgres.folder.path().to_owned());
-        let (data, socket) = (text(&data), text(&socket));
-        postgres
-            .server("initdb", &["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"])
-            .end()
-            .ok();
-        let serve =
-            postgres.server("postgres", &["-D", data, "-k", socket, "-c", "listen_addresses=", "-c", "fsync=off"]);
-        postgres.running = Some(serve.start());
-        until("PostgreSQL is ready", LIMIT, || {
-            let ready = Run::of(postgres.programs.join("pg_isready")).args(["-q", "-h", socket]).end();
-            (ready.code == 0).then_some(())
-        });
-        Some(postgres)
-    }
-
-    /// One of the programs that must not be root's. It ends with the test, however that ends.
-    fn server(&self, name: &str, words: &[&str]) -> Run {
-        let run = Run::of("setpriv").args(["--pdeathsig", "QUIT"]);
-        let whose = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];
-        let run = if is_root() { run.args(whose) } else { run };
-        run.args(["--", text(&self.programs.join(name))]).args(words).dir(self.folder.path())
-    }
-
-    /// The environment in which `psql` and `pg_dump` find this cluster, and scripts find `pouch`.
-    fn reach(&self, run: Run) -> Run {
-        let before = [self.programs.clone(), program().parent().unwrap().to_owned()];
-        let path = std::env::var_os("PATH").unwrap();
-        let path: OsString = std::env::join_paths(before.into_iter().chain(std::env::split_paths(&path))).unwrap();
-        run.env("PATH", path).env("PGHOST", self.folder.path()).env("PGUSER", "postgres")
-    }
-
-    fn sql(&self, database: &str, text: &str) -> String {
-        let words = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database];
-        self.reach(Run::of(self.programs.join("psql")).args(words)).input(text).end().ok().word()
-    }
-
-    /// A dump, without the lines that are different each time.
-    fn dump(&self, database: &str) -> String {
-        let dumped =
-            self.reach(Run::of(self.programs.join("pg_dump")).args(["--no-owner", database])).end().ok().text();
-        dumped.lines().filter(|line| !line.contains("restrict ")).collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        // Shuts down at once, and takes its shared memory along, which a kill would leave behind.
-        running.signal(Signal::QUIT);
-        let begun = std::time::Instant::now();
-        while running.is_running() && begun.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+/// A dump, without the lines that are different each time.
+fn dump(postgres: &Postgres, database: &str) -> String {
+    let run = Run::of(postgres.programs().join("pg_dump")).args(["--no-owner", database]);
+    let dumped = reach(postgres, run).end().ok().text();
+    dumped.lines().filter(|line| !line.contains("restrict ")).collect::<Vec<_>>().join("\n")
 }
 
 /// The scripts of the page: the sender's and the recipient's.
@@ -104,7 +33,7 @@ fn scripts() -> [String; 2] {
 
 fn script(postgres: &Postgres, party: &Party, script: &str, words: &[&str]) -> Ran {
     let run = Run::of("bash").args([&["-c", script, "script"], words].concat()).dir(&party.desk());
-    postgres.reach(run).env("POUCH_HOME", party.home()).end()
+    reach(postgres, run).env("POUCH_HOME", party.home()).end()
 }
 
 const TABLES: &str = "
@@ -136,7 +65,7 @@ fn flip(path: &Path) {
 
 #[test]
 fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
-    let Some(postgres) = Postgres::start() else { return };
+    let Some(postgres) = Postgres::start(&["fsync=off"]) else { return };
     let pair = Pair::new();
     let [sending, receiving] = scripts();
     // Below 32 MiB nothing is released before all is verified; beyond, a prefix is.
@@ -147,7 +76,7 @@ fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
         postgres.sql(database, &TABLES.replace("ROWS", &rows.to_string()));
         let id = script(&postgres, &pair.ada, &sending, &[database]).ok().word();
         script(&postgres, &pair.bo, &receiving, &[&id, &copy]).ok();
-        assert!(postgres.dump(database) == postgres.dump(&copy), "{database} arrived changed");
+        assert!(dump(&postgres, database) == dump(&postgres, &copy), "{database} arrived changed");
         assert_eq!(postgres.sql(&copy, "SELECT count(*) FROM people"), (rows + 2).to_string());
         pair.ada.run(&["outbox", "revoke", &id]).ok();
 

@@ -135,7 +135,7 @@ impl AccessWriter {
             if asked || over || received.is_err() {
                 rows.extend(self.take_counts());
             }
-            write(ledger, &rows).await;
+            write(ledger, rows).await;
             for done in waiting {
                 let _ = done.send(());
             }
@@ -164,12 +164,13 @@ impl AccessWriter {
     }
 }
 
-async fn write(ledger: &Ledger, rows: &[AccessRow]) {
+async fn write(ledger: &Ledger, rows: Vec<AccessRow>) {
     if rows.is_empty() {
         return;
     }
+    let rows = Arc::new(rows);
     for attempt in 1..=TRIES {
-        match ledger.record(rows).await {
+        match ledger.record(Arc::clone(&rows)).await {
             Ok(()) => return,
             Err(error) => {
                 tracing::error!(%error, attempt, rows = rows.len(), "access records cannot be written")

@@ -4,15 +4,18 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pouch_protocol::{MESSAGE_TYPE, OBJECT_TYPE, PROBLEM_TYPE, Problem, ProblemKind};
 use pouch_statement::Timestamp;
 use serde::Serialize;
 
-use crate::blob::ReceiveError;
+use crate::blob::{ReceiveError, StoreError};
 use crate::body::BodyError;
-use crate::ledger::LedgerError;
+use crate::ledger::{Cause, LedgerError};
+
+/// What `Retry-After` says with `unavailable`, in seconds.
+const LATER: HeaderValue = HeaderValue::from_static("5");
 
 /// Why a request gets no; becomes the answer.
 #[derive(Debug)]
@@ -50,16 +53,14 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         match &error {
             LedgerError::Refused(kind, detail) => Self::new(*kind, *detail),
-            // SQLITE_FULL and SQLITE_BUSY (sqlite.org/rescode.html); extended codes have the primary one in the low byte.
-            LedgerError::Sql(sqlx::Error::Database(database)) => {
-                match database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
-                    Some(13) => Self::new(ProblemKind::Quota, "the relay's disk is full"),
-                    Some(5) => Self::new(ProblemKind::Unavailable, "the ledger is busy"),
-                    _ => Self::internal(error),
+            _ => match error.cause() {
+                Cause::Full => Self::new(ProblemKind::Quota, "the relay's disk is full"),
+                Cause::Passing => {
+                    tracing::warn!(%error, "the ledger is not to be had");
+                    Self::new(ProblemKind::Unavailable, "the ledger is busy")
                 }
-            }
-            LedgerError::Sql(sqlx::Error::PoolTimedOut) => Self::new(ProblemKind::Unavailable, "the ledger is busy"),
-            _ => Self::internal(error),
+                Cause::Broken => Self::internal(error),
+            },
         }
     }
 }
@@ -79,14 +80,25 @@ impl From<ReceiveError> for Failure {
             ReceiveError::Body(error) => error.into(),
             ReceiveError::Digest => Self::new(ProblemKind::Digest, ""),
             ReceiveError::NotAge => Self::new(ProblemKind::BadRequest, "sealed objects are age files"),
-            ReceiveError::Disk(error) if is_full(&error) => Self::new(ProblemKind::Quota, "the relay's disk is full"),
-            ReceiveError::Disk(error) => Self::internal(error),
+            ReceiveError::Store(error) => error.into(),
         }
     }
 }
 
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full(why) => {
+                tracing::error!(why, "there is no room for blobs");
+                Self::new(ProblemKind::Quota, "the relay's disk is full")
+            }
+            StoreError::Unavailable(why) => {
+                tracing::warn!(why, "blobs cannot be stored or read at the moment");
+                Self::new(ProblemKind::Unavailable, "the relay's storage is not available at the moment")
+            }
+            StoreError::NotFound(_) | StoreError::Broken(_) => Self::internal(error),
+        }
+    }
 }
 
 impl IntoResponse for Failure {
@@ -102,6 +114,9 @@ impl IntoResponse for Failure {
             }
         };
         match self {
+            Self::Problem(ProblemKind::Unavailable, _) => {
+                headers.insert(RETRY_AFTER, LATER);
+            }
             Self::Clock(now) => problem.time = Some(now.unix()),
             Self::Range(length) => {
                 problem.status = StatusCode::RANGE_NOT_SATISFIABLE.as_u16();

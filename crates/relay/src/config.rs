@@ -1,5 +1,7 @@
 //! The relay's configuration: one TOML file, every value with a default.
 
+mod blobs;
+
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,11 +11,14 @@ use pouch_protocol::limits::MAX_LIFETIME;
 use pouch_statement::RelayOrigin;
 use serde::Deserialize;
 
+pub use blobs::{BlobConfig, EndpointError, S3Config, S3Endpoint};
+
 /// The file's name in the data folder.
 pub(crate) const FILE: &str = "relay.toml";
 /// A configuration is a page of text.
 const MAX_FILE: u64 = 64 << 10;
 const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
 const DAY: u64 = 24 * 3600;
 
 /// Why there is no configuration.
@@ -62,6 +67,16 @@ pub struct Config {
     pub certificate: Option<PathBuf>,
     /// Private key (PEM) of `certificate`.
     pub key: Option<PathBuf>,
+    /// Where sealed parts and indexes are kept.
+    pub blobs: BlobConfig,
+    /// Bytes that uploads to the data folder leave free on its disk.
+    pub disk_reserve_bytes: u64,
+    /// `postgres://USER@HOST/DATABASE`, without a password. Without it the ledger is a file in the data folder.
+    pub ledger: Option<String>,
+    /// A file of one line: the password for `ledger`.
+    pub ledger_password_file: Option<PathBuf>,
+    /// Connections to `ledger` at once.
+    pub ledger_connections: u32,
     /// Bytes that the bundles of one account may hold.
     pub account_bytes: u64,
     /// Bytes that all bundles together may hold.
@@ -74,6 +89,8 @@ pub struct Config {
     pub lifetime_seconds: u64,
     /// How long access records and what is left of ended bundles are kept, in seconds.
     pub retention_seconds: u64,
+    /// How long a backup of the ledger may be restored, in seconds: so long blobs outlive what the ledger says of them.
+    pub backup_seconds: u64,
     /// Connections at once.
     pub connections: usize,
     /// Time for a TLS handshake.
@@ -94,12 +111,18 @@ impl Default for Config {
             data: PathBuf::from("."),
             certificate: None,
             key: None,
+            blobs: BlobConfig::Folder,
+            disk_reserve_bytes: 256 * MIB,
+            ledger: None,
+            ledger_password_file: None,
+            ledger_connections: 16,
             account_bytes: 10 * GIB,
             total_bytes: 100 * GIB,
             account_bundles: 100_000,
             account_ended_bundles: 100_000,
             lifetime_seconds: MAX_LIFETIME,
             retention_seconds: 90 * DAY,
+            backup_seconds: 0,
             connections: 512,
             handshake_seconds: 10,
             header_seconds: 15,
@@ -137,6 +160,10 @@ impl Config {
         config.data = folder.join(&config.data);
         config.certificate = config.certificate.map(|p| folder.join(p));
         config.key = config.key.map(|p| folder.join(p));
+        if let BlobConfig::S3(s3) = config.blobs {
+            config.blobs = BlobConfig::S3(s3.beneath(folder));
+        }
+        config.ledger_password_file = config.ledger_password_file.map(|p| folder.join(p));
         Ok(config)
     }
 
@@ -165,7 +192,17 @@ impl Config {
             "lifetime_seconds",
             "between one minute and 366 days",
         )?;
+        if let BlobConfig::S3(s3) = &self.blobs {
+            s3.check()?;
+        }
         require(self.retention_seconds >= 3600, "retention_seconds", "at least one hour")?;
+        require(
+            self.ledger.is_some() || self.ledger_password_file.is_none(),
+            "ledger_password_file",
+            "given together with `ledger`",
+        )?;
+        require((1..=1000).contains(&self.ledger_connections), "ledger_connections", "between 1 and 1000")?;
+        require(self.backup_seconds <= MAX_LIFETIME, "backup_seconds", "at most 366 days")?;
         require((1..=65_536).contains(&self.connections), "connections", "between 1 and 65536")?;
         for (name, seconds) in [
             ("handshake_seconds", self.handshake_seconds),
@@ -176,6 +213,7 @@ impl Config {
             require((1..=3600).contains(&seconds), name, "between 1 and 3600")?;
         }
         let largest = i64::MAX as u64 / 2; // the ledger's integers are signed, and sums must fit
+        require(self.disk_reserve_bytes <= largest, "disk_reserve_bytes", "below four exbibytes")?;
         require(self.account_bytes <= largest, "account_bytes", "below four exbibytes")?;
         require(self.total_bytes <= largest, "total_bytes", "below four exbibytes")?;
         require(self.account_bundles <= largest, "account_bundles", "below four exbi")?;
@@ -220,6 +258,26 @@ impl Config {
             path(&self.key, "/etc/letsencrypt/live/HOST/privkey.pem"),
             self.key.is_some(),
         );
+        line(
+            "Where sealed parts and indexes are kept: \"folder\" (in the data folder), or a bucket of an S3 service:\n\
+             # { endpoint = \"https://s3.example\", bucket = \"pouch\", access_key_id = \"AK\", secret_access_key_file = \"s3.key\" }",
+            "blobs",
+            self.blobs.written(),
+            self.blobs != default.blobs,
+        );
+        line(
+            "PostgreSQL 15 or newer as the ledger, which any number of nodes can share. Without it the ledger is a file in the\n\
+             # data folder. Off this machine the server's certificate is verified; `?sslrootcert=FILE` adds an authority.",
+            "ledger",
+            quoted(self.ledger.as_deref().unwrap_or("postgres://pouch@db.example/pouch")),
+            self.ledger.is_some(),
+        );
+        line(
+            "A file with the password for the ledger.",
+            "ledger_password_file",
+            path(&self.ledger_password_file, "/etc/pouch/ledger-password"),
+            self.ledger_password_file.is_some(),
+        );
         for ((comment, name, value), (.., standard)) in self.numbers().into_iter().zip(default.numbers()) {
             line(comment, name, value.to_string(), value != standard);
         }
@@ -227,8 +285,13 @@ impl Config {
     }
 
     /// All values that are numbers: comment, name, value.
-    fn numbers(&self) -> [(&'static str, &'static str, u64); 11] {
+    fn numbers(&self) -> [(&'static str, &'static str, u64); 14] {
         [
+            (
+                "Bytes that uploads leave free on the data folder's disk: the ledger needs room, too.",
+                "disk_reserve_bytes",
+                self.disk_reserve_bytes,
+            ),
             (
                 "Bytes that the bundles of one account may hold, with the receipts for them.",
                 "account_bytes",
@@ -246,6 +309,16 @@ impl Config {
                 "How long access records and the state of ended bundles are kept, in seconds.",
                 "retention_seconds",
                 self.retention_seconds,
+            ),
+            (
+                "How long a backup of the ledger may be restored, in seconds: so long blobs are kept when they are over.",
+                "backup_seconds",
+                self.backup_seconds,
+            ),
+            (
+                "Connections to the PostgreSQL of the ledger at once.",
+                "ledger_connections",
+                u64::from(self.ledger_connections),
             ),
             (
                 "Connections at once; when full, the oldest one that never signed a request makes room.",

@@ -1,21 +1,15 @@
-//! Objects on their way out: ranges (RFC 9110 §14), and a body that reads from the disk as the client takes it.
+//! Objects on their way out: ranges (RFC 9110 §14), and a body that the store feeds as the client takes it.
 
-use std::fs::File;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{IF_RANGE, RANGE};
 use http_body::{Body, Frame, SizeHint};
-use tokio::task::JoinHandle;
 
-use crate::blob::Blobs;
-
-/// Read at once; this and the one before it, on its way to the socket, are in memory for each download.
-const CHUNK: u64 = 128 << 10;
+use crate::blob::BlobStream;
 
 /// What of an object was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,34 +51,15 @@ fn parse(range: &str, length: u64) -> Option<Wanted> {
     (first <= last).then(|| Wanted::Range(first, last.min(length - 1)))
 }
 
-/// A piece of a blob as a response body; the next chunk is read while the client takes the present one.
+/// A piece of a blob as a response body of exactly `left` bytes.
 pub(crate) struct ObjectBody {
-    blobs: Blobs,
-    file: Arc<File>,
-    offset: u64,
-    /// Not yet asked of the disk.
-    unread: u64,
-    /// Not yet handed out.
+    stream: BlobStream,
     left: u64,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
 impl ObjectBody {
-    pub(crate) fn new(blobs: Blobs, file: Arc<File>, offset: u64, length: u64) -> Self {
-        let mut body = Self { blobs, file, offset, unread: length, left: length, reading: None };
-        body.read_on();
-        body
-    }
-
-    fn read_on(&mut self) {
-        if self.unread == 0 {
-            return;
-        }
-        let length = self.unread.min(CHUNK);
-        let (blobs, file, offset) = (self.blobs.clone(), Arc::clone(&self.file), self.offset);
-        self.reading = Some(tokio::spawn(async move { blobs.read(file, offset, length as usize).await }));
-        self.offset += length;
-        self.unread -= length;
+    pub(crate) fn new(stream: BlobStream, length: u64) -> Self {
+        Self { stream, left: length }
     }
 }
 
@@ -93,21 +68,25 @@ impl Body for ObjectBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Some(reading) = self.reading.as_mut() else {
+        if self.left == 0 {
             return Poll::Ready(None);
+        }
+        let outcome = match ready!(self.stream.as_mut().poll_next(cx)) {
+            Some(Ok(bytes)) if bytes.len() as u64 <= self.left => Ok(bytes),
+            Some(Ok(_)) => Err(io::Error::other("the store gave more than was asked for")),
+            Some(Err(error)) => Err(error),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
         };
-        let outcome = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other);
-        self.reading = None;
-        let bytes = match outcome {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) | Err(error) => {
-                tracing::error!(%error, "an object cannot be read");
-                return Poll::Ready(Some(Err(error)));
+        Poll::Ready(Some(match outcome {
+            Ok(bytes) => {
+                self.left -= bytes.len() as u64;
+                Ok(Frame::data(bytes))
             }
-        };
-        self.left -= bytes.len() as u64;
-        self.read_on();
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
+            Err(error) => {
+                tracing::error!(%error, "an object cannot be read");
+                Err(error)
+            }
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

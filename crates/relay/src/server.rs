@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{self, AccessRecord, AccessWriter};
-use crate::blob::Blobs;
+use crate::blob::{self, Blobs, BlobsOpenError, S3Error};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::connections::{Connection, Connections, Paced, Place};
@@ -64,6 +64,9 @@ pub enum OpenError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerOpenError),
+    /// The bucket.
+    #[error(transparent)]
+    S3(#[from] S3Error),
     /// What an interrupted run left cannot be collected.
     #[error("what an interrupted run left cannot be collected: {0}")]
     Recover(String),
@@ -156,19 +159,11 @@ impl Relay {
     /// See [`Relay::open`].
     pub async fn open_with(config: Config, seams: Seams) -> Result<Self, OpenError> {
         config.check()?;
-        let data = config.data.clone();
-        if !data.join(crate::config::FILE).is_file() {
-            return Err(OpenError::NotInitialised(data));
-        }
-        let path = data.join(LOCK);
-        let lock = disk::lock(&path)
-            .map_err(|source| OpenError::File { path, source })?
-            .ok_or_else(|| OpenError::Locked(data.clone()))?;
+        let lock = take_folder(&config)?;
         let acceptor = TlsAcceptor::from(tls::server_config(&config)?);
         let pins = tls::pins(&config)?;
         let ledger = Ledger::open(&config).await?;
-        let blobs = Blobs::open(&data, Disk::new(seams.disk))
-            .map_err(|source| OpenError::File { path: data.clone(), source })?;
+        let blobs = blob::open(&config, Disk::new(seams.disk)).await.map_err(|error| blobs_error(&config, error))?;
         let (record, writer) = access::channel();
         let (running, all_answered) = mpsc::channel(1);
         let app = Arc::new(App {
@@ -240,6 +235,25 @@ impl Relay {
         app.ledger.close().await;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// The lock on the data folder, if it is a relay's.
+pub(crate) fn take_folder(config: &Config) -> Result<FolderLock, OpenError> {
+    let data = &config.data;
+    if !data.join(crate::config::FILE).is_file() {
+        return Err(OpenError::NotInitialised(data.clone()));
+    }
+    let path = data.join(LOCK);
+    let lock = disk::lock(&path).map_err(|source| OpenError::File { path, source })?;
+    lock.ok_or_else(|| OpenError::Locked(data.clone()))
+}
+
+/// Why a relay does not open without its blobs.
+pub(crate) fn blobs_error(config: &Config, error: BlobsOpenError) -> OpenError {
+    match error {
+        BlobsOpenError::Folder(source) => OpenError::File { path: config.data.clone(), source },
+        BlobsOpenError::S3(error) => error.into(),
     }
 }
 

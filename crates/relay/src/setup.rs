@@ -70,6 +70,10 @@ pub struct InitOptions {
     pub listen: SocketAddr,
     /// Certificate chain and key of a public authority; without them the certificate is self-signed.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The PostgreSQL to keep the ledger in ([`Config::ledger`]); without it the ledger is a file in the folder.
+    pub ledger: Option<String>,
+    /// The file with the password for it.
+    pub ledger_password_file: Option<PathBuf>,
 }
 
 /// What `init` made.
@@ -98,13 +102,23 @@ pub async fn init(options: InitOptions) -> Result<InitOutcome, InitError> {
         Some((certificate, key)) => (Some(absolute(certificate)?), Some(absolute(key)?)),
         None => (None, None),
     };
-    let written = Config { origin: options.origin, listen: options.listen, certificate, key, ..Config::default() };
+    let ledger_password_file = options.ledger_password_file.map(absolute).transpose()?;
+    let written = Config {
+        origin: options.origin,
+        listen: options.listen,
+        certificate,
+        key,
+        ledger: options.ledger,
+        ledger_password_file,
+        ..Config::default()
+    };
     written.check()?;
     let config = Config { data: data.clone(), ..written.clone() };
     if config.certificate.is_some() {
         // Before anything is made: a slip in the arguments should leave nothing that is in the way of the next try.
         tls::server_config(&config)?;
     }
+    Ledger::can_create(&config).await?;
     if let Some(parent) = data.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|e| file(parent, e))?;
     }

@@ -1,8 +1,9 @@
 //! The sweeper: ends what is over, deletes what is doomed, prunes what was kept long enough.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::orphans;
 use crate::server::App;
 
 /// Between two rounds, at the latest.
@@ -10,8 +11,13 @@ const ROUND: Duration = Duration::from_secs(30);
 
 /// Sweeps until the relay stops.
 pub(crate) async fn run(app: Arc<App>) {
+    let mut searched = Instant::now();
     loop {
         round(&app).await;
+        if searched.elapsed() >= orphans::EVERY {
+            searched = Instant::now();
+            orphans::round(&app).await;
+        }
         let _ = tokio::time::timeout(ROUND, app.sweep.notified()).await;
     }
 }
@@ -28,6 +34,7 @@ async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>
     while app.ledger.end_overdue(now).await? > 0 {
         tokio::task::yield_now().await;
     }
+    while app.ledger.give_up(now).await? > 0 {}
     delete_doomed(app).await?;
     app.ledger.prune(app.config.retention_seconds, now).await?;
     Ok(())
@@ -35,28 +42,22 @@ async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>
 
 async fn delete_doomed(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     loop {
-        let names = app.ledger.doomed_blobs().await?;
+        let names = app.ledger.claim_doomed(app.config.backup_seconds, app.clock.now()).await?;
         if names.is_empty() {
             return Ok(());
         }
         for name in &names {
             app.blobs.remove(*name).await?;
         }
-        app.ledger.forget_blobs(&names).await?;
+        app.ledger.forget_blobs(names).await?;
     }
 }
 
-/// At start, with the folder locked: what a crash left between pending row, blob and ledger is given up. A blob whose
-/// name is in no row was never acknowledged, or its row went before its file did.
+/// At start: what a crash left between pending row, blob and ledger is given up. With other nodes on the same ledger and
+/// blobs what is pending may be theirs, under way; their leases end it.
 pub(crate) async fn recover(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let pending = app.ledger.doom_pending().await?;
-    let mut orphans = 0u64;
-    for name in app.blobs.clean_and_list().await? {
-        if !app.ledger.has_blob(name).await? {
-            app.blobs.remove(name).await?;
-            orphans += 1;
-        }
-    }
+    let pending = if app.ledger.is_exclusive() || app.blobs.is_mine() { app.ledger.give_up_all().await? } else { 0 };
+    let orphans = orphans::collect(app).await?;
     if pending > 0 || orphans > 0 {
         tracing::info!(pending, orphans, "collected what an interrupted run left");
     }

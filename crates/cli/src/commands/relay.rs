@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use pouch_client::api::Listing;
 use pouch_protocol::AccountRole;
-use pouch_relay::{Config, InitOptions, Relay as Server, init, new_owner_link};
+use pouch_relay::{CheckOptions, Config, Finding, InitOptions, Relay as Server, check, init, new_owner_link};
 use serde_json::json;
 
 use crate::run::{Context, Failure, Outcome, printing};
@@ -24,6 +24,7 @@ enum Verb {
     Init(Init),
     Serve(Serve),
     Accounts(Accounts),
+    Check(Check),
 }
 
 /// Make a relay: folder, keys, ledger, config, and the owner's one-time link
@@ -44,11 +45,17 @@ struct Init {
     /// The certificate's private key
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// The PostgreSQL to keep the ledger in, without a password: postgres://USER@HOST/DATABASE; a file if not given
+    #[arg(long, value_name = "URL")]
+    ledger: Option<String>,
+    /// A file with the password for it
+    #[arg(long, value_name = "FILE", requires = "ledger")]
+    ledger_password_file: Option<PathBuf>,
     /// Where it keeps everything; `relay` in the state folder if not given
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// A new owner's link for a relay that has no owner yet
-    #[arg(long, conflicts_with_all = ["host", "listen", "certificate", "key"])]
+    #[arg(long, conflicts_with_all = ["host", "listen", "certificate", "key", "ledger"])]
     again: bool,
 }
 
@@ -58,6 +65,20 @@ struct Serve {
     /// Where it keeps everything; `relay` in the state folder if not given
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+}
+
+/// Verify the ledger against the stored objects, both ways
+#[derive(Args)]
+struct Check {
+    /// Where it keeps everything; `relay` in the state folder if not given
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Repair what can be: counters, objects that nothing refers to; mark bundles of which something is lost
+    #[arg(long)]
+    repair: bool,
+    /// Read all objects whole and compare their digests
+    #[arg(long)]
+    deep: bool,
 }
 
 /// List the accounts of the relay that I own
@@ -70,6 +91,7 @@ impl Relay {
             Verb::Init(verb) => verb.run(context),
             Verb::Serve(verb) => verb.run(context),
             Verb::Accounts(_) => accounts(context),
+            Verb::Check(verb) => verb.run(context),
         }
     }
 }
@@ -112,7 +134,9 @@ impl Init {
                 })?;
             let listen = self.listen.unwrap_or((IpAddr::V6(Ipv6Addr::UNSPECIFIED), self.port).into());
             let certificate = self.certificate.zip(self.key);
-            let options = InitOptions { data: data.clone(), origin, listen, certificate };
+            let (ledger, ledger_password_file) = (self.ledger, self.ledger_password_file);
+            let data = data.clone();
+            let options = InitOptions { data, origin, listen, certificate, ledger, ledger_password_file };
             context.run(async { init(options).await.map_err(state) })?.link
         };
         let text = link.expose_text();
@@ -151,6 +175,76 @@ impl Serve {
             server.serve(listener, signals::first()).await.map_err(Failure::other)
         })
     }
+}
+
+impl Check {
+    fn run(self, context: &Context) -> Outcome {
+        let config = load(&folder(self.data, context)?)?;
+        let options = CheckOptions { repair: self.repair, deep: self.deep };
+        let mut printed = Ok(());
+        let mut tell = |finding: &Finding, repaired: bool| {
+            if printed.is_ok() {
+                printed = show_finding(context, finding, repaired);
+            }
+        };
+        let checked = context.run(async { check(&config, options, &mut tell).await.map_err(state) })?;
+        printed.map_err(printing)?;
+        let left = checked.found - checked.repaired;
+        context
+            .show
+            .object(&json!({
+                "type": "check",
+                "objects": checked.objects,
+                "blobs": checked.blobs,
+                "kept": checked.kept,
+                "found": checked.found,
+                "repaired": checked.repaired,
+            }))
+            .map_err(printing)?;
+        context
+            .show
+            .line(format_args!(
+                "{} objects, {} blobs ({} kept for backups): {} findings, {} repaired",
+                checked.objects, checked.blobs, checked.kept, checked.found, checked.repaired
+            ))
+            .map_err(printing)?;
+        context.show.essence(left).map_err(printing)?;
+        if left == 0 {
+            return Ok(());
+        }
+        let hint = if self.repair {
+            "what is lost is lost: its senders have to send it again"
+        } else {
+            "--repair repairs what can be"
+        };
+        Err(Failure::Told {
+            code: exit::STATE,
+            text: format!("ledger and blobs do not agree: {left} findings are left"),
+            hint: Some(hint.into()),
+            kind: None,
+        })
+    }
+}
+
+fn show_finding(context: &Context, finding: &Finding, repaired: bool) -> std::io::Result<()> {
+    let (word, bundle, text) = match finding {
+        Finding::Sum { of, counter, says, must } => {
+            ("sum", None, format!("{of}: {counter} is {says}, its rows give {must}"))
+        }
+        Finding::Lost { bundle, part: Some(part), what } => {
+            ("lost", Some(bundle), format!("{bundle}: part {part}: {what}"))
+        }
+        Finding::Lost { bundle, part: None, what } => ("lost", Some(bundle), format!("{bundle}: index: {what}")),
+        Finding::Unused(count) => ("unused", None, format!("{count} stored blobs of no object")),
+        Finding::Orphan { length, since } => {
+            ("orphan", None, format!("a blob of {} since {} that no row names", size(*length), local(*since)))
+        }
+        Finding::Damaged(bundle) => ("damaged", Some(bundle), format!("{bundle}: marked as damaged, and whole")),
+    };
+    context.show.object(&json!({
+        "type": "finding", "finding": word, "bundle": bundle, "detail": text, "repaired": repaired,
+    }))?;
+    context.show.line(format_args!("{word}: {text}{}", if repaired { " (repaired)" } else { "" }))
 }
 
 fn accounts(context: &Context) -> Outcome {

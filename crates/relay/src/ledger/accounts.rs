@@ -1,13 +1,11 @@
 //! Accounts and devices: who may, and how they came to be.
 
+use super::database::{Conn, Lock, Row, query};
+use super::row::{bytes, mailbox, parsed, time, uint};
+use super::{Ledger, LedgerError, Result, int, refuse};
 use pouch_protocol::limits::MAX_PAGE;
 use pouch_protocol::{Account, AccountRole, Accounts, CardMac, JoinResponse, MacedCard, ProblemKind};
 use pouch_statement::{Detached, Device, PublicKey, Sha256Digest, Signed, SignedCard, Timestamp};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
-
-use super::row::{bytes, mailbox, parsed, time, uint};
-use super::{Ledger, LedgerError, Result, int, refuse};
 
 /// The account behind an enrolled device key.
 #[derive(Clone, Copy)]
@@ -27,8 +25,8 @@ pub(crate) struct Joiner {
     pub(crate) device: Signed<Device>,
 }
 
-fn role(row: &SqliteRow) -> Result<AccountRole> {
-    match row.try_get("role")? {
+fn role(row: &Row) -> Result<AccountRole> {
+    match row.get::<&str>("role")? {
         "owner" => Ok(AccountRole::Owner),
         "member" => Ok(AccountRole::Member),
         _ => Err(LedgerError::Damaged("role")),
@@ -42,8 +40,8 @@ fn role_word(role: AccountRole) -> &'static str {
     }
 }
 
-pub(super) fn mac(row: &SqliteRow, column: &'static str) -> Result<CardMac> {
-    let text: &str = row.try_get(column)?;
+pub(super) fn mac(row: &Row, column: &'static str) -> Result<CardMac> {
+    let text: &str = row.get(column)?;
     serde_json::from_value(text.into()).map_err(|_| LedgerError::Damaged(column))
 }
 
@@ -59,7 +57,7 @@ const ACCOUNT: &str = "SELECT seq, mailbox, name, role, created, used, bundles F
 const ACCOUNTS: &str =
     "SELECT seq, mailbox, name, role, created, used, bundles FROM account WHERE seq > $1 ORDER BY seq LIMIT $2";
 
-fn account(row: &SqliteRow, quota: u64) -> Result<Account> {
+fn account(row: &Row, quota: u64) -> Result<Account> {
     Ok(Account {
         mailbox: mailbox(row, "mailbox")?,
         name: parsed(row, "name")?,
@@ -74,28 +72,28 @@ fn account(row: &SqliteRow, quota: u64) -> Result<Account> {
 impl Ledger {
     /// Whose device key this is.
     pub(crate) async fn device(&self, key: &PublicKey) -> Result<Option<DeviceAccount>> {
-        let mut conn = self.readers.acquire().await?;
-        let row = sqlx::query(
+        let mut conn = self.look().await?;
+        let row = query(
             "SELECT a.seq, a.mailbox, a.role FROM device d JOIN account a ON a.seq = d.account WHERE d.device_key = $1",
         )
         .bind(key.as_bytes().as_slice())
-        .fetch_optional(&mut *conn)
+        .fetch_optional(&mut conn)
         .await?;
         row.map(|row| {
-            Ok(DeviceAccount { account: row.try_get("seq")?, mailbox: mailbox(&row, "mailbox")?, role: role(&row)? })
+            Ok(DeviceAccount { account: row.get("seq")?, mailbox: mailbox(&row, "mailbox")?, role: role(&row)? })
         })
         .transpose()
     }
 
     pub(crate) async fn account(&self, seq: i64, quota: u64) -> Result<Account> {
-        let mut conn = self.readers.acquire().await?;
-        let row = sqlx::query(ACCOUNT).bind(seq).fetch_one(&mut *conn).await?;
+        let mut conn = self.look().await?;
+        let row = query(ACCOUNT).bind(seq).fetch_one(&mut conn).await?;
         account(&row, quota)
     }
 
     pub(crate) async fn accounts(&self, after: u64, quota: u64) -> Result<Accounts> {
-        let mut conn = self.readers.acquire().await?;
-        let rows = sqlx::query(ACCOUNTS).bind(int(after)).bind(i64::from(MAX_PAGE)).fetch_all(&mut *conn).await?;
+        let mut conn = self.look().await?;
+        let rows = query(ACCOUNTS).bind(int(after)).bind(i64::from(MAX_PAGE)).fetch_all(&mut conn).await?;
         let next = match rows.last() {
             Some(last) if rows.len() == MAX_PAGE as usize => Some(uint(last, "seq")?),
             _ => None,
@@ -105,71 +103,80 @@ impl Ledger {
     }
 
     /// Account, device and the link's redemption, at once or not at all. Of two who race for a link one wins.
-    pub(crate) async fn join(&self, joiner: &Joiner, now: Timestamp) -> Result<JoinResponse> {
-        let mut tx = self.begin().await?;
-        // The secret is looked up by its hash: how long that takes tells nothing about the secret (attacks.md 41).
-        let link = sqlx::query(
-            "SELECT seq, inviter, expires, card_statement, card_signature, card_mac, request_sha256 FROM link
-             WHERE admit_sha256 = $1",
-        )
-        .bind(joiner.admit_sha256.as_bytes().as_slice())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(link) = link else {
-            return refuse(ProblemKind::LinkSpent, "");
-        };
-        let inviter: Option<i64> = link.try_get("inviter")?;
-        let role = if inviter.is_none() { AccountRole::Owner } else { AccountRole::Member };
-        let answer = JoinResponse { role, inviter: inviter.map(|_| maced_card(&link)).transpose()? };
-        if let Some(before) = link.try_get::<Option<&[u8]>, _>("request_sha256")? {
-            let same = before == joiner.request_sha256.as_bytes();
-            return if same { Ok(answer) } else { refuse(ProblemKind::LinkSpent, "") };
-        }
-        if time(&link, "expires")? <= now {
-            return refuse(ProblemKind::LinkSpent, "");
-        }
-        if joiner.mac.is_some() != inviter.is_some() {
-            return refuse(ProblemKind::BadRequest, "a card's MAC belongs to an invitation, and only to one");
-        }
-        let account = enroll(&mut tx, joiner, role, now).await?;
-        sqlx::query("UPDATE link SET request_sha256 = $1, joiner = $2, joiner_mac = $3 WHERE seq = $4")
-            .bind(joiner.request_sha256.as_bytes().as_slice())
-            .bind(account)
-            .bind(joiner.mac.as_ref().map(mac_text).transpose()?)
-            .bind(link.try_get::<i64, _>("seq")?)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(answer)
+    pub(crate) async fn join(&self, joiner: Joiner, now: Timestamp) -> Result<JoinResponse> {
+        self.write(joiner, move |conn, joiner| Box::pin(join(conn, joiner, now))).await
     }
 }
 
+async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinResponse> {
+    conn.lock(Lock::Link(joiner.admit_sha256)).await?;
+    // The secret is looked up by its hash: how long that takes tells nothing about the secret (attacks.md 41).
+    let link = query(
+        "SELECT seq, inviter, expires, card_statement, card_signature, card_mac, request_sha256 FROM link
+         WHERE admit_sha256 = $1",
+    )
+    .bind(joiner.admit_sha256.as_bytes().as_slice())
+    .fetch_optional(conn)
+    .await?;
+    let Some(link) = link else {
+        return refuse(ProblemKind::LinkSpent, "");
+    };
+    let inviter: Option<i64> = link.get("inviter")?;
+    let role = if inviter.is_none() { AccountRole::Owner } else { AccountRole::Member };
+    let answer = JoinResponse { role, inviter: inviter.map(|_| maced_card(&link)).transpose()? };
+    if let Some(before) = link.get::<Option<&[u8]>>("request_sha256")? {
+        let same = before == joiner.request_sha256.as_bytes();
+        return if same { Ok(answer) } else { refuse(ProblemKind::LinkSpent, "") };
+    }
+    if time(&link, "expires")? <= now {
+        return refuse(ProblemKind::LinkSpent, "");
+    }
+    if joiner.mac.is_some() != inviter.is_some() {
+        return refuse(ProblemKind::BadRequest, "a card's MAC belongs to an invitation, and only to one");
+    }
+    if role == AccountRole::Owner {
+        conn.lock(Lock::Relay).await?;
+        if query("SELECT 1 FROM account WHERE role = 'owner'").fetch_optional(conn).await?.is_some() {
+            return refuse(ProblemKind::LinkSpent, "");
+        }
+    }
+    let account = enroll(conn, joiner, role, now).await?;
+    query("UPDATE link SET request_sha256 = $1, joiner = $2, joiner_mac = $3 WHERE seq = $4")
+        .bind(joiner.request_sha256.as_bytes().as_slice())
+        .bind(account)
+        .bind(joiner.mac.as_ref().map(mac_text).transpose()?)
+        .bind(link.get::<i64>("seq")?)
+        .execute(conn)
+        .await?;
+    Ok(answer)
+}
+
 /// The inviter's card of a link.
-pub(super) fn maced_card(row: &SqliteRow) -> Result<MacedCard> {
+pub(super) fn maced_card(row: &Row) -> Result<MacedCard> {
     Ok(MacedCard {
-        card: Detached { statement: row.try_get("card_statement")?, signature: row.try_get("card_signature")? },
+        card: Detached { statement: row.get("card_statement")?, signature: row.get("card_signature")? },
         mac: mac(row, "card_mac")?,
     })
 }
 
-async fn enroll(conn: &mut SqliteConnection, joiner: &Joiner, role: AccountRole, now: Timestamp) -> Result<i64> {
+async fn enroll(conn: &mut Conn, joiner: &Joiner, role: AccountRole, now: Timestamp) -> Result<i64> {
     let card = joiner.card.card();
     let fingerprint = joiner.card.fingerprint();
     let device = joiner.device.body().device_key;
-    let taken = sqlx::query(
+    let taken = query(
         "SELECT 1 FROM account WHERE mailbox = $1 OR fingerprint = $2
          UNION ALL SELECT 1 FROM device WHERE device_key = $3",
     )
     .bind(card.mailbox.as_bytes().as_slice())
     .bind(fingerprint.as_bytes().as_slice())
     .bind(device.as_bytes().as_slice())
-    .fetch_optional(&mut *conn)
+    .fetch_optional(conn)
     .await?;
     if taken.is_some() {
         return refuse(ProblemKind::Conflict, "mailbox, identity or device key has an account here already");
     }
     let detached = joiner.card.detached();
-    let account = sqlx::query(
+    let account = query(
         "INSERT INTO account (mailbox, fingerprint, name, role, card_statement, card_signature, created)
          VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
     )
@@ -180,24 +187,23 @@ async fn enroll(conn: &mut SqliteConnection, joiner: &Joiner, role: AccountRole,
     .bind(detached.statement)
     .bind(detached.signature)
     .bind(int(now.unix()))
-    .fetch_one(&mut *conn)
+    .fetch_one(conn)
     .await?;
-    let seq: i64 = account.try_get("seq")?;
+    let seq: i64 = account.get("seq")?;
     let statement = joiner.device.detached();
-    sqlx::query("INSERT INTO device (device_key, account, statement, signature, created) VALUES ($1, $2, $3, $4, $5)")
+    query("INSERT INTO device (device_key, account, statement, signature, created) VALUES ($1, $2, $3, $4, $5)")
         .bind(device.as_bytes().as_slice())
         .bind(seq)
         .bind(statement.statement)
         .bind(statement.signature)
         .bind(int(now.unix()))
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
     Ok(seq)
 }
 
 /// The fingerprint of an account, to compare cards with.
-pub(super) async fn identity(conn: &mut SqliteConnection, account: i64) -> Result<([u8; 32], [u8; 16])> {
-    let row =
-        sqlx::query("SELECT fingerprint, mailbox FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
+pub(super) async fn identity(conn: &mut Conn, account: i64) -> Result<([u8; 32], [u8; 16])> {
+    let row = query("SELECT fingerprint, mailbox FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
     Ok((bytes(&row, "fingerprint")?, bytes(&row, "mailbox")?))
 }

@@ -1,5 +1,8 @@
 //! Bundles as their sender sees them: begun, looked at, revoked.
 
+use super::database::{Conn, Lock, Row, query};
+use super::row::{BundleRow, Limits, bytes, give_space, mailbox, maybe_time, select_bundle, state_word, uint};
+use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_protocol::limits::{MAX_LISTING, MAX_PAGE, MAX_RECEIPT};
@@ -7,11 +10,6 @@ use pouch_protocol::{
     BundleState, BundleStatus, Delivery, DeliveryState, NewBundle, Outbox, ProblemKind, ReceiptMessage,
 };
 use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
-
-use super::row::{BundleRow, Limits, bytes, give_space, mailbox, maybe_time, select_bundle, state_word, uint};
-use super::{Ledger, LedgerError, Once, Result, int, refuse};
 
 /// Room that a listing takes for rows, below [`MAX_LISTING`] so that the JSON around them fits too.
 const LISTING_ROOM: usize = MAX_LISTING - MAX_LISTING / 4;
@@ -20,10 +18,8 @@ const ROW_ROOM: usize = 512;
 
 impl Ledger {
     /// Begins a bundle. The same values again have no effect.
-    pub(crate) async fn begin_bundle(&self, once: Once, new: &NewBundle, limits: Limits, now: Timestamp) -> Result<()> {
-        let mut tx = self.begin_once(once, now).await?;
-        let outcome = begin(&mut tx, once.account, new, limits, now).await;
-        self.settle(tx, outcome).await
+    pub(crate) async fn begin_bundle(&self, once: Once, new: NewBundle, limits: Limits, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, new, move |conn, new| Box::pin(begin(conn, once.account, new, limits, now))).await
     }
 
     pub(crate) async fn bundle(&self, account: i64, id: BundleId, now: Timestamp) -> Result<BundleStatus> {
@@ -36,11 +32,11 @@ impl Ledger {
     /// One page of what this account sent, newest first.
     pub(crate) async fn outbox(&self, account: i64, after: Option<u64>, now: Timestamp) -> Result<Outbox> {
         let mut tx = self.read().await?;
-        let rows = sqlx::query(select_bundle!("WHERE b.sender = $1 AND b.seq < $2 ORDER BY b.seq DESC LIMIT $3"))
+        let rows = query(select_bundle!("WHERE b.sender = $1 AND b.seq < $2 ORDER BY b.seq DESC LIMIT $3"))
             .bind(account)
             .bind(after.map_or(i64::MAX, int))
             .bind(i64::from(MAX_PAGE) + 1)
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut tx)
             .await?;
         let mut page = Outbox { bundles: Vec::new(), next: None };
         let (mut room, mut last) = (LISTING_ROOM, None);
@@ -62,28 +58,22 @@ impl Ledger {
 
     /// Revokes a committed bundle, forgets a pending one.
     pub(crate) async fn delete_bundle(&self, once: Once, id: BundleId, now: Timestamp) -> Result<()> {
-        let mut tx = self.begin_once(once, now).await?;
-        let outcome = async {
-            let bundle = BundleRow::of_sender(&mut tx, id, once.account).await?;
-            match bundle.state(now) {
-                BundleState::Pending => forget(&mut tx, &bundle).await,
-                BundleState::Committed => end(&mut tx, &bundle, BundleState::Revoked, now).await,
-                BundleState::Revoked => Ok(()),
-                _ => refuse(ProblemKind::Gone, ""),
-            }
-        }
-        .await;
-        self.settle(tx, outcome).await
+        self.write_once(once, now, id, move |conn, id| Box::pin(delete(conn, once.account, *id, now))).await
     }
 }
 
-async fn begin(
-    conn: &mut SqliteConnection,
-    account: i64,
-    new: &NewBundle,
-    limits: Limits,
-    now: Timestamp,
-) -> Result<()> {
+async fn delete(conn: &mut Conn, account: i64, id: BundleId, now: Timestamp) -> Result<()> {
+    conn.lock(Lock::Bundle(id)).await?;
+    let bundle = BundleRow::of_sender(conn, id, account).await?;
+    match bundle.state(now) {
+        BundleState::Pending => forget(conn, &bundle, now).await,
+        BundleState::Committed => end(conn, &bundle, BundleState::Revoked, now).await,
+        BundleState::Revoked => Ok(()),
+        _ => refuse(ProblemKind::Gone, ""),
+    }
+}
+
+async fn begin(conn: &mut Conn, account: i64, new: &NewBundle, limits: Limits, now: Timestamp) -> Result<()> {
     if let Some(bundle) = BundleRow::find(conn, new.bundle).await? {
         if bundle.sender != account || bundle.expires != new.expires || bundle.burn != new.burn {
             return refuse(ProblemKind::Conflict, "there is another bundle of this id");
@@ -97,7 +87,7 @@ async fn begin(
         return refuse(ProblemKind::BadRequest, "the bundle's end is in the past or beyond the relay's limit");
     }
     count_one(conn, account, limits).await?;
-    sqlx::query("INSERT INTO bundle (id, sender, state, created, touched, expires, burn) VALUES ($1, $2, 'pending', $3, $3, $4, $5)")
+    query("INSERT INTO bundle (id, sender, state, created, touched, expires, burn) VALUES ($1, $2, 'pending', $3, $3, $4, $5)")
         .bind(new.bundle.as_bytes().as_slice())
         .bind(account)
         .bind(int(now.unix()))
@@ -111,18 +101,17 @@ async fn begin(
 /// Counts one more bundle of an account, if it may have it. Ended ones count until they are pruned, so that what an account
 /// leaves in the ledger is bounded: by what it may have at once and may have ended, together. Only beginning is ever refused
 /// for that, ending never.
-async fn count_one(conn: &mut SqliteConnection, account: i64, limits: Limits) -> Result<()> {
-    let counted =
-        sqlx::query("UPDATE account SET bundles = bundles + 1 WHERE seq = $1 AND bundles < $2 AND ended < $3")
-            .bind(account)
-            .bind(int(limits.account_bundles))
-            .bind(int(limits.account_ended))
-            .execute(&mut *conn)
-            .await?;
-    if counted.rows_affected() > 0 {
+async fn count_one(conn: &mut Conn, account: i64, limits: Limits) -> Result<()> {
+    let counted = query("UPDATE account SET bundles = bundles + 1 WHERE seq = $1 AND bundles < $2 AND ended < $3")
+        .bind(account)
+        .bind(int(limits.account_bundles))
+        .bind(int(limits.account_ended))
+        .execute(conn)
+        .await?;
+    if counted > 0 {
         return Ok(());
     }
-    let row = sqlx::query("SELECT ended FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
+    let row = query("SELECT ended FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
     if uint(&row, "ended")? < limits.account_ended {
         return refuse(ProblemKind::Quota, "too many bundles at once");
     }
@@ -130,13 +119,8 @@ async fn count_one(conn: &mut SqliteConnection, account: i64, limits: Limits) ->
 }
 
 /// A bundle with its deliveries. `room` bounds the receipts of one answer; those beyond it are left out, not cut.
-async fn status(
-    conn: &mut SqliteConnection,
-    bundle: &BundleRow,
-    now: Timestamp,
-    room: &mut usize,
-) -> Result<BundleStatus> {
-    let rows = sqlx::query(
+async fn status(conn: &mut Conn, bundle: &BundleRow, now: Timestamp, room: &mut usize) -> Result<BundleStatus> {
+    let rows = query(
         "SELECT a.mailbox, d.released, d.received, d.outcome, d.commitment, d.sealed
          FROM delivery d JOIN account a ON a.seq = d.account WHERE d.bundle = $1 ORDER BY a.mailbox",
     )
@@ -157,12 +141,12 @@ async fn status(
     })
 }
 
-fn delivery(row: &SqliteRow, room: &mut usize) -> Result<Delivery> {
+fn delivery(row: &Row, room: &mut usize) -> Result<Delivery> {
     *room = room.saturating_sub(ROW_ROOM);
     let (released, received) = (maybe_time(row, "released")?, maybe_time(row, "received")?);
     let receipt = match outcome(row)? {
         Some(outcome) => {
-            let sealed: &[u8] = row.try_get("sealed")?;
+            let sealed: &[u8] = row.get("sealed")?;
             let commitment = Sha256Digest::from_bytes(bytes(row, "commitment")?);
             let left = room.checked_sub(sealed.len().div_ceil(3) * 4);
             *room = left.unwrap_or(*room);
@@ -179,8 +163,8 @@ fn delivery(row: &SqliteRow, room: &mut usize) -> Result<Delivery> {
     })
 }
 
-pub(super) fn outcome(row: &SqliteRow) -> Result<Option<Outcome>> {
-    match row.try_get::<Option<&str>, _>("outcome")? {
+pub(super) fn outcome(row: &Row) -> Result<Option<Outcome>> {
+    match row.get::<Option<&str>>("outcome")? {
         None => Ok(None),
         Some("verified") => Ok(Some(Outcome::Verified)),
         Some("failed") => Ok(Some(Outcome::Failed)),
@@ -198,65 +182,61 @@ pub(super) fn delivery_state(released: Option<Timestamp>, received: Option<Times
 
 /// Takes a bundle's objects away: their rows now, their files when the sweeper finds them doomed. Uploads in flight
 /// stay pending; they settle themselves when they find the bundle closed.
-async fn clear(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
-    for statement in [
-        "DELETE FROM object WHERE bundle = $1",
-        "DELETE FROM envelope WHERE bundle = $1",
-        "UPDATE blob SET state = 'doomed' WHERE bundle = $1 AND state = 'stored'",
-    ] {
-        sqlx::query(statement).bind(bundle.seq).execute(&mut *conn).await?;
+async fn clear(conn: &mut Conn, bundle: &BundleRow, now: Timestamp) -> Result<()> {
+    for statement in ["DELETE FROM object WHERE bundle = $1", "DELETE FROM envelope WHERE bundle = $1"] {
+        query(statement).bind(bundle.seq).execute(conn).await?;
     }
+    query("UPDATE blob SET state = 'doomed', due = $1 WHERE bundle = $2 AND state = 'stored'")
+        .bind(int(now.unix()))
+        .bind(bundle.seq)
+        .execute(conn)
+        .await?;
     give_space(conn, bundle.sender, bundle.size).await?;
-    sqlx::query("UPDATE account SET bundles = bundles - 1 WHERE seq = $1").bind(bundle.sender).execute(conn).await?;
+    query("UPDATE account SET bundles = bundles - 1 WHERE seq = $1").bind(bundle.sender).execute(conn).await?;
     Ok(())
 }
 
 /// Gives back the room that the receipts of a bundle need no more: of a final one the rest beyond its length, and all of
 /// what can come no more, because the bundle ended before the recipient had the envelope, or before there were deliveries.
-pub(super) async fn charge_receipts(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
-    let row = sqlx::query(
-        "SELECT b.receipts, COALESCE((
+pub(super) async fn charge_receipts(conn: &mut Conn, bundle: &BundleRow) -> Result<()> {
+    let row = query(
+        "SELECT b.receipts, CAST(COALESCE((
              SELECT SUM(CASE WHEN d.outcome = 'verified' THEN length(d.sealed)
                              WHEN b.ended IS NOT NULL AND d.released IS NULL THEN 0
                              ELSE $2 END)
-             FROM delivery d WHERE d.bundle = b.seq), 0) AS due
+             FROM delivery d WHERE d.bundle = b.seq), 0) AS BIGINT) AS due
          FROM bundle b WHERE b.seq = $1",
     )
     .bind(bundle.seq)
     .bind(int(MAX_RECEIPT))
-    .fetch_one(&mut *conn)
+    .fetch_one(conn)
     .await?;
     let (held, due) = (uint(&row, "receipts")?, uint(&row, "due")?);
-    sqlx::query("UPDATE bundle SET receipts = $1 WHERE seq = $2")
+    query("UPDATE bundle SET receipts = $1 WHERE seq = $2")
         .bind(int(due.min(held)))
         .bind(bundle.seq)
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
     give_space(conn, bundle.sender, held.saturating_sub(due)).await
 }
 
 /// Ends a bundle that is pending or committed; its state stays for the retention time.
-pub(super) async fn end(
-    conn: &mut SqliteConnection,
-    bundle: &BundleRow,
-    state: BundleState,
-    now: Timestamp,
-) -> Result<()> {
-    clear(conn, bundle).await?;
-    sqlx::query("UPDATE bundle SET state = $1, ended = $2 WHERE seq = $3")
+pub(super) async fn end(conn: &mut Conn, bundle: &BundleRow, state: BundleState, now: Timestamp) -> Result<()> {
+    clear(conn, bundle, now).await?;
+    query("UPDATE bundle SET state = $1, ended = $2 WHERE seq = $3")
         .bind(state_word(state))
         .bind(int(now.unix()))
         .bind(bundle.seq)
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
-    sqlx::query("UPDATE account SET ended = ended + 1 WHERE seq = $1").bind(bundle.sender).execute(&mut *conn).await?;
+    query("UPDATE account SET ended = ended + 1 WHERE seq = $1").bind(bundle.sender).execute(conn).await?;
     charge_receipts(conn, bundle).await
 }
 
 /// Forgets a pending bundle as if it had never been begun.
-pub(super) async fn forget(conn: &mut SqliteConnection, bundle: &BundleRow) -> Result<()> {
-    clear(conn, bundle).await?;
+pub(super) async fn forget(conn: &mut Conn, bundle: &BundleRow, now: Timestamp) -> Result<()> {
+    clear(conn, bundle, now).await?;
     charge_receipts(conn, bundle).await?;
-    sqlx::query("DELETE FROM bundle WHERE seq = $1").bind(bundle.seq).execute(conn).await?;
+    query("DELETE FROM bundle WHERE seq = $1").bind(bundle.seq).execute(conn).await?;
     Ok(())
 }

@@ -1,13 +1,12 @@
 //! Commit: everything is there, so the bundle lies in the mailboxes; at once or not at all.
 
-use pouch_protocol::limits::{MAX_PARTS, MAX_RECIPIENTS};
-use pouch_protocol::{BundleState, Commit, ProblemKind, parts_digest};
-use pouch_statement::{Blake3Digest, BundleId, Sha256Digest, Timestamp};
-use sqlx::{Row as _, SqliteConnection};
-
+use super::database::{Conn, Lock, query};
 use super::objects::INDEX;
 use super::row::{BundleRow, bytes, uint};
 use super::{Ledger, Once, Result, int, refuse};
+use pouch_protocol::limits::{MAX_PARTS, MAX_RECIPIENTS};
+use pouch_protocol::{BundleState, Commit, ProblemKind, parts_digest};
+use pouch_statement::{Blake3Digest, BundleId, Sha256Digest, Timestamp};
 
 impl Ledger {
     /// Delivers a bundle. `request_sha256` is the digest of the message: the same again has no effect.
@@ -15,24 +14,26 @@ impl Ledger {
         &self,
         once: Once,
         id: BundleId,
-        commit: &Commit,
+        commit: Commit,
         request_sha256: Sha256Digest,
         now: Timestamp,
     ) -> Result<()> {
-        let mut tx = self.begin_once(once, now).await?;
-        let outcome = deliver(&mut tx, once.account, id, commit, request_sha256, now).await;
-        self.settle(tx, outcome).await
+        self.write_once(once, now, commit, move |conn, commit| {
+            Box::pin(deliver(conn, once.account, id, commit, request_sha256, now))
+        })
+        .await
     }
 }
 
 async fn deliver(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     account: i64,
     id: BundleId,
     commit: &Commit,
     request_sha256: Sha256Digest,
     now: Timestamp,
 ) -> Result<()> {
+    conn.lock(Lock::Bundle(id)).await?;
     let bundle = BundleRow::of_sender(conn, id, account).await?;
     if bundle.state(now) == BundleState::Committed {
         // An answer was lost and the sender asks again.
@@ -43,13 +44,13 @@ async fn deliver(
     let content = check_objects(conn, &bundle, commit).await?;
     let recipients = check_recipients(conn, &bundle, commit).await?;
     for recipient in recipients {
-        sqlx::query("INSERT INTO delivery (bundle, account) VALUES ($1, $2)")
+        query("INSERT INTO delivery (bundle, account) VALUES ($1, $2)")
             .bind(bundle.seq)
             .bind(recipient)
-            .execute(&mut *conn)
+            .execute(conn)
             .await?;
     }
-    let changed = sqlx::query(
+    let changed = query(
         "UPDATE bundle SET state = 'committed', committed = $1, content = $2, parts = $3, commit_sha256 = $4
          WHERE seq = $5 AND state = 'pending'",
     )
@@ -60,16 +61,16 @@ async fn deliver(
     .bind(bundle.seq)
     .execute(conn)
     .await?;
-    if changed.rows_affected() == 1 { Ok(()) } else { refuse(ProblemKind::Conflict, "the bundle is not pending") }
+    if changed == 1 { Ok(()) } else { refuse(ProblemKind::Conflict, "the bundle is not pending") }
 }
 
 /// All parts 0…N−1 and the index are there and are what the sender says; the bytes of all parts.
-async fn check_objects(conn: &mut SqliteConnection, bundle: &BundleRow, commit: &Commit) -> Result<u64> {
-    let rows = sqlx::query("SELECT number, length, digest FROM object WHERE bundle = $1 ORDER BY number")
+async fn check_objects(conn: &mut Conn, bundle: &BundleRow, commit: &Commit) -> Result<u64> {
+    let rows = query("SELECT number, length, digest FROM object WHERE bundle = $1 ORDER BY number")
         .bind(bundle.seq)
         .fetch_all(conn)
         .await?;
-    let index = rows.first().filter(|row| row.try_get::<i64, _>("number").is_ok_and(|n| n == INDEX));
+    let index = rows.first().filter(|row| row.get::<i64>("number").is_ok_and(|n| n == INDEX));
     let Some(index) = index else {
         return refuse(ProblemKind::Conflict, "the index is missing");
     };
@@ -93,8 +94,8 @@ async fn check_objects(conn: &mut SqliteConnection, bundle: &BundleRow, commit: 
 }
 
 /// The envelopes are for exactly the named mailboxes; their accounts.
-async fn check_recipients(conn: &mut SqliteConnection, bundle: &BundleRow, commit: &Commit) -> Result<Vec<i64>> {
-    let rows = sqlx::query(
+async fn check_recipients(conn: &mut Conn, bundle: &BundleRow, commit: &Commit) -> Result<Vec<i64>> {
+    let rows = query(
         "SELECT a.seq, a.mailbox FROM envelope e JOIN account a ON a.seq = e.account
          WHERE e.bundle = $1 ORDER BY a.mailbox",
     )
@@ -107,5 +108,5 @@ async fn check_recipients(conn: &mut SqliteConnection, bundle: &BundleRow, commi
     if put.is_empty() || put.len() > MAX_RECIPIENTS || !named.eq(put) {
         return refuse(ProblemKind::Conflict, "the recipients are not those whose envelopes are here");
     }
-    rows.iter().map(|row| Ok(row.try_get("seq")?)).collect()
+    rows.iter().map(|row| row.get("seq")).collect()
 }

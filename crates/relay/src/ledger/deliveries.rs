@@ -1,20 +1,18 @@
 //! Deliveries as their recipient sees them: waiting, released, received.
 
+use super::bundles::{charge_receipts, delivery_state, end, outcome};
+use super::database::{Conn, Lock, Row, query};
+use super::row::{BundleRow, bytes, mailbox, maybe_time, uint};
+use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use pouch_protocol::limits::MAX_PAGE;
 use pouch_protocol::{BundleState, Inbox, InboxItem, ProblemKind};
 use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
-
-use super::bundles::{charge_receipts, delivery_state, end, outcome};
-use super::row::{BundleRow, bytes, mailbox, maybe_time, uint};
-use super::{Ledger, LedgerError, Once, Result, int, refuse};
 
 macro_rules! select_delivery {
     ($tail:literal) => {
         concat!(
             "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256, d.seq AS delivery, d.released, d.received, d.outcome, \
+             b.size, b.content, b.parts, b.commit_sha256, b.damaged, d.seq AS delivery, d.released, d.received, d.outcome, \
              d.commitment, d.sealed, s.mailbox AS sender_mailbox \
              FROM delivery d JOIN bundle b ON b.seq = d.bundle JOIN account s ON s.seq = b.sender ",
             $tail
@@ -37,7 +35,7 @@ pub(crate) struct Receipt {
     pub(crate) sealed: Vec<u8>,
 }
 
-fn read(row: &SqliteRow) -> Result<DeliveryRow> {
+fn read(row: &Row) -> Result<DeliveryRow> {
     let bundle = BundleRow::read(row)?;
     let committed = bundle.committed.ok_or(LedgerError::Damaged("committed"))?;
     let item = InboxItem {
@@ -53,16 +51,16 @@ fn read(row: &SqliteRow) -> Result<DeliveryRow> {
         Some(outcome) => Some(Receipt {
             outcome,
             commitment: Sha256Digest::from_bytes(bytes(row, "commitment")?),
-            sealed: row.try_get("sealed")?,
+            sealed: row.get("sealed")?,
         }),
         None => None,
     };
-    Ok(DeliveryRow { seq: row.try_get("delivery")?, bundle, item, receipt })
+    Ok(DeliveryRow { seq: row.get("delivery")?, bundle, item, receipt })
 }
 
 /// The delivery of a bundle to an account, whatever became of the bundle.
-async fn find(conn: &mut SqliteConnection, account: i64, id: BundleId) -> Result<DeliveryRow> {
-    let row = sqlx::query(select_delivery!("WHERE d.account = $1 AND b.id = $2"))
+async fn find(conn: &mut Conn, account: i64, id: BundleId) -> Result<DeliveryRow> {
+    let row = query(select_delivery!("WHERE d.account = $1 AND b.id = $2"))
         .bind(account)
         .bind(id.as_bytes().as_slice())
         .fetch_optional(conn)
@@ -80,8 +78,8 @@ fn alive(delivery: &DeliveryRow, now: Timestamp) -> Result<()> {
 impl Ledger {
     /// One page of what waits, oldest first.
     pub(crate) async fn inbox(&self, account: i64, after: u64, now: Timestamp) -> Result<Inbox> {
-        let mut conn = self.readers.acquire().await?;
-        let rows = sqlx::query(select_delivery!(
+        let mut conn = self.look().await?;
+        let rows = query(select_delivery!(
             "WHERE d.account = $1 AND d.seq > $2 AND d.received IS NULL AND b.state = 'committed' AND b.expires > $3 \
              ORDER BY d.seq LIMIT $4"
         ))
@@ -89,7 +87,7 @@ impl Ledger {
         .bind(int(after))
         .bind(int(now.unix()))
         .bind(i64::from(MAX_PAGE))
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut conn)
         .await?;
         let mut page = Inbox { items: Vec::with_capacity(rows.len()), next: None };
         for row in &rows {
@@ -105,7 +103,7 @@ impl Ledger {
     }
 
     pub(crate) async fn delivery(&self, account: i64, id: BundleId, now: Timestamp) -> Result<InboxItem> {
-        let mut conn = self.readers.acquire().await?;
+        let mut conn = self.look().await?;
         let delivery = find(&mut conn, account, id).await?;
         alive(&delivery, now)?;
         Ok(delivery.item)
@@ -113,49 +111,45 @@ impl Ledger {
 
     /// Hands out the envelope and records that; the first one starts a burning bundle's lease.
     pub(crate) async fn release(&self, once: Once, id: BundleId, now: Timestamp) -> Result<Vec<u8>> {
-        let mut tx = self.begin_once(once, now).await?;
-        let outcome = release(&mut tx, once.account, id, now).await;
-        self.settle(tx, outcome).await
+        self.write_once(once, now, id, move |conn, id| Box::pin(release(conn, once.account, *id, now))).await
     }
 
     /// Stores a receipt; `true` if the bundle burnt with it. It counts also after the bundle's end: whoever has the
     /// envelope has done the work.
-    pub(crate) async fn receive(&self, once: Once, id: BundleId, receipt: &Receipt, now: Timestamp) -> Result<bool> {
-        let mut tx = self.begin_once(once, now).await?;
-        let outcome = receive(&mut tx, once.account, id, receipt, now).await;
-        self.settle(tx, outcome).await
+    pub(crate) async fn receive(&self, once: Once, id: BundleId, receipt: Receipt, now: Timestamp) -> Result<bool> {
+        self.write_once(once, now, receipt, move |conn, receipt| {
+            Box::pin(receive(conn, once.account, id, receipt, now))
+        })
+        .await
     }
 }
 
-async fn release(conn: &mut SqliteConnection, account: i64, id: BundleId, now: Timestamp) -> Result<Vec<u8>> {
+async fn release(conn: &mut Conn, account: i64, id: BundleId, now: Timestamp) -> Result<Vec<u8>> {
+    conn.lock(Lock::Bundle(id)).await?;
     let delivery = find(conn, account, id).await?;
     alive(&delivery, now)?;
-    let row = sqlx::query("SELECT sealed FROM envelope WHERE bundle = $1 AND account = $2")
+    delivery.bundle.check_whole()?;
+    let row = query("SELECT sealed FROM envelope WHERE bundle = $1 AND account = $2")
         .bind(delivery.bundle.seq)
         .bind(account)
-        .fetch_optional(&mut *conn)
+        .fetch_optional(conn)
         .await?
         .ok_or(LedgerError::Damaged("envelope"))?;
-    sqlx::query("UPDATE delivery SET released = $1 WHERE seq = $2 AND released IS NULL")
+    query("UPDATE delivery SET released = $1 WHERE seq = $2 AND released IS NULL")
         .bind(int(now.unix()))
         .bind(delivery.seq)
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
-    sqlx::query("UPDATE bundle SET first_release = $1 WHERE seq = $2 AND first_release IS NULL")
+    query("UPDATE bundle SET first_release = $1 WHERE seq = $2 AND first_release IS NULL")
         .bind(int(now.unix()))
         .bind(delivery.bundle.seq)
         .execute(conn)
         .await?;
-    Ok(row.try_get("sealed")?)
+    row.get("sealed")
 }
 
-async fn receive(
-    conn: &mut SqliteConnection,
-    account: i64,
-    id: BundleId,
-    receipt: &Receipt,
-    now: Timestamp,
-) -> Result<bool> {
+async fn receive(conn: &mut Conn, account: i64, id: BundleId, receipt: &Receipt, now: Timestamp) -> Result<bool> {
+    conn.lock(Lock::Bundle(id)).await?;
     let delivery = find(conn, account, id).await?;
     if delivery.item.state == pouch_protocol::DeliveryState::Waiting {
         alive(&delivery, now)?;
@@ -168,7 +162,7 @@ async fn receive(
         }
         _ => {}
     }
-    sqlx::query("UPDATE delivery SET received = $1, outcome = $2, commitment = $3, sealed = $4 WHERE seq = $5")
+    query("UPDATE delivery SET received = $1, outcome = $2, commitment = $3, sealed = $4 WHERE seq = $5")
         .bind(int(now.unix()))
         .bind(match receipt.outcome {
             Outcome::Verified => "verified",
@@ -177,16 +171,16 @@ async fn receive(
         .bind(receipt.commitment.as_bytes().as_slice())
         .bind(receipt.sealed.as_slice())
         .bind(delivery.seq)
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
     let bundle = &delivery.bundle;
     charge_receipts(conn, bundle).await?;
     if !bundle.burn || bundle.stored_state() != BundleState::Committed {
         return Ok(false);
     }
-    let open = sqlx::query("SELECT 1 FROM delivery WHERE bundle = $1 AND outcome IS NOT 'verified'")
+    let open = query("SELECT 1 FROM delivery WHERE bundle = $1 AND outcome IS DISTINCT FROM 'verified'")
         .bind(bundle.seq)
-        .fetch_optional(&mut *conn)
+        .fetch_optional(conn)
         .await?;
     if open.is_some() {
         return Ok(false);

@@ -1,12 +1,11 @@
 //! One-time links: made, listed, withdrawn. Redeeming is `Ledger::join`.
 
-use pouch_protocol::{LinkStatus, Links, MacedCard, NewLink, ProblemKind};
-use pouch_statement::{Detached, LinkId, Sha256Digest, SignedCard, Timestamp};
-use sqlx::{Row as _, SqliteConnection};
-
 use super::accounts::{identity, mac, mac_text};
+use super::database::{Conn, Lock, query};
 use super::row::{bytes, time};
 use super::{Ledger, Once, Result, int, refuse};
+use pouch_protocol::{LinkStatus, Links, MacedCard, NewLink, ProblemKind};
+use pouch_statement::{Detached, LinkId, Sha256Digest, SignedCard, Timestamp};
 
 /// Links that one account may have, open and redeemed; with cards of some 4 KiB they fit into one listing.
 const MAX_LINKS: i64 = 500;
@@ -20,34 +19,24 @@ impl Ledger {
         now: Timestamp,
         expires: Timestamp,
     ) -> Result<bool> {
-        let mut tx = self.begin().await?;
-        let owner = sqlx::query("SELECT 1 FROM account WHERE role = 'owner'").fetch_optional(&mut *tx).await?;
-        if owner.is_some() {
-            return Ok(false);
-        }
-        sqlx::query("DELETE FROM link WHERE inviter IS NULL").execute(&mut *tx).await?;
-        sqlx::query("INSERT INTO link (id, admit_sha256, created, expires) VALUES ($1, $2, $3, $4)")
-            .bind(link.as_bytes().as_slice())
-            .bind(admit_sha256.as_bytes().as_slice())
-            .bind(int(now.unix()))
-            .bind(int(expires.unix()))
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(true)
+        self.write((link, *admit_sha256), move |conn, (link, admit)| {
+            Box::pin(put_owner_link(conn, *link, *admit, now, expires))
+        })
+        .await
     }
 
     /// Makes a link; the same one again has no effect.
-    pub(crate) async fn new_link(&self, once: Once, link: &NewLink, card: &SignedCard, now: Timestamp) -> Result<()> {
-        let mut tx = self.begin_once(once, now).await?;
-        let outcome = insert(&mut tx, once.account, link, card, now).await;
-        self.settle(tx, outcome).await
+    pub(crate) async fn new_link(&self, once: Once, link: NewLink, card: SignedCard, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, (link, card), move |conn, (link, card)| {
+            Box::pin(insert(conn, once.account, link, card, now))
+        })
+        .await
     }
 
     /// Mine that are open, or redeemed and not yet forgotten.
     pub(crate) async fn links(&self, account: i64, now: Timestamp) -> Result<Links> {
-        let mut conn = self.readers.acquire().await?;
-        let rows = sqlx::query(
+        let mut conn = self.look().await?;
+        let rows = query(
             "SELECT l.id, l.created, l.expires, l.joiner_mac, a.card_statement, a.card_signature
              FROM link l LEFT JOIN account a ON a.seq = l.joiner
              WHERE l.inviter = $1 AND (l.joiner IS NOT NULL OR l.expires > $2) ORDER BY l.seq LIMIT $3",
@@ -55,13 +44,13 @@ impl Ledger {
         .bind(account)
         .bind(int(now.unix()))
         .bind(MAX_LINKS)
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut conn)
         .await?;
         let links = rows.iter().map(|row| {
-            let statement: Option<String> = row.try_get("card_statement")?;
+            let statement: Option<String> = row.get("card_statement")?;
             let joiner = match statement {
                 Some(statement) => Some(MacedCard {
-                    card: Detached { statement, signature: row.try_get("card_signature")? },
+                    card: Detached { statement, signature: row.get("card_signature")? },
                     mac: mac(row, "joiner_mac")?,
                 }),
                 None => None,
@@ -78,40 +67,56 @@ impl Ledger {
 
     /// Withdraws an open link, forgets a redeemed one.
     pub(crate) async fn delete_link(&self, once: Once, link: LinkId, now: Timestamp) -> Result<()> {
-        let mut tx = self.begin_once(once, now).await?;
-        let outcome = delete(&mut tx, once.account, link).await;
-        self.settle(tx, outcome).await
+        self.write_once(once, now, link, move |conn, link| Box::pin(delete(conn, once.account, *link))).await
     }
 }
 
-async fn insert(
-    conn: &mut SqliteConnection,
-    account: i64,
-    link: &NewLink,
-    card: &SignedCard,
+async fn put_owner_link(
+    conn: &mut Conn,
+    link: LinkId,
+    admit_sha256: Sha256Digest,
     now: Timestamp,
-) -> Result<()> {
+    expires: Timestamp,
+) -> Result<bool> {
+    conn.lock(Lock::Relay).await?;
+    let owner = query("SELECT 1 FROM account WHERE role = 'owner'").fetch_optional(conn).await?;
+    if owner.is_some() {
+        return Ok(false);
+    }
+    query("DELETE FROM link WHERE inviter IS NULL").execute(conn).await?;
+    query("INSERT INTO link (id, admit_sha256, created, expires) VALUES ($1, $2, $3, $4)")
+        .bind(link.as_bytes().as_slice())
+        .bind(admit_sha256.as_bytes().as_slice())
+        .bind(int(now.unix()))
+        .bind(int(expires.unix()))
+        .execute(conn)
+        .await?;
+    Ok(true)
+}
+
+async fn insert(conn: &mut Conn, account: i64, link: &NewLink, card: &SignedCard, now: Timestamp) -> Result<()> {
+    // Its links are counted below.
+    conn.lock(Lock::Account(account)).await?;
     let (fingerprint, mailbox) = identity(conn, account).await?;
     if *card.fingerprint().as_bytes() != fingerprint || *card.card().mailbox.as_bytes() != mailbox {
         return refuse(ProblemKind::BadRequest, "the link's card is not this account's");
     }
-    let same = sqlx::query("SELECT inviter, admit_sha256, expires FROM link WHERE id = $1 OR admit_sha256 = $2")
+    let same = query("SELECT inviter, admit_sha256, expires FROM link WHERE id = $1 OR admit_sha256 = $2")
         .bind(link.link.as_bytes().as_slice())
         .bind(link.admit_sha256.as_bytes().as_slice())
-        .fetch_optional(&mut *conn)
+        .fetch_optional(conn)
         .await?;
     if let Some(row) = same {
-        let again = row.try_get::<Option<i64>, _>("inviter")? == Some(account)
+        let again = row.get::<Option<i64>>("inviter")? == Some(account)
             && bytes::<32>(&row, "admit_sha256")? == *link.admit_sha256.as_bytes()
             && time(&row, "expires")? == link.expires;
         return if again { Ok(()) } else { refuse(ProblemKind::Conflict, "there is another link of this name") };
     }
-    let row =
-        sqlx::query("SELECT COUNT(*) AS n FROM link WHERE inviter = $1").bind(account).fetch_one(&mut *conn).await?;
-    if row.try_get::<i64, _>("n")? >= MAX_LINKS {
+    let row = query("SELECT COUNT(*) AS n FROM link WHERE inviter = $1").bind(account).fetch_one(conn).await?;
+    if row.get::<i64>("n")? >= MAX_LINKS {
         return refuse(ProblemKind::Quota, "too many links; withdraw some");
     }
-    sqlx::query(
+    query(
         "INSERT INTO link (id, inviter, admit_sha256, created, expires, card_statement, card_signature, card_mac)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
@@ -128,11 +133,11 @@ async fn insert(
     Ok(())
 }
 
-async fn delete(conn: &mut SqliteConnection, account: i64, link: LinkId) -> Result<()> {
-    let deleted = sqlx::query("DELETE FROM link WHERE id = $1 AND inviter = $2")
+async fn delete(conn: &mut Conn, account: i64, link: LinkId) -> Result<()> {
+    let deleted = query("DELETE FROM link WHERE id = $1 AND inviter = $2")
         .bind(link.as_bytes().as_slice())
         .bind(account)
         .execute(conn)
         .await?;
-    if deleted.rows_affected() == 0 { refuse(ProblemKind::NotFound, "") } else { Ok(()) }
+    if deleted == 0 { refuse(ProblemKind::NotFound, "") } else { Ok(()) }
 }

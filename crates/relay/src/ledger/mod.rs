@@ -1,7 +1,8 @@
 //! The ledger: what exists, whose it is, and what was done. Its commit is what makes an object exist.
 //!
-//! Contract, for the callers and for whatever replaces SQLite:
-//! - one writer at a time; every method is one transaction, all or nothing, durable when it returns `Ok`;
+//! Contract, for the callers; what the databases beneath owe is written on [`Database`](database::Database):
+//! - every method that changes something is one transaction, all or nothing, durable when it returns `Ok`, whatever other
+//!   nodes do at the same time;
 //! - quota is taken in the transaction of the row that needs it, so a race cannot overdraw;
 //! - a nonce ([`Once`]) is spent in the transaction of its request's effect, also when that is refused;
 //! - nothing here touches blobs: a name is written as *pending* before its file, as *doomed* before its deletion.
@@ -9,7 +10,9 @@
 mod access;
 mod accounts;
 mod bundles;
+mod check;
 mod commit;
+mod database;
 mod deliveries;
 mod links;
 mod objects;
@@ -18,24 +21,24 @@ mod schema;
 mod sweep;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use pouch_protocol::ProblemKind;
 use pouch_statement::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 
+use self::database::{Conn, Database, PostgresDatabase, SqliteDatabase, Work, query};
 use crate::config::Config;
 use crate::disk::{self, Disk};
 
 pub(crate) use access::{AccessRow, MANY};
 pub(crate) use accounts::Joiner;
+pub(crate) use check::{Mended, StoredObject};
 pub(crate) use deliveries::Receipt;
-pub(crate) use objects::{Begun, Slot};
+pub(crate) use objects::{Begun, LEASE_SECONDS, Slot};
 pub(crate) use row::Limits;
 
 const FILE: &str = "ledger.sqlite";
-const READERS: u32 = 4;
 /// How long a spent nonce is kept: twice the clock window, so that no signature outlives its nonce.
 const NONCE_SECONDS: u64 = 2 * pouch_protocol::limits::CLOCK_WINDOW;
 
@@ -50,20 +53,42 @@ pub enum LedgerOpenError {
         /// Why.
         source: std::io::Error,
     },
-    /// From a newer relay.
-    #[error("the ledger has version {found}, this relay knows up to {known}; install the newer one again")]
+    /// From a newer relay, by more than one release.
+    #[error(
+        "the ledger has version {found}, which relays from version {needs} on can use; this one has {known}: install a newer relay"
+    )]
     Newer {
-        /// Of the file.
+        /// Of the ledger.
         found: i64,
+        /// That code must at least have.
+        needs: i64,
         /// Of this code.
         known: i64,
     },
-    /// SQLite cannot give the durability that the relay promises.
+    /// A database that holds one already, or something else.
+    #[error(
+        "the database holds a relay's ledger already; a further node gets a copy of `relay.toml` and `keys/`, \
+             and what an interrupted `init` left is to be dropped"
+    )]
+    Exists,
+    /// A database without one.
+    #[error("the database holds no relay's ledger; `pouch relay init` makes one")]
+    Missing,
+    /// The address of the database.
+    #[error("the configuration's `ledger` cannot be used: {0}")]
+    Url(&'static str),
+    /// The server says nothing.
+    #[error("the ledger's database server did not answer within {0} seconds")]
+    Silent(u64),
+    /// The server is too old.
+    #[error("the ledger's database server is PostgreSQL {0}; it must be 15 or newer")]
+    Server(String),
+    /// The database cannot give the durability that the relay promises.
     #[error("the ledger's setting {name} is {found}, it must be {must}")]
     Setting {
-        /// The pragma.
+        /// Which.
         name: &'static str,
-        /// What SQLite says.
+        /// What the database says.
         found: String,
         /// What it must say.
         must: &'static str,
@@ -71,9 +96,12 @@ pub enum LedgerOpenError {
     /// Locks and fsync cannot be trusted there.
     #[error("{} lies on a network file system; the ledger needs a local one", .0.display())]
     Network(PathBuf),
-    /// SQLite.
+    /// The database.
     #[error("ledger: {0}")]
     Sql(#[from] sqlx::Error),
+    /// Too much to do.
+    #[error("the ledger is busy")]
+    Busy,
     /// A row that this code never wrote.
     #[error("the ledger is damaged: {0}")]
     Damaged(&'static str),
@@ -85,18 +113,61 @@ pub(crate) enum LedgerError {
     /// The answer is no.
     #[error("refused: {}", .0.word())]
     Refused(ProblemKind, &'static str),
-    /// SQLite.
+    /// The database.
     #[error("ledger: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The database, at the commit of a group of works.
+    #[error("ledger: {0}")]
+    Group(Arc<sqlx::Error>),
+    /// The connection broke during the commit: it took effect, or not.
+    #[error("ledger: it is not known whether a transaction was committed: {0}")]
+    Unsure(sqlx::Error),
+    /// More waits than may.
+    #[error("the ledger is busy")]
+    Busy,
     /// A row that this code never wrote.
     #[error("the ledger is damaged: {0}")]
     Damaged(&'static str),
 }
 
+/// What an error means to whoever asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The disk is full.
+    Full,
+    /// Asking again may help.
+    Passing,
+    /// The operator has to look.
+    Broken,
+}
+
+impl LedgerError {
+    /// What it means.
+    pub(crate) fn cause(&self) -> Cause {
+        let error = match self {
+            Self::Busy | Self::Unsure(_) => return Cause::Passing,
+            Self::Refused(..) | Self::Damaged(_) => return Cause::Broken,
+            Self::Sql(error) => error,
+            Self::Group(error) => &**error,
+        };
+        match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
+            // disk_full (PostgreSQL, Appendix A).
+            Some("53100") => Cause::Full,
+            // SQLITE_FULL and SQLITE_BUSY (sqlite.org/rescode.html); extended codes have the primary one in the low byte.
+            Some(code) if code.parse::<u32>().is_ok_and(|code| code & 0xff == 13) => Cause::Full,
+            Some(code) if code.parse::<u32>().is_ok_and(|code| code & 0xff == 5) => Cause::Passing,
+            _ if matches!(error, sqlx::Error::PoolTimedOut) || database::may_retry(error) => Cause::Passing,
+            _ => Cause::Broken,
+        }
+    }
+}
+
 impl From<LedgerError> for LedgerOpenError {
     fn from(error: LedgerError) -> Self {
         match error {
-            LedgerError::Sql(error) => Self::Sql(error),
+            LedgerError::Sql(error) | LedgerError::Unsure(error) => Self::Sql(error),
+            LedgerError::Group(error) => Self::Sql(sqlx::Error::Protocol(error.to_string())),
+            LedgerError::Busy => Self::Busy,
             LedgerError::Damaged(what) => Self::Damaged(what),
             LedgerError::Refused(_, what) => Self::Damaged(what),
         }
@@ -118,112 +189,158 @@ pub(crate) struct Once {
     pub(crate) nonce: [u8; 16],
 }
 
-/// SQLite in WAL mode: one connection that writes, a few that read.
+/// The ledger, in one database or the other.
 pub(crate) struct Ledger {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    database: Box<dyn Database>,
+}
+
+/// A work as a closure over what it needs; where its value goes.
+struct Step<S, F, T> {
+    state: S,
+    work: F,
+    value: Arc<Mutex<Option<T>>>,
+}
+
+impl<S, F, T> Work for Step<S, F, T>
+where
+    S: Send + Sync,
+    F: for<'a> Fn(&'a mut Conn, &'a S) -> BoxFuture<'a, Result<T>> + Send + Sync,
+    T: Send,
+{
+    fn run<'a>(&'a self, conn: &'a mut Conn) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let value = (self.work)(conn, &self.state).await?;
+            *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            Ok(())
+        })
+    }
 }
 
 impl Ledger {
-    /// A new ledger in the data folder.
+    /// A new ledger: a file in the data folder, or tables in a database that has none.
     pub(crate) async fn create(config: &Config) -> std::result::Result<Self, LedgerOpenError> {
-        let path = config.data.join(FILE);
-        // Made here and not by SQLite: its mode passes on to WAL and index files (attacks.md 60).
-        Disk::default().write_new(&path, b"").map_err(|source| LedgerOpenError::File { path, source })?;
-        Self::open(config).await
+        if config.ledger.is_none() {
+            let path = config.data.join(FILE);
+            // Made here and not by SQLite: its mode passes on to WAL and index files (attacks.md 60).
+            Disk::default().write_new(&path, b"").map_err(|source| LedgerOpenError::File { path, source })?;
+        }
+        Self::open_as(config, schema::Wanted::New).await
     }
 
-    /// The ledger of the data folder; the caller holds the folder's lock.
+    /// Whether [`Ledger::create`] would find a database that it can use; nothing is made.
+    pub(crate) async fn can_create(config: &Config) -> std::result::Result<(), LedgerOpenError> {
+        let Some(url) = &config.ledger else { return Ok(()) };
+        let database = PostgresDatabase::open(url, config.ledger_password_file.as_deref(), 1).await?;
+        let found = schema::version(&mut database.look().await?).await;
+        database.close().await;
+        if found?.is_some() { Err(LedgerOpenError::Exists) } else { Ok(()) }
+    }
+
+    /// The ledger of the configuration; the caller holds the data folder's lock.
     pub(crate) async fn open(config: &Config) -> std::result::Result<Self, LedgerOpenError> {
-        let path = config.data.join(FILE);
-        let on_network = disk::is_on_network(&config.data)
-            .map_err(|source| LedgerOpenError::File { path: config.data.clone(), source })?;
-        if on_network {
-            return Err(LedgerOpenError::Network(config.data.clone()));
-        }
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10))
-            // What was revoked, burnt or expired is overwritten, not only unlinked from the tree.
-            .pragma("secure_delete", "ON");
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        let mut conn = writer.acquire().await?;
-        check_settings(&mut conn).await?;
-        schema::migrate(&mut conn).await?;
-        drop(conn);
-        Ok(Self { writer, readers })
+        Self::open_as(config, schema::Wanted::Any).await
+    }
+
+    async fn open_as(config: &Config, wanted: schema::Wanted) -> std::result::Result<Self, LedgerOpenError> {
+        let database: Box<dyn Database> = match &config.ledger {
+            None => {
+                let folder = || config.data.clone();
+                let on_network = disk::is_on_network(&config.data);
+                if on_network.map_err(|source| LedgerOpenError::File { path: folder(), source })? {
+                    return Err(LedgerOpenError::Network(folder()));
+                }
+                let database = SqliteDatabase::open(&config.data.join(FILE)).await?;
+                schema::migrate(database.migrating().await?, wanted).await?;
+                Box::new(database)
+            }
+            Some(url) => {
+                let password = config.ledger_password_file.as_deref();
+                let database = PostgresDatabase::open(url, password, config.ledger_connections).await?;
+                schema::migrate(database.migrating().await?, wanted).await?;
+                Box::new(database)
+            }
+        };
+        Ok(Self { database })
     }
 
     pub(crate) async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.database.close().await;
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// Whether no other node can be at work on this ledger.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.database.is_exclusive()
     }
 
-    async fn read(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.readers.begin().await?)
+    /// A consistent state for several statements.
+    async fn read(&self) -> Result<Conn> {
+        self.database.read().await
     }
 
-    /// Begins the transaction of a request that is accepted once; [`Ledger::settle`] ends it.
-    async fn begin_once(&self, once: Once, now: Timestamp) -> Result<Transaction<'static, Sqlite>> {
-        let mut tx = self.begin().await?;
-        let fresh =
-            sqlx::query("INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-                .bind(once.account)
-                .bind(once.nonce.as_slice())
-                .bind(int(now.plus(NONCE_SECONDS).unix()))
-                .execute(&mut *tx)
-                .await?
-                .rows_affected();
-        if fresh == 0 {
-            return refuse(ProblemKind::Replay, "");
-        }
-        sqlx::query("SAVEPOINT effect").execute(&mut *tx).await?;
-        Ok(tx)
+    /// A connection for one statement.
+    async fn look(&self) -> Result<Conn> {
+        self.database.look().await
     }
 
-    /// Commits effect and nonce; or, when the effect was refused, the nonce alone.
-    async fn settle<T>(&self, mut tx: Transaction<'static, Sqlite>, outcome: Result<T>) -> Result<T> {
-        match &outcome {
-            Ok(_) => {}
-            Err(LedgerError::Refused(..)) => {
-                sqlx::query("ROLLBACK TO effect").execute(&mut *tx).await?;
-            }
-            Err(_) => {
-                tx.rollback().await?;
-                return outcome;
-            }
-        }
-        tx.commit().await?;
-        outcome
+    /// Runs `work` as one durable transaction. It may run more than once, and gets what it needs as `state`.
+    async fn write<S, T, F>(&self, state: S, work: F) -> Result<T>
+    where
+        S: Send + Sync + 'static,
+        T: Send + 'static,
+        F: for<'a> Fn(&'a mut Conn, &'a S) -> BoxFuture<'a, Result<T>> + Send + Sync + 'static,
+    {
+        let value = Arc::new(Mutex::new(None));
+        self.database.write(Box::new(Step { state, work, value: Arc::clone(&value) })).await?;
+        let value = value.lock().unwrap_or_else(PoisonError::into_inner).take();
+        value.ok_or(LedgerError::Damaged("a work without an outcome"))
+    }
+
+    /// [`Ledger::write`] for a request that is accepted once: its nonce is spent with the effect, and also when the effect
+    /// is refused, which then is undone alone.
+    async fn write_once<S, T, F>(&self, once: Once, now: Timestamp, state: S, work: F) -> Result<T>
+    where
+        S: Send + Sync + 'static,
+        T: Send + 'static,
+        F: for<'a> Fn(&'a mut Conn, &'a S) -> BoxFuture<'a, Result<T>> + Send + Sync + 'static,
+    {
+        let outcome = self.write((state, work), move |conn, (state, work)| {
+            Box::pin(async move {
+                spend(conn, once, now).await?;
+                within_savepoint(conn, state, work).await
+            })
+        });
+        outcome.await?
     }
 }
 
-/// The settings that the promise of durability rests on, as SQLite took them and not as they were asked for.
-async fn check_settings(conn: &mut SqliteConnection) -> std::result::Result<(), LedgerOpenError> {
-    conn.ping().await?;
-    let checks = [
-        ("journal_mode", "PRAGMA journal_mode", "wal"),
-        ("synchronous", "PRAGMA synchronous", "2"),
-        ("foreign_keys", "PRAGMA foreign_keys", "1"),
-    ];
-    for (name, statement, must) in checks {
-        let row = sqlx::query(statement).fetch_one(&mut *conn).await?;
-        let found = row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string()))?;
-        if found != must {
-            return Err(LedgerOpenError::Setting { name, found, must });
+/// Runs `work`; a refusal is undone and becomes the value, so that what came before it is kept.
+async fn within_savepoint<S, T, F>(conn: &mut Conn, state: &S, work: &F) -> Result<Result<T>>
+where
+    F: for<'a> Fn(&'a mut Conn, &'a S) -> BoxFuture<'a, Result<T>>,
+{
+    query("SAVEPOINT effect").execute(conn).await?;
+    match work(conn, state).await {
+        Ok(value) => {
+            query("RELEASE SAVEPOINT effect").execute(conn).await?;
+            Ok(Ok(value))
         }
+        Err(refused @ LedgerError::Refused(..)) => {
+            query("ROLLBACK TO SAVEPOINT effect").execute(conn).await?;
+            query("RELEASE SAVEPOINT effect").execute(conn).await?;
+            Ok(Err(refused))
+        }
+        Err(error) => Err(error),
     }
-    Ok(())
+}
+
+async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
+    let fresh = query("INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+        .bind(once.account)
+        .bind(once.nonce.as_slice())
+        .bind(int(now.plus(NONCE_SECONDS).unix()))
+        .execute(conn)
+        .await?;
+    if fresh == 0 { refuse(ProblemKind::Replay, "") } else { Ok(()) }
 }
 
 /// Into the ledger's signed integers; the protocol's limits lie far below.
@@ -232,66 +349,4 @@ fn int(value: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[tokio::test]
-    async fn a_newer_ledger_is_refused_with_its_version() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config { data: folder.path().to_owned(), ..Config::default() };
-        let ledger = Ledger::create(&config).await.unwrap();
-        sqlx::query("INSERT INTO schema_version (version) VALUES (99)").execute(&ledger.writer).await.unwrap();
-        ledger.close().await;
-        let error = Ledger::open(&config).await.err().unwrap();
-        assert!(matches!(error, LedgerOpenError::Newer { found: 99, known: schema::VERSION }));
-    }
-
-    #[tokio::test]
-    async fn what_was_there_before_it_was_charged_is_charged_by_the_migration() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config { data: folder.path().to_owned(), ..Config::default() };
-        let path = config.data.join(FILE);
-        Disk::default().write_new(&path, b"").unwrap();
-        let options = SqliteConnectOptions::new().filename(&path).foreign_keys(false);
-        let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
-        schema::migrate_to(&mut conn, 1).await.unwrap();
-        // One account; pending with two envelopes, delivered to two of whom one has sent a receipt, revoked before and
-        // after the release.
-        let receipt = "'verified', x'00', zeroblob(300)";
-        for statement in [
-            "INSERT INTO account (mailbox, fingerprint, name, role, card_statement, card_signature, created, used, bundles)
-             VALUES (x'01', x'01', 'ada', 'owner', '', '', 1, 1000, 2)".to_owned(),
-            "UPDATE space SET used = 1000".to_owned(),
-            "INSERT INTO bundle (seq, id, sender, state, created, touched, committed, expires, burn, ended) VALUES
-             (1, x'01', 1, 'pending', 1, 1, NULL, 9, 0, NULL), (2, x'02', 1, 'committed', 1, 1, 1, 9, 0, NULL),
-             (3, x'03', 1, 'revoked', 1, 1, 1, 9, 0, 2), (4, x'04', 1, 'revoked', 1, 1, 1, 9, 0, 2)".to_owned(),
-            "INSERT INTO envelope (bundle, account, sha256, sealed) VALUES (1, 1, x'', x''), (1, 2, x'', x'')".to_owned(),
-            format!("INSERT INTO delivery (bundle, account, released, received, outcome, commitment, sealed) VALUES
-             (2, 1, 1, 1, {receipt}), (2, 2, NULL, NULL, NULL, NULL, NULL),
-             (3, 1, NULL, NULL, NULL, NULL, NULL), (4, 1, 1, NULL, NULL, NULL, NULL)"),
-        ] {
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut conn).await.unwrap();
-        }
-        conn.close().await.unwrap();
-        let ledger = Ledger::open(&config).await.unwrap();
-        let row = sqlx::query("SELECT used, ended, (SELECT used FROM space) AS space FROM account");
-        let row = row.fetch_one(&ledger.readers).await.unwrap();
-        let number = |column| row.get::<i64, _>(column);
-        let room = pouch_protocol::limits::MAX_RECEIPT as i64;
-        // Two that may come for the pending one, one that came and one that may, none, one that may.
-        let used = 1000 + 2 * room + (300 + room) + room;
-        assert_eq!((number("used"), number("space"), number("ended")), (used, used, 2));
-    }
-
-    #[tokio::test]
-    async fn settings_that_were_not_taken_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config { data: folder.path().to_owned(), ..Config::default() };
-        let ledger = Ledger::create(&config).await.unwrap();
-        let mut conn = ledger.writer.acquire().await.unwrap();
-        sqlx::query("PRAGMA synchronous = OFF").execute(&mut *conn).await.unwrap();
-        let error = check_settings(&mut conn).await.err().unwrap();
-        assert!(matches!(error, LedgerOpenError::Setting { name: "synchronous", .. }));
-    }
-}
+mod tests;

@@ -4,14 +4,17 @@
 //! [`Ledger::finish_object`] makes it the bundle's, if both are still pending, or [`Ledger::abandon_object`] gives
 //! the room back.
 
-use pouch_protocol::limits::{MAX_RECEIPT, MAX_RECIPIENTS};
-use pouch_protocol::{BundleState, ProblemKind};
-use pouch_statement::{BundleId, MailboxId, Sha256Digest, Timestamp};
-use sqlx::{Row as _, SqliteConnection};
-
+use super::database::{Conn, Lock, query};
 use super::row::{BundleRow, Limits, bytes, give_space, take_space, uint};
 use super::{Ledger, Result, int, refuse};
 use crate::blob::BlobName;
+use bytes::Bytes;
+use pouch_protocol::limits::{MAX_RECEIPT, MAX_RECIPIENTS};
+use pouch_protocol::{BundleState, ProblemKind};
+use pouch_statement::{BundleId, MailboxId, Sha256Digest, Timestamp};
+
+/// How long an upload may go without a word ([`Ledger::keep_object`]) before its blob is given up: its node is gone.
+pub(crate) const LEASE_SECONDS: u64 = 600;
 
 /// The number under which the sealed index stands beside the parts.
 pub(super) const INDEX: i64 = -1;
@@ -47,8 +50,8 @@ fn number(part: Option<u32>) -> i64 {
     part.map_or(INDEX, i64::from)
 }
 
-async fn find(conn: &mut SqliteConnection, bundle: i64, number: i64) -> Result<Option<ObjectRow>> {
-    let row = sqlx::query("SELECT blob, length, digest FROM object WHERE bundle = $1 AND number = $2")
+async fn find(conn: &mut Conn, bundle: i64, number: i64) -> Result<Option<ObjectRow>> {
+    let row = query("SELECT blob, length, digest FROM object WHERE bundle = $1 AND number = $2")
         .bind(bundle)
         .bind(number)
         .fetch_optional(conn)
@@ -63,13 +66,13 @@ async fn find(conn: &mut SqliteConnection, bundle: i64, number: i64) -> Result<O
     .transpose()
 }
 
-async fn is_same(conn: &mut SqliteConnection, bundle: &BundleRow, slot: &Slot) -> Result<bool> {
+async fn is_same(conn: &mut Conn, bundle: &BundleRow, slot: &Slot) -> Result<bool> {
     let found = find(conn, bundle.seq, number(slot.part)).await?;
     Ok(found.is_some_and(|row| row.length == slot.length && row.digest == slot.digest))
 }
 
-async fn grow(conn: &mut SqliteConnection, bundle: i64, more: u64, less: u64, now: Timestamp) -> Result<()> {
-    sqlx::query("UPDATE bundle SET size = size + $1 - $2, touched = $3 WHERE seq = $4")
+async fn grow(conn: &mut Conn, bundle: i64, more: u64, less: u64, now: Timestamp) -> Result<()> {
+    query("UPDATE bundle SET size = size + $1 - $2, touched = $3 WHERE seq = $4")
         .bind(int(more))
         .bind(int(less))
         .bind(int(now.unix()))
@@ -95,79 +98,27 @@ impl Ledger {
             return Ok(Begun::Same);
         }
         drop(tx);
-        let mut tx = self.begin().await?;
-        let bundle = BundleRow::open_for(&mut tx, slot.bundle, account, now).await?;
-        take_space(&mut tx, account, slot.length, limits).await?;
-        sqlx::query("INSERT INTO blob (name, account, bundle, length, state) VALUES ($1, $2, $3, $4, 'pending')")
-            .bind(name.as_bytes().as_slice())
-            .bind(account)
-            .bind(bundle.seq)
-            .bind(int(slot.length))
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query("UPDATE bundle SET touched = $1 WHERE seq = $2")
-            .bind(int(now.unix()))
-            .bind(bundle.seq)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
+        let slot = *slot;
+        self.write((), move |conn, ()| Box::pin(begin(conn, account, slot, name, limits, now))).await?;
         Ok(Begun::Pending)
+    }
+
+    /// An upload that goes on: whoever sweeps leaves its blob alone for another [`LEASE_SECONDS`]. `false` if it was given
+    /// up already.
+    pub(crate) async fn keep_object(&self, name: BlobName, now: Timestamp) -> Result<bool> {
+        self.write((), move |conn, ()| Box::pin(keep(conn, name, now))).await
     }
 
     /// Makes a durable blob the bundle's object; an earlier one under the same number is doomed.
     pub(crate) async fn finish_object(&self, account: i64, slot: &Slot, name: BlobName, now: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let bundle = BundleRow::open_for(&mut tx, slot.bundle, account, now).await?;
-        let settled =
-            sqlx::query("UPDATE blob SET state = 'stored' WHERE name = $1 AND bundle = $2 AND state = 'pending'")
-                .bind(name.as_bytes().as_slice())
-                .bind(bundle.seq)
-                .execute(&mut *tx)
-                .await?;
-        if settled.rows_affected() == 0 {
-            return refuse(ProblemKind::Conflict, "the upload was given up");
-        }
-        let earlier = find(&mut tx, bundle.seq, number(slot.part)).await?;
-        if let Some(earlier) = earlier {
-            sqlx::query("DELETE FROM object WHERE bundle = $1 AND number = $2")
-                .bind(bundle.seq)
-                .bind(number(slot.part))
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query("UPDATE blob SET state = 'doomed' WHERE name = $1")
-                .bind(earlier.blob.as_bytes().as_slice())
-                .execute(&mut *tx)
-                .await?;
-            give_space(&mut tx, account, earlier.length).await?;
-        }
-        sqlx::query("INSERT INTO object (bundle, number, length, digest, blob) VALUES ($1, $2, $3, $4, $5)")
-            .bind(bundle.seq)
-            .bind(number(slot.part))
-            .bind(int(slot.length))
-            .bind(slot.digest.as_slice())
-            .bind(name.as_bytes().as_slice())
-            .execute(&mut *tx)
-            .await?;
-        grow(&mut tx, bundle.seq, slot.length, earlier.map_or(0, |e| e.length), now).await?;
-        tx.commit().await?;
-        Ok(())
+        let slot = *slot;
+        self.write((), move |conn, ()| Box::pin(finish(conn, account, slot, name, now))).await
     }
 
     /// Gives up a blob that is still pending: its room is free, its file the sweeper's. A blob that was stored after
     /// all (a commit whose answer got lost) stays.
     pub(crate) async fn abandon_object(&self, name: BlobName) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let row = sqlx::query(
-            "UPDATE blob SET state = 'doomed' WHERE name = $1 AND state = 'pending' RETURNING account, length",
-        )
-        .bind(name.as_bytes().as_slice())
-        .fetch_optional(&mut *tx)
-        .await?;
-        if let Some(row) = row {
-            give_space(&mut tx, row.try_get("account")?, uint(&row, "length")?).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        self.write((), move |conn, ()| Box::pin(abandon(conn, name))).await
     }
 
     /// Stores one recipient's envelope, and keeps room for the receipt that this recipient may send.
@@ -180,11 +131,11 @@ impl Ledger {
         account: i64,
         id: BundleId,
         recipient: MailboxId,
-        sealed: &[u8],
+        sealed: Bytes,
         limits: Limits,
         now: Timestamp,
     ) -> Result<()> {
-        let sha256 = Sha256Digest::of(sealed);
+        let sha256 = Sha256Digest::of(&sealed);
         let mut tx = self.read().await?;
         let bundle = BundleRow::open_for(&mut tx, id, account, now).await?;
         if let Some((_, _, digest)) = envelope(&mut tx, bundle.seq, recipient).await?
@@ -193,40 +144,7 @@ impl Ledger {
             return Ok(());
         }
         drop(tx);
-        let mut tx = self.begin().await?;
-        let bundle = BundleRow::open_for(&mut tx, id, account, now).await?;
-        let length = sealed.len() as u64;
-        let (mut less, mut receipt) = (0, 0);
-        let to = match envelope(&mut tx, bundle.seq, recipient).await? {
-            Some((to, earlier, _)) => {
-                less = earlier;
-                give_space(&mut tx, account, earlier).await?;
-                to
-            }
-            None => {
-                receipt = MAX_RECEIPT;
-                new_recipient(&mut tx, &bundle, recipient).await?
-            }
-        };
-        take_space(&mut tx, account, length + receipt, limits).await?;
-        sqlx::query("UPDATE bundle SET receipts = receipts + $1 WHERE seq = $2")
-            .bind(int(receipt))
-            .bind(bundle.seq)
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query(
-            "INSERT INTO envelope (bundle, account, sha256, sealed) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (bundle, account) DO UPDATE SET sha256 = excluded.sha256, sealed = excluded.sealed",
-        )
-        .bind(bundle.seq)
-        .bind(to)
-        .bind(sha256.as_bytes().as_slice())
-        .bind(sealed)
-        .execute(&mut *tx)
-        .await?;
-        grow(&mut tx, bundle.seq, length, less, now).await?;
-        tx.commit().await?;
-        Ok(())
+        self.write(sealed, move |conn, sealed| Box::pin(put(conn, account, id, recipient, sealed, limits, now))).await
     }
 
     /// The object for the bundle's sender or one of its recipients.
@@ -242,10 +160,10 @@ impl Ledger {
             return refuse(ProblemKind::NotFound, "");
         };
         if bundle.sender != account {
-            let delivered = sqlx::query("SELECT 1 FROM delivery WHERE bundle = $1 AND account = $2")
+            let delivered = query("SELECT 1 FROM delivery WHERE bundle = $1 AND account = $2")
                 .bind(bundle.seq)
                 .bind(account)
-                .fetch_optional(&mut *tx)
+                .fetch_optional(&mut tx)
                 .await?;
             if delivered.is_none() {
                 return refuse(ProblemKind::NotFound, "");
@@ -254,6 +172,7 @@ impl Ledger {
         if !matches!(bundle.state(now), BundleState::Pending | BundleState::Committed) {
             return refuse(ProblemKind::Gone, "");
         }
+        bundle.check_whole()?;
         match find(&mut tx, bundle.seq, number(part)).await? {
             Some(object) => Ok(object),
             None => refuse(ProblemKind::NotFound, ""),
@@ -261,31 +180,152 @@ impl Ledger {
     }
 }
 
+async fn begin(
+    conn: &mut Conn,
+    account: i64,
+    slot: Slot,
+    name: BlobName,
+    limits: Limits,
+    now: Timestamp,
+) -> Result<()> {
+    conn.lock(Lock::Bundle(slot.bundle)).await?;
+    let bundle = BundleRow::open_for(conn, slot.bundle, account, now).await?;
+    query("INSERT INTO blob (name, account, bundle, length, state, due) VALUES ($1, $2, $3, $4, 'pending', $5)")
+        .bind(name.as_bytes().as_slice())
+        .bind(account)
+        .bind(bundle.seq)
+        .bind(int(slot.length))
+        .bind(int(now.plus(LEASE_SECONDS).unix()))
+        .execute(conn)
+        .await?;
+    query("UPDATE bundle SET touched = $1 WHERE seq = $2").bind(int(now.unix())).bind(bundle.seq).execute(conn).await?;
+    take_space(conn, account, slot.length, limits).await
+}
+
+async fn keep(conn: &mut Conn, name: BlobName, now: Timestamp) -> Result<bool> {
+    let kept = query("UPDATE blob SET due = $1 WHERE name = $2 AND state = 'pending'")
+        .bind(int(now.plus(LEASE_SECONDS).unix()))
+        .bind(name.as_bytes().as_slice())
+        .execute(conn)
+        .await?;
+    Ok(kept > 0)
+}
+
+async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: Timestamp) -> Result<()> {
+    conn.lock(Lock::Bundle(slot.bundle)).await?;
+    let bundle = BundleRow::open_for(conn, slot.bundle, account, now).await?;
+    let settled = query("UPDATE blob SET state = 'stored' WHERE name = $1 AND bundle = $2 AND state = 'pending'")
+        .bind(name.as_bytes().as_slice())
+        .bind(bundle.seq)
+        .execute(conn)
+        .await?;
+    if settled == 0 {
+        return refuse(ProblemKind::Conflict, "the upload was given up");
+    }
+    let earlier = find(conn, bundle.seq, number(slot.part)).await?;
+    if let Some(earlier) = earlier {
+        query("DELETE FROM object WHERE bundle = $1 AND number = $2")
+            .bind(bundle.seq)
+            .bind(number(slot.part))
+            .execute(conn)
+            .await?;
+        query("UPDATE blob SET state = 'doomed', due = $1 WHERE name = $2")
+            .bind(int(now.unix()))
+            .bind(earlier.blob.as_bytes().as_slice())
+            .execute(conn)
+            .await?;
+    }
+    query("INSERT INTO object (bundle, number, length, digest, blob) VALUES ($1, $2, $3, $4, $5)")
+        .bind(bundle.seq)
+        .bind(number(slot.part))
+        .bind(int(slot.length))
+        .bind(slot.digest.as_slice())
+        .bind(name.as_bytes().as_slice())
+        .execute(conn)
+        .await?;
+    grow(conn, bundle.seq, slot.length, earlier.map_or(0, |e| e.length), now).await?;
+    match earlier {
+        Some(earlier) => give_space(conn, account, earlier.length).await,
+        None => Ok(()),
+    }
+}
+
+async fn abandon(conn: &mut Conn, name: BlobName) -> Result<()> {
+    // No backup has it as stored: it need not outlive its row.
+    let row = query(
+        "UPDATE blob SET state = 'doomed', due = 0 WHERE name = $1 AND state = 'pending' RETURNING account, length",
+    )
+    .bind(name.as_bytes().as_slice())
+    .fetch_optional(conn)
+    .await?;
+    match row {
+        Some(row) => give_space(conn, row.get("account")?, uint(&row, "length")?).await,
+        None => Ok(()),
+    }
+}
+
+async fn put(
+    conn: &mut Conn,
+    account: i64,
+    id: BundleId,
+    recipient: MailboxId,
+    sealed: &Bytes,
+    limits: Limits,
+    now: Timestamp,
+) -> Result<()> {
+    conn.lock(Lock::Bundle(id)).await?;
+    let bundle = BundleRow::open_for(conn, id, account, now).await?;
+    let length = sealed.len() as u64;
+    let (to, less, receipt) = match envelope(conn, bundle.seq, recipient).await? {
+        Some((to, earlier, _)) => (to, earlier, 0),
+        None => (new_recipient(conn, &bundle, recipient).await?, 0, MAX_RECEIPT),
+    };
+    query("UPDATE bundle SET receipts = receipts + $1 WHERE seq = $2")
+        .bind(int(receipt))
+        .bind(bundle.seq)
+        .execute(conn)
+        .await?;
+    query(
+        "INSERT INTO envelope (bundle, account, sha256, sealed) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (bundle, account) DO UPDATE SET sha256 = excluded.sha256, sealed = excluded.sealed",
+    )
+    .bind(bundle.seq)
+    .bind(to)
+    .bind(Sha256Digest::of(sealed).as_bytes().as_slice())
+    .bind(&**sealed)
+    .execute(conn)
+    .await?;
+    grow(conn, bundle.seq, length, less, now).await?;
+    if less > 0 {
+        give_space(conn, account, less).await?;
+    }
+    take_space(conn, account, length + receipt, limits).await
+}
+
 /// Account, length and digest of the envelope that a mailbox has in a bundle.
-async fn envelope(conn: &mut SqliteConnection, bundle: i64, to: MailboxId) -> Result<Option<(i64, u64, [u8; 32])>> {
-    let row = sqlx::query(
-        "SELECT e.account, length(e.sealed) AS length, e.sha256 FROM envelope e JOIN account a ON a.seq = e.account
+async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Result<Option<(i64, u64, [u8; 32])>> {
+    let row = query(
+        "SELECT e.account, CAST(length(e.sealed) AS BIGINT) AS length, e.sha256 FROM envelope e JOIN account a ON a.seq = e.account
          WHERE e.bundle = $1 AND a.mailbox = $2",
     )
     .bind(bundle)
     .bind(to.as_bytes().as_slice())
     .fetch_optional(conn)
     .await?;
-    row.map(|row| Ok((row.try_get("account")?, uint(&row, "length")?, bytes(&row, "sha256")?))).transpose()
+    row.map(|row| Ok((row.get("account")?, uint(&row, "length")?, bytes(&row, "sha256")?))).transpose()
 }
 
-async fn new_recipient(conn: &mut SqliteConnection, bundle: &BundleRow, mailbox: MailboxId) -> Result<i64> {
-    let account = sqlx::query("SELECT seq FROM account WHERE mailbox = $1")
+async fn new_recipient(conn: &mut Conn, bundle: &BundleRow, mailbox: MailboxId) -> Result<i64> {
+    let account = query("SELECT seq FROM account WHERE mailbox = $1")
         .bind(mailbox.as_bytes().as_slice())
-        .fetch_optional(&mut *conn)
+        .fetch_optional(conn)
         .await?;
     let Some(account) = account else {
         return refuse(ProblemKind::NotFound, "");
     };
-    let row =
-        sqlx::query("SELECT COUNT(*) AS n FROM envelope WHERE bundle = $1").bind(bundle.seq).fetch_one(conn).await?;
+    let row = query("SELECT COUNT(*) AS n FROM envelope WHERE bundle = $1").bind(bundle.seq).fetch_one(conn).await?;
     if uint(&row, "n")? >= MAX_RECIPIENTS as u64 {
         return refuse(ProblemKind::Conflict, "the bundle has as many recipients as it may have");
     }
-    Ok(account.try_get("seq")?)
+    account.get("seq")
 }

@@ -1,13 +1,11 @@
 //! Rows as types: bundles with their state at a given second, and quota.
 
+use super::database::{Conn, Row, query};
+use super::{LedgerError, Result, int, refuse};
+use crate::clock::at;
 use pouch_protocol::limits::BURN_LEASE;
 use pouch_protocol::{BundleState, ProblemKind};
 use pouch_statement::{BundleId, MailboxId, Timestamp};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
-
-use super::{LedgerError, Result, int, refuse};
-use crate::clock::at;
 
 /// What the configuration allows, as the ledger's checks need it.
 #[derive(Clone, Copy)]
@@ -19,32 +17,34 @@ pub(crate) struct Limits {
     pub(crate) lifetime: u64,
 }
 
-pub(super) fn uint(row: &SqliteRow, column: &'static str) -> Result<u64> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| LedgerError::Damaged(column))
+pub(super) fn uint(row: &Row, column: &'static str) -> Result<u64> {
+    u64::try_from(row.get::<i64>(column)?).map_err(|_| LedgerError::Damaged(column))
 }
 
-pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<Timestamp> {
+pub(super) fn time(row: &Row, column: &'static str) -> Result<Timestamp> {
     Ok(at(uint(row, column)?))
 }
 
-pub(super) fn maybe_time(row: &SqliteRow, column: &'static str) -> Result<Option<Timestamp>> {
-    let value: Option<i64> = row.try_get(column)?;
+pub(super) fn maybe_time(row: &Row, column: &'static str) -> Result<Option<Timestamp>> {
+    let value: Option<i64> = row.get(column)?;
     value.map(|v| u64::try_from(v).map(at).map_err(|_| LedgerError::Damaged(column))).transpose()
 }
 
-pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<[u8; N]> {
-    let value: &[u8] = row.try_get(column)?;
+pub(super) fn bytes<const N: usize>(row: &Row, column: &'static str) -> Result<[u8; N]> {
+    let value: &[u8] = row.get(column)?;
     value.try_into().map_err(|_| LedgerError::Damaged(column))
 }
 
-pub(super) fn parsed<T: std::str::FromStr>(row: &SqliteRow, column: &'static str) -> Result<T> {
-    let value: &str = row.try_get(column)?;
+pub(super) fn parsed<T: std::str::FromStr>(row: &Row, column: &'static str) -> Result<T> {
+    let value: &str = row.get(column)?;
     value.parse().map_err(|_| LedgerError::Damaged(column))
 }
 
-pub(super) fn mailbox(row: &SqliteRow, column: &'static str) -> Result<MailboxId> {
+pub(super) fn mailbox(row: &Row, column: &'static str) -> Result<MailboxId> {
     Ok(MailboxId::from_bytes(bytes(row, column)?))
 }
+
+const DAMAGED: &str = "the relay lost an object of this bundle; its sender has to send it again";
 
 /// One bundle.
 pub(super) struct BundleRow {
@@ -61,6 +61,7 @@ pub(super) struct BundleRow {
     pub(super) content: u64,
     pub(super) parts: u64,
     pub(super) commit_sha256: Option<Vec<u8>>,
+    damaged: bool,
 }
 
 /// What [`BundleRow::read`] reads; other queries put their own part before and behind.
@@ -68,7 +69,7 @@ macro_rules! select_bundle {
     ($tail:literal) => {
         concat!(
             "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256 FROM bundle b ",
+             b.size, b.content, b.parts, b.commit_sha256, b.damaged FROM bundle b ",
             $tail
         )
     };
@@ -76,12 +77,12 @@ macro_rules! select_bundle {
 pub(super) use select_bundle;
 
 impl BundleRow {
-    pub(super) fn read(row: &SqliteRow) -> Result<Self> {
+    pub(super) fn read(row: &Row) -> Result<Self> {
         Ok(Self {
-            seq: row.try_get("seq")?,
+            seq: row.get("seq")?,
             id: BundleId::from_bytes(bytes(row, "id")?),
-            sender: row.try_get("sender")?,
-            state: match row.try_get("state")? {
+            sender: row.get("sender")?,
+            state: match row.get::<&str>("state")? {
                 "pending" => BundleState::Pending,
                 "committed" => BundleState::Committed,
                 "expired" => BundleState::Expired,
@@ -97,12 +98,13 @@ impl BundleRow {
             size: uint(row, "size")?,
             content: uint(row, "content")?,
             parts: uint(row, "parts")?,
-            commit_sha256: row.try_get("commit_sha256")?,
+            commit_sha256: row.get("commit_sha256")?,
+            damaged: maybe_time(row, "damaged")?.is_some(),
         })
     }
 
-    pub(super) async fn find(conn: &mut SqliteConnection, id: BundleId) -> Result<Option<Self>> {
-        sqlx::query(select_bundle!("WHERE b.id = $1"))
+    pub(super) async fn find(conn: &mut Conn, id: BundleId) -> Result<Option<Self>> {
+        query(select_bundle!("WHERE b.id = $1"))
             .bind(id.as_bytes().as_slice())
             .fetch_optional(conn)
             .await?
@@ -121,13 +123,18 @@ impl BundleRow {
         }
     }
 
+    /// Refuses to hand out anything of a bundle of which `relay check` found that something is lost.
+    pub(super) fn check_whole(&self) -> Result<()> {
+        if self.damaged { refuse(ProblemKind::Gone, DAMAGED) } else { Ok(()) }
+    }
+
     /// The state as the ledger has it.
     pub(super) fn stored_state(&self) -> BundleState {
         self.state
     }
 
     /// The bundle for its sender, who may be told that it is over.
-    pub(super) async fn of_sender(conn: &mut SqliteConnection, id: BundleId, account: i64) -> Result<Self> {
+    pub(super) async fn of_sender(conn: &mut Conn, id: BundleId, account: i64) -> Result<Self> {
         match Self::find(conn, id).await? {
             Some(bundle) if bundle.sender == account => Ok(bundle),
             _ => refuse(ProblemKind::NotFound, ""),
@@ -135,12 +142,7 @@ impl BundleRow {
     }
 
     /// The bundle for its sender, who wants to add to it.
-    pub(super) async fn open_for(
-        conn: &mut SqliteConnection,
-        id: BundleId,
-        account: i64,
-        now: Timestamp,
-    ) -> Result<Self> {
+    pub(super) async fn open_for(conn: &mut Conn, id: BundleId, account: i64, now: Timestamp) -> Result<Self> {
         let bundle = Self::of_sender(conn, id, account).await?;
         match bundle.state(now) {
             BundleState::Pending => Ok(bundle),
@@ -162,31 +164,39 @@ pub(super) fn state_word(state: BundleState) -> &'static str {
 }
 
 /// Takes room for `length` bytes from account and relay, or refuses; check and change are one statement each.
-pub(super) async fn take_space(conn: &mut SqliteConnection, account: i64, length: u64, limits: Limits) -> Result<()> {
-    let own = sqlx::query("UPDATE account SET used = used + $1 WHERE seq = $2 AND used + $1 <= $3")
+/// In the order account, relay, as everywhere ([`Lock`](super::database::Lock)).
+pub(super) async fn take_space(conn: &mut Conn, account: i64, length: u64, limits: Limits) -> Result<()> {
+    let own = query("UPDATE account SET used = used + $1 WHERE seq = $2 AND used + $1 <= $3")
         .bind(int(length))
         .bind(account)
         .bind(int(limits.account_bytes))
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
-    if own.rows_affected() == 0 {
+    if own == 0 {
         return refuse(ProblemKind::Quota, "the account's quota is used up");
     }
-    let all = sqlx::query("UPDATE space SET used = used + $1 WHERE id = 1 AND used + $1 <= $2")
+    let all = query("UPDATE space SET used = used + $1 WHERE id = 1 AND used + $1 <= $2")
         .bind(int(length))
         .bind(int(limits.total_bytes))
-        .execute(&mut *conn)
+        .execute(conn)
         .await?;
-    if all.rows_affected() == 0 { refuse(ProblemKind::Quota, "the relay is full") } else { Ok(()) }
+    if all == 0 { refuse(ProblemKind::Quota, "the relay is full") } else { Ok(()) }
 }
 
 /// Gives room back.
-pub(super) async fn give_space(conn: &mut SqliteConnection, account: i64, length: u64) -> Result<()> {
-    sqlx::query("UPDATE account SET used = used - $1 WHERE seq = $2")
-        .bind(int(length))
-        .bind(account)
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("UPDATE space SET used = used - $1 WHERE id = 1").bind(int(length)).execute(&mut *conn).await?;
+pub(super) async fn give_space(conn: &mut Conn, account: i64, length: u64) -> Result<()> {
+    give_own(conn, account, length).await?;
+    give_total(conn, length).await
+}
+
+/// Gives room back to an account alone; [`give_total`] does the rest.
+pub(super) async fn give_own(conn: &mut Conn, account: i64, length: u64) -> Result<()> {
+    query("UPDATE account SET used = used - $1 WHERE seq = $2").bind(int(length)).bind(account).execute(conn).await?;
+    Ok(())
+}
+
+/// Gives back to the relay what was given back to accounts.
+pub(super) async fn give_total(conn: &mut Conn, length: u64) -> Result<()> {
+    query("UPDATE space SET used = used - $1 WHERE id = 1").bind(int(length)).execute(conn).await?;
     Ok(())
 }

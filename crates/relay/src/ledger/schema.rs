@@ -1,133 +1,144 @@
-//! The ledger's tables and their migrations. Each step runs once, in a transaction with the version it leads to.
-
-use sqlx::{Row as _, SqliteConnection};
+//! The ledger's tables and their migrations.
+//!
+//! Each step leads from one version to the next and says which version of the code can still work with what it leaves:
+//! its `min_reader`. Nodes of the release before run on while the first node of the next one migrates, so a step may only
+//! add (tables, columns with defaults, indexes), and its `min_reader` is the version of the release before. What takes
+//! something away comes a release later than the code that needs it no more. A node that finds a ledger whose
+//! `min_reader` lies beyond its own version refuses it.
+//!
+//! All steps that are due run in one transaction, of which there is one at a time: many nodes that start at once migrate
+//! once.
 
 use super::LedgerOpenError;
+use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
-/// Step n leads from version n to n + 1.
-const STEPS: [&[&str]; VERSION as usize] = [FIRST, CHARGES];
+/// A step of the schema: the oldest code that can work with what it leaves, and its statements.
+type Step = (i64, &'static [&'static str]);
+
+/// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
+const STEPS: [Step; VERSION as usize] = [(1, FIRST), (2, CHARGES), (3, NODES)];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        mailbox BLOB NOT NULL UNIQUE,
-        fingerprint BLOB NOT NULL UNIQUE,
+        seq {SEQ},
+        mailbox {BYTES} NOT NULL UNIQUE,
+        fingerprint {BYTES} NOT NULL UNIQUE,
         name TEXT NOT NULL,
         role TEXT NOT NULL CHECK (role IN ('owner', 'member')),
         card_statement TEXT NOT NULL,
         card_signature TEXT NOT NULL,
-        created INTEGER NOT NULL,
-        used INTEGER NOT NULL DEFAULT 0 CHECK (used >= 0),
-        bundles INTEGER NOT NULL DEFAULT 0 CHECK (bundles >= 0)
-    ) STRICT",
+        created {INT} NOT NULL,
+        used {INT} NOT NULL DEFAULT 0 CHECK (used >= 0),
+        bundles {INT} NOT NULL DEFAULT 0 CHECK (bundles >= 0)
+    ) {STRICT}",
     "CREATE TABLE device (
-        device_key BLOB PRIMARY KEY,
-        account INTEGER NOT NULL REFERENCES account (seq),
+        device_key {BYTES} PRIMARY KEY,
+        account {INT} NOT NULL REFERENCES account (seq),
         statement TEXT NOT NULL,
         signature TEXT NOT NULL,
-        created INTEGER NOT NULL
-    ) STRICT",
+        created {INT} NOT NULL
+    ) {STRICT}",
     // The bytes that all accounts hold together: one row, so that the check and the change are one statement.
-    "CREATE TABLE space (id INTEGER PRIMARY KEY CHECK (id = 1), used INTEGER NOT NULL CHECK (used >= 0)) STRICT",
+    "CREATE TABLE space (id {INT} PRIMARY KEY CHECK (id = 1), used {INT} NOT NULL CHECK (used >= 0)) {STRICT}",
     "INSERT INTO space (id, used) VALUES (1, 0)",
     "CREATE TABLE nonce (
-        account INTEGER NOT NULL,
-        nonce BLOB NOT NULL,
-        expires INTEGER NOT NULL,
+        account {INT} NOT NULL,
+        nonce {BYTES} NOT NULL,
+        expires {INT} NOT NULL,
         PRIMARY KEY (account, nonce)
-    ) STRICT",
+    ) {STRICT}",
     "CREATE INDEX nonce_expires ON nonce (expires)",
     // inviter NULL: the owner's link. request: SHA-256 of the body that redeemed it.
     "CREATE TABLE link (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id BLOB NOT NULL UNIQUE,
-        inviter INTEGER REFERENCES account (seq),
-        admit_sha256 BLOB NOT NULL UNIQUE,
-        created INTEGER NOT NULL,
-        expires INTEGER NOT NULL,
+        seq {SEQ},
+        id {BYTES} NOT NULL UNIQUE,
+        inviter {INT} REFERENCES account (seq),
+        admit_sha256 {BYTES} NOT NULL UNIQUE,
+        created {INT} NOT NULL,
+        expires {INT} NOT NULL,
         card_statement TEXT,
         card_signature TEXT,
         card_mac TEXT,
-        request_sha256 BLOB,
-        joiner INTEGER REFERENCES account (seq),
+        request_sha256 {BYTES},
+        joiner {INT} REFERENCES account (seq),
         joiner_mac TEXT
-    ) STRICT",
+    ) {STRICT}",
     "CREATE INDEX link_inviter ON link (inviter)",
     "CREATE TABLE bundle (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id BLOB NOT NULL UNIQUE,
-        sender INTEGER NOT NULL REFERENCES account (seq),
+        seq {SEQ},
+        id {BYTES} NOT NULL UNIQUE,
+        sender {INT} NOT NULL REFERENCES account (seq),
         state TEXT NOT NULL CHECK (state IN ('pending', 'committed', 'expired', 'burnt', 'revoked')),
-        created INTEGER NOT NULL,
-        touched INTEGER NOT NULL,
-        committed INTEGER,
-        expires INTEGER NOT NULL,
-        burn INTEGER NOT NULL CHECK (burn IN (0, 1)),
-        first_release INTEGER,
-        ended INTEGER,
-        size INTEGER NOT NULL DEFAULT 0 CHECK (size >= 0),
-        content INTEGER NOT NULL DEFAULT 0,
-        parts INTEGER NOT NULL DEFAULT 0,
-        commit_sha256 BLOB
-    ) STRICT",
+        created {INT} NOT NULL,
+        touched {INT} NOT NULL,
+        committed {INT},
+        expires {INT} NOT NULL,
+        burn {INT} NOT NULL CHECK (burn IN (0, 1)),
+        first_release {INT},
+        ended {INT},
+        size {INT} NOT NULL DEFAULT 0 CHECK (size >= 0),
+        content {INT} NOT NULL DEFAULT 0,
+        parts {INT} NOT NULL DEFAULT 0,
+        commit_sha256 {BYTES}
+    ) {STRICT}",
     "CREATE INDEX bundle_sender ON bundle (sender, seq)",
     "CREATE INDEX bundle_live ON bundle (expires) WHERE ended IS NULL",
     "CREATE INDEX bundle_ended ON bundle (ended) WHERE ended IS NOT NULL",
     // Written as pending before the file is; stored with the row that points at it; doomed before the file is deleted.
     "CREATE TABLE blob (
-        name BLOB PRIMARY KEY,
-        account INTEGER NOT NULL,
-        bundle INTEGER NOT NULL,
-        length INTEGER NOT NULL,
+        name {BYTES} PRIMARY KEY,
+        account {INT} NOT NULL,
+        bundle {INT} NOT NULL,
+        length {INT} NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('pending', 'stored', 'doomed'))
-    ) STRICT",
+    ) {STRICT}",
     "CREATE INDEX blob_bundle ON blob (bundle)",
     "CREATE INDEX blob_unsettled ON blob (state) WHERE state <> 'stored'",
     // number -1: the sealed index, whose digest is SHA-256; all others are parts, with BLAKE3.
     "CREATE TABLE object (
-        bundle INTEGER NOT NULL REFERENCES bundle (seq),
-        number INTEGER NOT NULL,
-        length INTEGER NOT NULL,
-        digest BLOB NOT NULL,
-        blob BLOB NOT NULL UNIQUE REFERENCES blob (name),
+        bundle {INT} NOT NULL REFERENCES bundle (seq),
+        number {INT} NOT NULL,
+        length {INT} NOT NULL,
+        digest {BYTES} NOT NULL,
+        blob {BYTES} NOT NULL UNIQUE REFERENCES blob (name),
         PRIMARY KEY (bundle, number)
-    ) STRICT",
+    ) {STRICT}",
     "CREATE TABLE envelope (
-        bundle INTEGER NOT NULL REFERENCES bundle (seq),
-        account INTEGER NOT NULL REFERENCES account (seq),
-        sha256 BLOB NOT NULL,
-        sealed BLOB NOT NULL,
+        bundle {INT} NOT NULL REFERENCES bundle (seq),
+        account {INT} NOT NULL REFERENCES account (seq),
+        sha256 {BYTES} NOT NULL,
+        sealed {BYTES} NOT NULL,
         PRIMARY KEY (bundle, account)
-    ) STRICT",
+    ) {STRICT}",
     "CREATE TABLE delivery (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        bundle INTEGER NOT NULL REFERENCES bundle (seq),
-        account INTEGER NOT NULL REFERENCES account (seq),
-        released INTEGER,
-        received INTEGER,
+        seq {SEQ},
+        bundle {INT} NOT NULL REFERENCES bundle (seq),
+        account {INT} NOT NULL REFERENCES account (seq),
+        released {INT},
+        received {INT},
         outcome TEXT CHECK (outcome IN ('verified', 'failed')),
-        commitment BLOB,
-        sealed BLOB,
+        commitment {BYTES},
+        sealed {BYTES},
         UNIQUE (bundle, account)
-    ) STRICT",
+    ) {STRICT}",
     "CREATE INDEX delivery_account ON delivery (account, seq)",
     // address '*': anonymous ones, counted together. sender: whose bundle it was about.
     "CREATE TABLE access (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        time INTEGER NOT NULL,
-        account BLOB,
+        seq {SEQ},
+        time {INT} NOT NULL,
+        account {BYTES},
         address TEXT NOT NULL,
         method TEXT NOT NULL,
         route TEXT NOT NULL,
-        bundle BLOB,
-        sender INTEGER,
-        status INTEGER NOT NULL,
+        bundle {BYTES},
+        sender {INT},
+        status {INT} NOT NULL,
         problem TEXT NOT NULL,
-        count INTEGER NOT NULL
-    ) STRICT",
+        count {INT} NOT NULL
+    ) {STRICT}",
     "CREATE INDEX access_account ON access (account, seq)",
     "CREATE INDEX access_sender ON access (sender, seq)",
     "CREATE INDEX access_time ON access (time)",
@@ -138,9 +149,9 @@ const FIRST: &[&str] = &[
 /// `MAX_RECEIPT`, as it was when this step was written.
 const CHARGES: &[&str] = &[
     // receipts: bytes of the sender's room that this bundle's receipts take or may still take.
-    "ALTER TABLE bundle ADD COLUMN receipts INTEGER NOT NULL DEFAULT 0 CHECK (receipts >= 0)",
+    "ALTER TABLE bundle ADD COLUMN receipts {INT} NOT NULL DEFAULT 0 CHECK (receipts >= 0)",
     // ended: how many of the account's bundles have ended and are not pruned yet.
-    "ALTER TABLE account ADD COLUMN ended INTEGER NOT NULL DEFAULT 0 CHECK (ended >= 0)",
+    "ALTER TABLE account ADD COLUMN ended {INT} NOT NULL DEFAULT 0 CHECK (ended >= 0)",
     "UPDATE bundle SET receipts = 16384 * (SELECT COUNT(*) FROM envelope WHERE envelope.bundle = bundle.seq)
      WHERE state = 'pending' AND ended IS NULL",
     "UPDATE bundle SET receipts = COALESCE((
@@ -155,33 +166,92 @@ const CHARGES: &[&str] = &[
     "UPDATE space SET used = used + COALESCE((SELECT SUM(receipts) FROM bundle), 0)",
 ];
 
-/// Brings the ledger to [`VERSION`], or refuses one from a newer relay.
-pub(super) async fn migrate(conn: &mut SqliteConnection) -> Result<(), LedgerOpenError> {
-    migrate_to(conn, VERSION).await
+/// Many nodes, and time between the end of a row and that of its blob.
+const NODES: &[&str] = &[
+    // due: when the sweeper may act on a blob that is not stored. A pending one is given up then; a doomed one was doomed
+    // then, and is deleted as much later as backups of the ledger are kept.
+    "ALTER TABLE blob ADD COLUMN due {INT} NOT NULL DEFAULT 0",
+    "CREATE INDEX blob_due ON blob (state, due) WHERE state <> 'stored'",
+    // damaged: when it was found that a blob of this bundle is not what it was.
+    "ALTER TABLE bundle ADD COLUMN damaged {INT}",
+];
+
+/// What is expected to be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Nothing: the ledger is made now.
+    New,
+    /// A ledger of any version that this code knows.
+    Any,
+}
+
+/// Brings the ledger to [`VERSION`] in this transaction, unless it is there or newer; refuses one that is too new.
+pub(super) async fn migrate(conn: Conn, wanted: Wanted) -> Result<(), LedgerOpenError> {
+    migrate_to(conn, wanted, VERSION).await
 }
 
 /// Goes no further than to `target`.
-pub(super) async fn migrate_to(conn: &mut SqliteConnection, target: i64) -> Result<(), LedgerOpenError> {
-    sqlx::query("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT")
-        .execute(&mut *conn)
-        .await?;
-    let row =
-        sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM schema_version").fetch_one(&mut *conn).await?;
-    let found: i64 = row.try_get("version")?;
-    if found > VERSION {
-        return Err(LedgerOpenError::Newer { found, known: VERSION });
+pub(super) async fn migrate_to(mut conn: Conn, wanted: Wanted, target: i64) -> Result<(), LedgerOpenError> {
+    let found = version(&mut conn).await?;
+    match (wanted, found) {
+        (Wanted::New, Some(_)) => return Err(LedgerOpenError::Exists),
+        (Wanted::Any, None) if conn.kind() == Kind::Postgres => return Err(LedgerOpenError::Missing),
+        _ => {}
     }
-    for (step, statements) in STEPS.iter().enumerate() {
-        let leads_to = step as i64 + 1;
+    let (found, needs) = found.unwrap_or_default();
+    if found > VERSION && needs > VERSION {
+        return Err(LedgerOpenError::Newer { found, needs, known: VERSION });
+    }
+    for (leads_to, (min_reader, statements)) in (1..).zip(STEPS) {
         if leads_to <= found || leads_to > target {
             continue;
         }
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
-        for statement in *statements {
-            sqlx::query(*statement).execute(&mut *conn).await?;
+        if leads_to == 1 {
+            conn.define("CREATE TABLE IF NOT EXISTS schema_version (version {INT} NOT NULL) {STRICT}").await?;
         }
-        sqlx::query("INSERT INTO schema_version (version) VALUES ($1)").bind(leads_to).execute(&mut *conn).await?;
-        sqlx::query("COMMIT").execute(&mut *conn).await?;
+        if leads_to == 3 {
+            conn.define("ALTER TABLE schema_version ADD COLUMN min_reader {INT} NOT NULL DEFAULT 0").await?;
+        }
+        for statement in statements {
+            conn.define(statement).await?;
+        }
+        let insert = match leads_to {
+            ..3 => query("INSERT INTO schema_version (version) VALUES ($1)").bind(leads_to),
+            _ => query("INSERT INTO schema_version (version, min_reader) VALUES ($1, $2)")
+                .bind(leads_to)
+                .bind(min_reader),
+        };
+        insert.execute(&mut conn).await?;
     }
-    Ok(())
+    Ok(conn.commit().await?)
+}
+
+/// Version and `min_reader` of what is there, if there is something.
+pub(super) async fn version(conn: &mut Conn) -> Result<Option<(i64, i64)>, LedgerOpenError> {
+    let columns = match conn.kind() {
+        Kind::Sqlite => "SELECT name FROM pragma_table_info('schema_version')",
+        Kind::Postgres => {
+            "SELECT column_name::text AS name FROM information_schema.columns
+             WHERE table_name = 'schema_version' AND table_schema = current_schema()"
+        }
+    };
+    let columns = query(columns).fetch_all(conn).await?;
+    let mut names = Vec::with_capacity(columns.len());
+    for row in &columns {
+        names.push(row.get::<String>("name")?);
+    }
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let newest = if names.iter().any(|name| name == "min_reader") {
+        "SELECT version, min_reader FROM schema_version ORDER BY version DESC LIMIT 1"
+    } else {
+        // Before there was one: no code but of that very version.
+        "SELECT version, version AS min_reader FROM schema_version ORDER BY version DESC LIMIT 1"
+    };
+    let row = query(newest).fetch_optional(conn).await?;
+    Ok(match row {
+        Some(row) => Some((row.get("version")?, row.get("min_reader")?)),
+        None => Some((0, 0)),
+    })
 }

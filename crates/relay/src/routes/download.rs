@@ -12,7 +12,7 @@ use pouch_statement::Sha256Digest;
 use super::upload::{PartNumber, bundle_id};
 use crate::answer::{Answer, Failure, done, message, object};
 use crate::auth::{Call, Coverage};
-use crate::blob::AGE;
+use crate::blob::{AGE, StoreError};
 use crate::ledger::Receipt;
 use crate::object::{ObjectBody, Wanted, wanted};
 
@@ -49,7 +49,7 @@ pub(super) async fn receipt(call: Call) -> Answer {
         return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
     }
     let receipt = Receipt { outcome: message.outcome, commitment: message.commitment, sealed };
-    if call.app.ledger.receive(caller.once, bundle, &receipt, call.now).await? {
+    if call.app.ledger.receive(caller.once, bundle, receipt, call.now).await? {
         call.app.wake_sweeper();
     }
     done()
@@ -78,16 +78,16 @@ async fn fetch(call: &Call, account: i64, bundle: pouch_statement::BundleId, par
         Wanted::Range(first, last) => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
         Wanted::Unsatisfiable => return Err(Failure::Range(row.length)),
     };
-    let file = match app.blobs.open_blob(row.blob).await {
-        Ok(file) => file,
+    let stream = match app.blobs.read(row.blob, offset, length).await {
+        Ok(stream) => stream,
         // Between the ledger's answer and here its bundle may have ended and the sweeper been at work.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error @ StoreError::NotFound(_)) => {
             app.ledger.object(account, bundle, part, app.clock.now()).await?;
             return Err(Failure::internal(format!("a stored blob is missing: {error}")));
         }
-        Err(error) => return Err(Failure::internal(error)),
+        Err(error) => return Err(error.into()),
     };
-    let mut response = object(status, Body::new(ObjectBody::new(app.blobs.clone(), file, offset, length)));
+    let mut response = object(status, Body::new(ObjectBody::new(stream, length)));
     let headers = response.headers_mut();
     headers.insert(ETAG, HeaderValue::from_str(&etag).map_err(Failure::internal)?);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -40,8 +40,9 @@ pub(super) async fn join(call: Call) -> Answer {
         mac: request.mac,
         device,
     };
-    let answer = call.app.ledger.join(&joiner, call.now).await?;
-    call.attempt.is_by(joiner.card.card().mailbox);
+    let mailbox = joiner.card.card().mailbox;
+    let answer = call.app.ledger.join(joiner, call.now).await?;
+    call.attempt.is_by(mailbox);
     message(&answer)
 }
 
@@ -52,7 +53,7 @@ pub(super) async fn new_link(call: Call) -> Answer {
         return Err(bad("the link's end is in the past or too far away"));
     }
     let card = card(&call, &link.inviter.card)?;
-    call.app.ledger.new_link(caller.once, &link, &card, call.now).await?;
+    call.app.ledger.new_link(caller.once, link, card, call.now).await?;
     done()
 }
 

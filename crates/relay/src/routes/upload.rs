@@ -1,15 +1,20 @@
 //! What a sender does: begin, put, commit, look, revoke.
 
+use std::future::Future;
+use std::pin::pin;
 use std::str::FromStr;
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use pouch_protocol::limits::{MAX_ENVELOPE, MAX_INDEX, MAX_PART, MAX_PARTS};
 use pouch_protocol::{Commit, Covered, NewBundle, ProblemKind};
 use pouch_statement::{BundleId, MailboxId, Sha256Digest};
 
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage};
-use crate::blob::{AGE, BlobName, Hasher};
-use crate::ledger::{Begun, Slot};
+use crate::blob::{AGE, Announced, BlobName, Hasher};
+use crate::ledger::{Begun, LEASE_SECONDS, Slot};
+use crate::server::App;
 
 /// A part's number as it stands in a path: decimal, no sign, no leading zeros.
 pub(super) struct PartNumber(pub(super) u32);
@@ -32,7 +37,7 @@ pub(super) async fn begin(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let (new, _) = call.message::<NewBundle>(&caller).await?;
     call.attempt.is_about(new.bundle);
-    call.app.ledger.begin_bundle(caller.once, &new, call.app.limits(), call.now).await?;
+    call.app.ledger.begin_bundle(caller.once, new, call.app.limits(), call.now).await?;
     done()
 }
 
@@ -74,7 +79,9 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
         Begun::Same => return done(),
         Begun::Pending => {}
     }
-    let outcome = match app.blobs.receive(name, &call.body, slot.length, hasher, slot.digest).await {
+    let announced = Announced::new(slot.length, hasher, slot.digest);
+    let receiving = app.blobs.receive(name, &call.body, announced);
+    let outcome = match kept(app, name, receiving).await {
         Ok(()) => app.ledger.finish_object(caller.account, &slot, name, app.clock.now()).await.map_err(Failure::from),
         Err(error) => Err(error.into()),
     };
@@ -88,6 +95,22 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
     outcome.and_then(|()| done())
 }
 
+/// An upload of any length: as long as it lasts the ledger hears of it, so that no sweeper gives it up.
+async fn kept<T>(app: &App, name: BlobName, receiving: impl Future<Output = T>) -> T {
+    let keeping = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(LEASE_SECONDS / 5)).await;
+            if let Err(error) = app.ledger.keep_object(name, app.clock.now()).await {
+                tracing::warn!(%error, "the ledger could not be told that an upload goes on");
+            }
+        }
+    };
+    match select(pin!(receiving), pin!(keeping)).await {
+        Either::Left((outcome, _)) => outcome,
+        Either::Right((never, _)) => never,
+    }
+}
+
 pub(super) async fn put_envelope(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
@@ -96,7 +119,7 @@ pub(super) async fn put_envelope(call: Call) -> Answer {
     if !sealed.starts_with(AGE) {
         return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
     }
-    call.app.ledger.put_envelope(caller.account, bundle, mailbox, &sealed, call.app.limits(), call.now).await?;
+    call.app.ledger.put_envelope(caller.account, bundle, mailbox, sealed, call.app.limits(), call.now).await?;
     done()
 }
 
@@ -104,7 +127,7 @@ pub(super) async fn commit(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
     let (commit, body) = call.message::<Commit>(&caller).await?;
-    call.app.ledger.commit(caller.once, bundle, &commit, Sha256Digest::of(&body), call.now).await?;
+    call.app.ledger.commit(caller.once, bundle, commit, Sha256Digest::of(&body), call.now).await?;
     done()
 }
 

@@ -49,6 +49,10 @@ impl TestClock {
         self.ahead.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    pub fn ahead(&self) -> u64 {
+        self.ahead.load(Ordering::SeqCst)
+    }
+
     /// The next to ask for the time panics.
     pub fn panic_once(&self) {
         self.panics.store(true, Ordering::SeqCst);
@@ -89,6 +93,8 @@ impl World {
             origin: format!("https://127.0.0.1:{}", address.port()).parse().unwrap(),
             listen: address,
             certificate: None,
+            ledger: None,
+            ledger_password_file: None,
         };
         let outcome = init(options).await.unwrap();
         let mut config = outcome.config;
@@ -152,7 +158,19 @@ impl World {
         self.serve(listener, None).await.unwrap();
     }
 
+    /// A connection, or none when nobody listens.
+    pub async fn connect_or_not(&self) -> Option<(SendRequest<Full<Bytes>>, JoinHandle<()>)> {
+        let stream = TcpStream::connect(self.address).await.ok()?;
+        let io = TokioIo::new(self.tls_over(stream).await.ok()?);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
+        Some((sender, tokio::spawn(async { drop(connection.await) })))
+    }
+
     pub async fn tls(&self) -> TlsStream<TcpStream> {
+        self.tls_over(TcpStream::connect(self.address).await.unwrap()).await.unwrap()
+    }
+
+    async fn tls_over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let pem = std::fs::read(self.data().join("keys/relay.crt")).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(rustls_pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
@@ -162,9 +180,8 @@ impl World {
                 .unwrap()
                 .with_root_certificates(roots)
                 .with_no_client_auth();
-        let stream = TcpStream::connect(self.address).await.unwrap();
         let name = rustls_pki_types::ServerName::from(self.address.ip());
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     pub async fn send(&self, draft: Draft) -> Reply {

@@ -157,3 +157,21 @@ async fn attack_44_48_ended_bundles_are_counted_until_they_are_pruned() {
     world.by(&ada, Draft::post(route::BUNDLES, &new)).await.is_done();
     world.stop().await;
 }
+
+// A full disk is answered before it hurts: what is reserved stays free for the ledger.
+#[tokio::test]
+async fn uploads_leave_the_reserve_free() {
+    let mut world = World::with(|config| config.disk_reserve_bytes = 1 << 60, None).await;
+    let ada = world.owner("Ada").await;
+    let bundle = world.begin(&ada, false).await;
+    let part = sealed(1, 100_000);
+    let reply = world.by(&ada, Draft::part(bundle, 0, &part)).await;
+    assert_eq!((reply.status, reply.problem()), (507, ProblemKind::Quota));
+    assert!(String::from_utf8_lossy(&reply.body).contains("disk is full"), "{reply:?}");
+    world.wait_for_blobs(0).await;
+    assert_eq!(used(&world, &ada).await, 0);
+    world.config.disk_reserve_bytes = 0;
+    world.restart().await;
+    world.by(&ada, Draft::part(bundle, 0, &part)).await.is_done();
+    world.stop().await;
+}

@@ -1,11 +1,20 @@
 //! The relay over TLS on loopback: what docs/protocol.md says, and the rows of attacks.md that are the relay's.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 mod harness;
 
 mod abuse;
 mod bundles;
 mod durability;
+mod kills;
 mod limits;
 mod people;
 mod requests;
+mod s3;

@@ -138,6 +138,8 @@ async fn set_up_once_served_once_private_under_any_umask() {
         origin: world.config.origin.clone(),
         listen: world.address,
         certificate: None,
+        ledger: None,
+        ledger_password_file: None,
     };
     assert!(matches!(init(options.clone()).await, Err(InitError::Initialised(_))));
     let full = InitOptions { data: world.folder.path().to_owned(), ..options };

@@ -1,0 +1,295 @@
+//! `relay check`: the ledger against the blobs, both ways, and against its own sums.
+//!
+//! It may run while nodes serve, where the ledger allows that: what looks wrong is looked at again in the ledger before it
+//! is told, as its bundle may have ended meanwhile.
+
+use std::collections::BTreeSet;
+
+use futures_util::StreamExt as _;
+use pouch_statement::{BundleId, Timestamp};
+use sha2::Digest as _;
+
+use crate::blob::{self, Blobs, Listed, StoreError};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::ledger::{Ledger, LedgerError, Mended, StoredObject};
+use crate::server::{OpenError, blobs_error, take_folder};
+
+/// Objects that are read at once.
+const PARALLEL: usize = 16;
+
+/// What is done beyond looking.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions {
+    /// Repairs what can be.
+    pub repair: bool,
+    /// Reads all bytes and compares their digests.
+    pub deep: bool,
+}
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// A counter is not the sum of its rows.
+    Sum {
+        /// Of an account, a bundle or the relay.
+        of: String,
+        /// Which counter.
+        counter: &'static str,
+        /// What it says.
+        says: i64,
+        /// What its rows say.
+        must: i64,
+    },
+    /// The blob of an object is not there, is shorter or longer, or has another digest.
+    Lost {
+        /// The bundle.
+        bundle: BundleId,
+        /// Its part; `None`: its index.
+        part: Option<u32>,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Stored blobs that no object uses.
+    Unused(u64),
+    /// A blob that the ledger does not know, and that no backup of it can know.
+    Orphan {
+        /// Its length.
+        length: u64,
+        /// Since when it is there.
+        since: Timestamp,
+    },
+    /// A bundle that is marked as damaged, and of which everything is there (again).
+    Damaged(BundleId),
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Objects that were looked at.
+    pub objects: u64,
+    /// Blobs that were listed.
+    pub blobs: u64,
+    /// Blobs that the ledger does not know, but that a backup of it may.
+    pub kept: u64,
+    /// Findings.
+    pub found: u64,
+    /// Findings of which nothing is left, as they were repaired.
+    pub repaired: u64,
+}
+
+/// Why a check does not end.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The relay does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The ledger.
+    #[error("the check broke off: {0}")]
+    Ledger(String),
+    /// The blobs.
+    #[error("the check broke off: blobs: {0}")]
+    Blobs(String),
+}
+
+impl From<LedgerError> for CheckError {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error.to_string())
+    }
+}
+
+impl From<StoreError> for CheckError {
+    fn from(error: StoreError) -> Self {
+        Self::Blobs(error.to_string())
+    }
+}
+
+/// Checks a relay; each finding is told as it comes, with whether it was repaired.
+///
+/// # Errors
+/// What keeps a relay from being opened, and ledger or blobs that cannot be read. A ledger in a file is in use while its
+/// relay runs.
+pub async fn check(
+    config: &Config,
+    options: CheckOptions,
+    tell: &mut (dyn FnMut(&Finding, bool) + Send),
+) -> Result<Checked, CheckError> {
+    // A ledger on a server is for many: this is one more of them.
+    let _lock = if config.ledger.is_none() { Some(take_folder(config)?) } else { None };
+    let ledger = Ledger::open(config).await.map_err(OpenError::from)?;
+    let blobs = blob::open(config, Disk::default()).await.map_err(|error| blobs_error(config, error))?;
+    let mut check = Check { config, options, ledger: &ledger, blobs, tell, checked: Checked::default() };
+    let outcome = check.run().await;
+    let checked = check.checked;
+    ledger.close().await;
+    outcome.map(|()| checked)
+}
+
+struct Check<'a> {
+    config: &'a Config,
+    options: CheckOptions,
+    ledger: &'a Ledger,
+    blobs: Blobs,
+    tell: &'a mut (dyn FnMut(&Finding, bool) + Send),
+    checked: Checked,
+}
+
+impl Check<'_> {
+    async fn run(&mut self) -> Result<(), CheckError> {
+        let lost = self.objects().await?;
+        self.marks(&lost).await?;
+        self.unused().await?;
+        self.listing().await?;
+        // Last, as repairs change what is to be summed up.
+        self.sums().await
+    }
+
+    fn found(&mut self, finding: &Finding, repaired: bool) {
+        self.checked.found += 1;
+        self.checked.repaired += u64::from(repaired);
+        (self.tell)(finding, repaired);
+    }
+
+    /// Every object that can be fetched has its blob; the bundles where one has not.
+    async fn objects(&mut self) -> Result<BTreeSet<[u8; 16]>, CheckError> {
+        let mut lost = BTreeSet::new();
+        let mut last: Option<StoredObject> = None;
+        loop {
+            let page = self.ledger.stored_objects(last.as_ref()).await?;
+            let Some(end) = page.last().copied() else { return Ok(lost) };
+            let (blobs, deep) = (&self.blobs, self.options.deep);
+            let looked = futures_util::stream::iter(page)
+                .map(|object| async move { (object, look(blobs, &object, deep).await) })
+                .buffered(PARALLEL)
+                .collect::<Vec<_>>()
+                .await;
+            for (object, wrong) in looked {
+                self.checked.objects += 1;
+                let Some(what) = wrong? else { continue };
+                if self.lost(object, what).await? {
+                    lost.insert(*object.bundle.as_bytes());
+                }
+            }
+            last = Some(end);
+        }
+    }
+
+    /// Whether it is really lost, and not only over.
+    async fn lost(&mut self, object: StoredObject, what: String) -> Result<bool, CheckError> {
+        if !self.ledger.is_stored(&object).await? {
+            return Ok(false);
+        }
+        // What is lost of a delivered bundle stays lost: its mark is no repair.
+        let repaired = self.options.repair && self.ledger.mend(object, SystemClock.now()).await? == Mended::Forgotten;
+        self.found(&Finding::Lost { bundle: object.bundle, part: object.part, what }, repaired);
+        Ok(true)
+    }
+
+    /// Marks of bundles that are whole again go.
+    async fn marks(&mut self, lost: &BTreeSet<[u8; 16]>) -> Result<(), CheckError> {
+        for bundle in self.ledger.damaged().await? {
+            if lost.contains(bundle.as_bytes()) {
+                continue;
+            }
+            if self.options.repair {
+                self.ledger.unmark(bundle).await?;
+            }
+            self.found(&Finding::Damaged(bundle), self.options.repair);
+        }
+        Ok(())
+    }
+
+    async fn unused(&mut self) -> Result<(), CheckError> {
+        let unused = self.ledger.unused_blobs(self.options.repair, SystemClock.now()).await?;
+        if unused > 0 {
+            self.found(&Finding::Unused(unused), self.options.repair);
+        }
+        Ok(())
+    }
+
+    /// Every blob is one that the ledger knows, and as long as it says.
+    async fn listing(&mut self) -> Result<(), CheckError> {
+        let mut next = None;
+        loop {
+            let page = self.blobs.list(next).await?;
+            for blob in page.blobs {
+                self.checked.blobs += 1;
+                if !self.ledger.has_blob(blob.name).await? {
+                    self.orphan(blob).await?;
+                } else if let Some(object) = self.ledger.object_of(blob.name).await?
+                    && object.length < blob.length
+                {
+                    let what = format!("{} bytes instead of {}", blob.length, object.length);
+                    self.lost(object, what).await?;
+                }
+            }
+            next = page.next;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn orphan(&mut self, blob: Listed) -> Result<(), CheckError> {
+        let least = crate::orphans::least_age(self.config, &*self.blobs);
+        if SystemClock.now().since(blob.modified) < least {
+            self.checked.kept += 1;
+            return Ok(());
+        }
+        if self.options.repair {
+            self.blobs.remove(blob.name).await?;
+        }
+        self.found(&Finding::Orphan { length: blob.length, since: blob.modified }, self.options.repair);
+        Ok(())
+    }
+
+    async fn sums(&mut self) -> Result<(), CheckError> {
+        let wrong = self.ledger.wrong_sums().await?;
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        if self.options.repair {
+            self.ledger.repair_sums().await?;
+        }
+        for sum in wrong {
+            let finding = Finding::Sum { of: sum.of, counter: sum.counter, says: sum.says, must: sum.must };
+            self.found(&finding, self.options.repair);
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with an object's blob. Its last byte alone tells that it is there and long enough.
+async fn look(blobs: &Blobs, object: &StoredObject, deep: bool) -> Result<Option<String>, CheckError> {
+    let offset = if deep { 0 } else { object.length.saturating_sub(1) };
+    let mut stream = match blobs.read(object.blob, offset, object.length - offset).await {
+        Ok(stream) => stream,
+        Err(StoreError::Unavailable(error)) => return Err(CheckError::Blobs(error)),
+        Err(StoreError::NotFound(_)) => return Ok(Some("missing".to_owned())),
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    let (mut blake3, mut sha256) = (blake3::Hasher::new(), sha2::Sha256::new());
+    let mut length = 0;
+    while let Some(bytes) = stream.next().await {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Some(format!("unreadable or too short: {error}"))),
+        };
+        length += bytes.len() as u64;
+        match object.part {
+            _ if !deep => {}
+            Some(_) => drop(blake3.update(&bytes)),
+            None => sha256.update(&bytes),
+        }
+    }
+    if length != object.length - offset {
+        return Ok(Some("too short".to_owned()));
+    }
+    let digest: [u8; 32] = match object.part {
+        _ if !deep => object.digest,
+        Some(_) => *blake3.finalize().as_bytes(),
+        None => sha256.finalize().into(),
+    };
+    Ok((digest != object.digest).then(|| "altered: another digest".to_owned()))
+}

@@ -1,0 +1,318 @@
+//! One request after the other.
+
+use pouch_protocol::{BundleState, DeliveryState};
+use pouch_statement::Outcome;
+
+use super::*;
+use crate::ledger::check::Mended;
+use crate::ledger::objects::LEASE_SECONDS;
+
+fn receipt(outcome: Outcome) -> Receipt {
+    Receipt { outcome, commitment: Sha256Digest::of(b"commitment"), sealed: b"sealed receipt".to_vec() }
+}
+
+pub(super) async fn a_bundle_from_beginning_to_end(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let bundle = world.deliver(ada, &[bo], true).await;
+    let item = world.b().inbox(bo.account, 0, world.now).await.unwrap().items.remove(0);
+    assert_eq!((item.bundle, item.parts, item.size, item.state), (bundle, 3, 3000, DeliveryState::Waiting));
+    // A receipt needs the envelope first; what is a release counts from the first.
+    let early = world.b().receive(once(bo), bundle, receipt(Outcome::Verified), world.now).await;
+    refused(early, ProblemKind::Conflict);
+    let sealed = world.b().release(once(bo), bundle, world.now).await.unwrap();
+    assert_eq!(sealed, b"sealed envelope");
+    let object = world.b().object(bo.account, bundle, Some(2), world.now).await.unwrap();
+    assert_eq!(object.length, 1000);
+    assert!(!world.a().receive(once(bo), bundle, receipt(Outcome::Failed), world.now).await.unwrap());
+    assert!(world.b().receive(once(bo), bundle, receipt(Outcome::Verified), world.now).await.unwrap(), "it burns");
+    let status = world.a().bundle(ada.account, bundle, world.now).await.unwrap();
+    assert_eq!((status.state, status.deliveries[0].state), (BundleState::Burnt, DeliveryState::Received));
+    assert_eq!(world.used(ada).await, b"sealed receipt".len() as u64, "the receipt alone is left");
+    refused(world.a().object(bo.account, bundle, Some(2), world.now).await, ProblemKind::Gone);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM blob WHERE state = 'doomed'").await, 4);
+}
+
+pub(super) async fn a_nonce_is_spent_with_the_effect_and_with_the_refusal(world: &World) {
+    let (ada, _) = world.owner().await;
+    let bundle = BundleId::random().unwrap();
+    let new = || NewBundle { bundle, expires: world.now.plus(86_400), burn: false };
+    let first = once(ada);
+    world.a().begin_bundle(first, new(), limits(), world.now).await.unwrap();
+    refused(world.b().begin_bundle(first, new(), limits(), world.now).await, ProblemKind::Replay);
+    // Refused: no effect, and yet the nonce is gone.
+    let late = NewBundle { bundle: BundleId::random().unwrap(), expires: world.now, burn: false };
+    let second = once(ada);
+    refused(world.a().begin_bundle(second, late, limits(), world.now).await, ProblemKind::BadRequest);
+    refused(world.b().begin_bundle(second, new(), limits(), world.now).await, ProblemKind::Replay);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM nonce").await, 2);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM bundle").await, 1);
+    // When no signature of its time counts any more it is forgotten.
+    world.a().prune(3600, world.now.plus(NONCE_SECONDS - 1)).await.unwrap();
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM nonce").await, 2);
+    world.a().prune(3600, world.now.plus(NONCE_SECONDS)).await.unwrap();
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM nonce").await, 0);
+}
+
+pub(super) async fn quota_is_exact_at_its_borders(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let bundle = world.begin(ada, false).await;
+    let all = limits().account_bytes;
+    let name = || BlobName::random().unwrap();
+    let begin = async |length| {
+        world.a().begin_object(ada.account, &slot(bundle, Some(0), length), name(), limits(), world.now).await
+    };
+    refused(begin(all + 1).await, ProblemKind::Quota);
+    assert_eq!(world.used(ada).await, 0);
+    assert!(matches!(begin(all).await.unwrap(), Begun::Pending));
+    refused(begin(1).await, ProblemKind::Quota);
+    let envelope = bytes::Bytes::from_static(b"x");
+    let put = world.b().put_envelope(ada.account, bundle, bo.mailbox, envelope, limits(), world.now).await;
+    refused(put, ProblemKind::Quota);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM envelope").await, 0, "nothing half done");
+    assert_eq!(world.used(ada).await, all);
+    world.a().delete_bundle(once(ada), bundle, world.now).await.unwrap();
+    assert_eq!(world.used(ada).await, all, "an upload in flight holds its room");
+    assert_eq!(world.b().give_up(world.now.plus(LEASE_SECONDS)).await.unwrap(), 1);
+    assert_eq!(world.used(ada).await, 0);
+    // Bundles, at once and ended.
+    let few = Limits { account_bundles: 2, account_ended: 1, ..limits() };
+    let begin = async || {
+        let bundle = BundleId::random().unwrap();
+        let new = NewBundle { bundle, expires: world.now.plus(60), burn: false };
+        world.a().begin_bundle(once(bo), new, few, world.now).await.map(|()| bundle)
+    };
+    begin().await.unwrap();
+    begin().await.unwrap();
+    refused(begin().await, ProblemKind::Quota);
+}
+
+pub(super) async fn a_part_put_again_replaces_and_dooms(world: &World) {
+    let (ada, _) = world.owner().await;
+    let bundle = world.begin(ada, false).await;
+    let first = slot(bundle, Some(0), 1000);
+    let old = world.put(ada, first).await;
+    let begun = world.b().begin_object(ada.account, &first, BlobName::random().unwrap(), limits(), world.now).await;
+    assert!(matches!(begun.unwrap(), Begun::Same));
+    let new = world.put(ada, slot(bundle, Some(0), 700)).await;
+    let row = world.a().object(ada.account, bundle, Some(0), world.now).await.unwrap();
+    assert_eq!((row.blob, row.length, world.used(ada).await), (new, 700, 700));
+    assert_eq!(world.a().claim_doomed(0, world.now).await.unwrap(), [old]);
+    // One that was given up cannot be finished; one that was finished cannot be given up.
+    let (gone, slot) = (BlobName::random().unwrap(), slot(bundle, Some(1), 5));
+    world.a().begin_object(ada.account, &slot, gone, limits(), world.now).await.unwrap();
+    world.b().abandon_object(gone).await.unwrap();
+    refused(world.a().finish_object(ada.account, &slot, gone, world.now).await, ProblemKind::Conflict);
+    world.b().abandon_object(new).await.unwrap();
+    assert_eq!(world.used(ada).await, 700);
+}
+
+// attacks.md 40.
+pub(super) async fn whoever_is_not_in_it_finds_nothing(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let eve = world.member(ada, &joiner, "Eve").await;
+    let bundle = world.deliver(ada, &[bo], false).await;
+    let nothing = ProblemKind::NotFound;
+    let (now, eve) = (world.now, eve);
+    refused(world.a().object(eve.account, bundle, Some(0), now).await, nothing);
+    refused(world.b().bundle(eve.account, bundle, now).await, nothing);
+    refused(world.a().bundle(bo.account, bundle, now).await, nothing);
+    refused(world.b().delivery(eve.account, bundle, now).await, nothing);
+    refused(world.a().release(once(eve), bundle, now).await, nothing);
+    refused(world.b().delete_bundle(once(bo), bundle, now).await, nothing);
+    refused(world.b().receive(once(eve), bundle, receipt(Outcome::Verified), now).await, nothing);
+    let again = NewBundle { bundle, expires: now.plus(7 * 86_400), burn: false };
+    refused(world.b().begin_bundle(once(eve), again, limits(), now).await, ProblemKind::Conflict);
+}
+
+pub(super) async fn listings_have_pages(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(world.deliver(ada, &[ada, bo], false).await);
+    }
+    let outbox = world.b().outbox(ada.account, None, world.now).await.unwrap();
+    let found: Vec<_> = outbox.bundles.iter().rev().map(|status| status.bundle).collect();
+    assert_eq!((found, outbox.next), (sent.clone(), None));
+    let inbox = world.b().inbox(bo.account, 0, world.now).await.unwrap();
+    assert_eq!(inbox.items.iter().map(|item| item.bundle).collect::<Vec<_>>(), sent);
+    let accounts = world.b().accounts(0, 7).await.unwrap().accounts;
+    let found: Vec<_> = accounts.iter().map(|a| (a.mailbox, a.role, a.quota)).collect();
+    assert_eq!(found, [(ada.mailbox, AccountRole::Owner, 7), (bo.mailbox, AccountRole::Member, 7)]);
+}
+
+pub(super) async fn links_are_used_once_and_owners_are_one(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let admit = Sha256Digest::of(b"another owner");
+    let link = LinkId::random().unwrap();
+    assert!(!world.b().put_owner_link(link, &admit, world.now, world.now.plus(60)).await.unwrap());
+    let (link, secret) = world.link(&joiner);
+    let id = link.link;
+    world.a().new_link(once(ada), link, joiner.card.clone(), world.now).await.unwrap();
+    let open = world.b().links(ada.account, world.now).await.unwrap().links;
+    assert!(open.len() == 1 && open[0].joiner.is_none());
+    let bo = world.invited("Bo", &secret);
+    let (same, other) = (world.joiner_again(&bo), world.invited("Eve", &secret));
+    let answer = world.a().join(bo, world.now).await.unwrap();
+    assert!(answer == world.b().join(same, world.now).await.unwrap(), "the same request, the same answer");
+    refused(world.b().join(other, world.now).await, ProblemKind::LinkSpent);
+    assert!(world.b().links(ada.account, world.now).await.unwrap().links[0].joiner.is_some());
+    refused(world.b().delete_link(once(ada), LinkId::random().unwrap(), world.now).await, ProblemKind::NotFound);
+    world.b().delete_link(once(ada), id, world.now).await.unwrap();
+    // Over is over.
+    let (link, secret) = world.link(&joiner);
+    let end = link.expires;
+    world.a().new_link(once(ada), link, joiner.card.clone(), world.now).await.unwrap();
+    refused(world.b().join(world.invited("Cy", &secret), end).await, ProblemKind::LinkSpent);
+}
+
+pub(super) async fn access_is_recorded_and_added_up(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let bundle = world.deliver(ada, &[bo], false).await;
+    let row = |account: Option<Person>, address: &str, count| AccessRow {
+        time: world.now,
+        account: account.map(|p| p.mailbox),
+        address: address.into(),
+        method: "GET",
+        route: "/v1".into(),
+        bundle: account.map(|_| bundle),
+        status: 200,
+        problem: None,
+        count,
+    };
+    let rows = vec![row(Some(bo), "192.0.2.1", 1), row(None, MANY, 3), row(None, MANY, 4)];
+    world.a().record(Arc::new(rows)).await.unwrap();
+    world.b().record(Arc::new(vec![row(None, MANY, 5), row(Some(ada), "::1", 1)])).await.unwrap();
+    let all = world.b().access(None, None).await.unwrap().records;
+    assert_eq!(all.iter().map(|record| record.count).collect::<Vec<_>>(), [1, 12, 1]);
+    // Bo sees what he did, Ada also what was done to her bundle.
+    let seen = async |person: Person| {
+        let page = world.a().access(Some((person.account, person.mailbox)), None).await.unwrap();
+        page.records.iter().map(|record| record.address.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((seen(bo).await, seen(ada).await), (vec!["192.0.2.1".into()], vec!["::1".into(), "192.0.2.1".into()]));
+}
+
+pub(super) async fn what_is_over_is_ended_and_pruned(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let bundle = world.deliver(ada, &[bo], false).await;
+    let idle = world.begin(ada, false).await;
+    world.put(ada, slot(idle, Some(0), 10)).await;
+    assert_eq!(world.a().end_overdue(world.now).await.unwrap(), 0);
+    // A day without a word: the pending one is forgotten.
+    assert_eq!(world.b().end_overdue(world.now.plus(86_400)).await.unwrap(), 1);
+    refused(world.a().bundle(ada.account, idle, world.now).await, ProblemKind::NotFound);
+    let end = world.now.plus(7 * 86_400);
+    assert_eq!(world.a().end_overdue(end).await.unwrap(), 1);
+    let status = world.b().bundle(ada.account, bundle, end).await.unwrap();
+    assert_eq!(status.state, BundleState::Expired);
+    assert_eq!(world.used(ada).await, 0, "nobody had the envelope, so no receipt can come");
+    world.check_sums().await;
+    world.a().prune(3600, end.plus(3599)).await.unwrap();
+    world.b().bundle(ada.account, bundle, end).await.unwrap();
+    world.a().prune(3600, end.plus(3600)).await.unwrap();
+    refused(world.b().bundle(ada.account, bundle, end).await, ProblemKind::NotFound);
+}
+
+pub(super) async fn an_upload_that_is_heard_of_outlives_the_sweeper(world: &World) {
+    let (ada, _) = world.owner().await;
+    let bundle = world.begin(ada, false).await;
+    let (slow, dead) = (slot(bundle, Some(0), 10), slot(bundle, Some(1), 20));
+    let (slow_name, dead_name) = (BlobName::random().unwrap(), BlobName::random().unwrap());
+    world.a().begin_object(ada.account, &slow, slow_name, limits(), world.now).await.unwrap();
+    world.a().begin_object(ada.account, &dead, dead_name, limits(), world.now).await.unwrap();
+    let mut now = world.now;
+    for _ in 0..5 {
+        now = now.plus(LEASE_SECONDS - 1);
+        assert!(world.a().keep_object(slow_name, now).await.unwrap());
+        while world.b().give_up(now).await.unwrap() > 0 {}
+    }
+    assert!(!world.a().keep_object(dead_name, now).await.unwrap());
+    assert_eq!(world.b().claim_doomed(1 << 20, now).await.unwrap(), [dead_name], "it was never stored: at once");
+    world.a().finish_object(ada.account, &slow, slow_name, now).await.unwrap();
+    refused(world.a().finish_object(ada.account, &dead, dead_name, now).await, ProblemKind::Conflict);
+    assert_eq!(world.used(ada).await, 10);
+}
+
+pub(super) async fn blobs_outlive_their_rows_for_as_long_as_backups_are_kept(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let bundle = world.deliver(ada, &[bo], false).await;
+    world.a().delete_bundle(once(ada), bundle, world.now).await.unwrap();
+    let keep = 3600;
+    assert!(world.b().claim_doomed(keep, world.now.plus(keep - 1)).await.unwrap().is_empty());
+    let now = world.now.plus(keep);
+    let claimed = world.b().claim_doomed(keep, now).await.unwrap();
+    assert_eq!(claimed.len(), 4);
+    // They are that sweeper's, until it must have died.
+    assert!(world.a().claim_doomed(keep, now.plus(60)).await.unwrap().is_empty());
+    assert_eq!(world.a().claim_doomed(keep, now.plus(120)).await.unwrap().len(), 4);
+    world.b().forget_blobs(claimed.clone()).await.unwrap();
+    for name in claimed {
+        assert!(!world.a().has_blob(name).await.unwrap());
+    }
+}
+
+/// Spoils something that only code with a fault could.
+async fn spoil(world: &World, sql: &'static str) {
+    world.a().write((), move |conn, ()| Box::pin(async move { query(sql).execute(conn).await })).await.unwrap();
+}
+
+pub(super) async fn wrong_sums_are_found_and_repaired(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    world.deliver(ada, &[bo], false).await;
+    let over = world.deliver(bo, &[ada], false).await;
+    world.a().delete_bundle(once(bo), over, world.now).await.unwrap();
+    let before = (world.used(ada).await, world.used(bo).await);
+    for (sql, counters) in [
+        ("UPDATE account SET used = used + 5, bundles = 7 WHERE role = 'owner'", vec!["used", "bundles", "used"]),
+        ("UPDATE account SET ended = 0 WHERE role = 'member'", vec!["ended"]),
+        ("UPDATE space SET used = 0", vec!["used"]),
+        ("UPDATE bundle SET size = size + 1 WHERE ended IS NULL", vec!["size", "used"]),
+    ] {
+        spoil(world, sql).await;
+        let wrong = world.b().wrong_sums().await.unwrap();
+        assert_eq!(wrong.iter().map(|sum| sum.counter).collect::<Vec<_>>(), counters, "{wrong:?}");
+        assert!(world.b().repair_sums().await.unwrap() > 0);
+        world.check_sums().await;
+        assert_eq!((world.used(ada).await, world.used(bo).await), before);
+    }
+    assert_eq!(world.a().repair_sums().await.unwrap(), 0);
+}
+
+pub(super) async fn a_lost_blob_is_mended(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let delivered = world.deliver(ada, &[bo], false).await;
+    let pending = world.begin(ada, false).await;
+    world.put(ada, slot(pending, Some(7), 77)).await;
+    let objects = world.b().stored_objects(None).await.unwrap();
+    let parts: Vec<_> = objects.iter().map(|object| (object.bundle, object.part, object.length)).collect();
+    let expected =
+        [None, Some(0), Some(1), Some(2)].map(|part| (delivered, part, if part.is_some() { 1000 } else { 500 }));
+    assert_eq!(parts, [&expected[..], &[(pending, Some(7), 77)]].concat());
+    assert!(world.b().stored_objects(objects.last()).await.unwrap().is_empty());
+    assert_eq!(world.b().stored_objects(objects.get(1)).await.unwrap().len(), 3);
+    // Delivered: it says what it is.
+    assert!(world.b().is_stored(&objects[1]).await.unwrap());
+    assert_eq!(world.b().mend(objects[1], world.now).await.unwrap(), Mended::Marked);
+    refused(world.a().object(bo.account, delivered, Some(2), world.now).await, ProblemKind::Gone);
+    refused(world.a().release(once(bo), delivered, world.now).await, ProblemKind::Gone);
+    assert_eq!(world.a().damaged().await.unwrap(), [delivered]);
+    world.b().unmark(delivered).await.unwrap();
+    world.a().object(bo.account, delivered, Some(2), world.now).await.unwrap();
+    // Pending: the sender puts it again.
+    let used = world.used(ada).await;
+    assert_eq!(world.b().mend(objects[4], world.now).await.unwrap(), Mended::Forgotten);
+    refused(world.a().object(ada.account, pending, Some(7), world.now).await, ProblemKind::NotFound);
+    assert_eq!(world.used(ada).await, used - 77);
+    assert_eq!(world.b().mend(objects[4], world.now).await.unwrap(), Mended::Over);
+    assert!(!world.b().is_stored(&objects[4]).await.unwrap());
+    world.check_sums().await;
+}

@@ -1,0 +1,294 @@
+//! Many at once, on both nodes.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+use pouch_protocol::BundleState;
+use pouch_statement::Outcome;
+
+use super::*;
+
+/// Contenders for each node.
+const MANY_AT_ONCE: usize = 12;
+
+/// Runs `attempt` on both nodes many times at once, each as a task of its own.
+async fn contend<T, F>(world: &World, attempt: impl Fn(Arc<Ledger>, usize) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let tasks = (0..2 * MANY_AT_ONCE).map(|n| tokio::spawn(attempt(Arc::clone(&world.nodes[n % 2]), n)));
+    join_all(tasks.collect::<Vec<_>>()).await.into_iter().map(|outcome| outcome.unwrap()).collect()
+}
+
+/// How many were granted; the others were refused with this.
+#[track_caller]
+fn granted<T>(outcomes: Vec<Result<T>>, with: &[ProblemKind]) -> usize {
+    let count = |outcome: Result<T>| match outcome {
+        Ok(_) => true,
+        Err(LedgerError::Refused(kind, _)) if with.contains(&kind) => false,
+        Err(other) => panic!("{other:?}"),
+    };
+    outcomes.into_iter().map(count).filter(|granted| *granted).count()
+}
+
+// attacks.md 44.
+pub(super) async fn quota_is_not_overdrawn(world: &World) {
+    let (ada, _) = world.owner().await;
+    let (length, now) = (limits().account_bytes / 10, world.now);
+    // Over several bundles, so that not the lock on one of them keeps order.
+    let mut bundles = Vec::new();
+    for _ in 0..8 {
+        bundles.push(world.begin(ada, false).await);
+    }
+    let outcomes = contend(world, |node, n| {
+        let slot = slot(bundles[n % 8], Some(n as u32), length);
+        let name = BlobName::random().unwrap();
+        async move { node.begin_object(ada.account, &slot, name, limits(), now).await }
+    });
+    assert_eq!(granted(outcomes.await, &[ProblemKind::Quota]), 10);
+    assert_eq!(world.used(ada).await, 10 * length);
+}
+
+pub(super) async fn the_whole_relay_is_not_overdrawn(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let mut people = vec![(ada, world.begin(ada, false).await)];
+    for name in ["Bo", "Cy", "Di"] {
+        let person = world.member(ada, &joiner, name).await;
+        people.push((person, world.begin(person, false).await));
+    }
+    let now = world.now;
+    let tight = Limits { total_bytes: 1000, ..limits() };
+    let outcomes = contend(world, |node, n| {
+        let (person, bundle) = people[n % people.len()];
+        let (slot, name) = (slot(bundle, Some(n as u32), 100), BlobName::random().unwrap());
+        async move { node.begin_object(person.account, &slot, name, tight, now).await }
+    });
+    assert_eq!(granted(outcomes.await, &[ProblemKind::Quota]), 10);
+}
+
+// attacks.md 43.
+pub(super) async fn a_nonce_is_spent_once(world: &World) {
+    let (ada, _) = world.owner().await;
+    let (spent, now) = (once(ada), world.now);
+    let outcomes = contend(world, |node, _| async move {
+        let new = NewBundle { bundle: BundleId::random().unwrap(), expires: now.plus(60), burn: false };
+        node.begin_bundle(spent, new, limits(), now).await
+    });
+    assert_eq!(granted(outcomes.await, &[ProblemKind::Replay]), 1);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM bundle").await, 1);
+}
+
+pub(super) async fn a_link_is_used_once(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let (link, secret) = world.link(&joiner);
+    world.a().new_link(once(ada), link, joiner.card.clone(), world.now).await.unwrap();
+    let now = world.now;
+    let outcomes = contend(world, |node, n| {
+        let joiner = world.invited(&format!("J{n}"), &secret);
+        async move { node.join(joiner, now).await }
+    });
+    assert_eq!(granted(outcomes.await, &[ProblemKind::LinkSpent]), 1);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM account").await, 2);
+}
+
+pub(super) async fn an_object_is_finished_once(world: &World) {
+    let (ada, _) = world.owner().await;
+    let bundle = world.begin(ada, false).await;
+    let (slot, name, now) = (slot(bundle, Some(0), 100), BlobName::random().unwrap(), world.now);
+    world.a().begin_object(ada.account, &slot, name, limits(), now).await.unwrap();
+    let outcomes =
+        contend(world, |node, _| async move { node.finish_object(ada.account, &slot, name, now).await }).await;
+    assert_eq!(granted(outcomes, &[ProblemKind::Conflict]), 1);
+    assert_eq!(world.used(ada).await, 100);
+    // Many blobs for one number: one stays, the others are doomed, and one is paid for.
+    let outcomes = contend(world, |node, n| {
+        let slot = Slot { length: 10 + n as u64, digest: [n as u8; 32], ..slot };
+        let name = BlobName::random().unwrap();
+        async move {
+            node.begin_object(ada.account, &slot, name, limits(), now).await?;
+            node.finish_object(ada.account, &slot, name, now).await
+        }
+    });
+    assert_eq!(granted(outcomes.await, &[]), 2 * MANY_AT_ONCE);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM blob WHERE state = 'doomed'").await, 2 * MANY_AT_ONCE as i64);
+    let object = world.b().object(ada.account, bundle, Some(0), now).await.unwrap();
+    assert_eq!(world.used(ada).await, object.length);
+}
+
+pub(super) async fn commit_meets_revoke(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let now = world.now;
+    for _ in 0..6 {
+        let bundle = world.begin(ada, false).await;
+        let commit = world.fill(ada, bundle, &[bo]).await;
+        let (sha256, a, b) = (Sha256Digest::of(b"commit"), Arc::clone(&world.nodes[0]), Arc::clone(&world.nodes[1]));
+        let committed = tokio::spawn(async move { a.commit(once(ada), bundle, commit, sha256, now).await });
+        let deleted = tokio::spawn(async move { b.delete_bundle(once(ada), bundle, now).await });
+        let (committed, deleted) = (committed.await.unwrap(), deleted.await.unwrap());
+        deleted.unwrap();
+        // Forgotten before the commit, or revoked after it: never a delivery of what is not there.
+        let waiting = world.a().inbox(bo.account, 0, now).await.unwrap().items;
+        assert!(waiting.is_empty(), "{committed:?}");
+        match committed {
+            Ok(()) => {
+                let state = world.a().bundle(ada.account, bundle, now).await.unwrap().state;
+                assert_eq!(state, BundleState::Revoked);
+            }
+            other => refused(other, ProblemKind::NotFound),
+        }
+        world.check_sums().await;
+    }
+}
+
+/// Parts that replace others while the commit comes: what is committed is what the commit named.
+pub(super) async fn commit_meets_parts(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let now = world.now;
+    for _ in 0..6 {
+        let bundle = world.begin(ada, false).await;
+        let commit = world.fill(ada, bundle, &[bo]).await;
+        let before = world.a().object(ada.account, bundle, Some(1), now).await.unwrap().digest;
+        let (sha256, a, b) = (Sha256Digest::of(b"commit"), Arc::clone(&world.nodes[0]), Arc::clone(&world.nodes[1]));
+        let (slot, name) = (slot(bundle, Some(1), 999), BlobName::random().unwrap());
+        b.begin_object(ada.account, &slot, name, limits(), now).await.unwrap();
+        let committed = tokio::spawn(async move { a.commit(once(ada), bundle, commit, sha256, now).await });
+        let finished = tokio::spawn(async move { b.finish_object(ada.account, &slot, name, now).await });
+        let (committed, finished) = (committed.await.unwrap(), finished.await.unwrap());
+        let after = world.b().object(ada.account, bundle, Some(1), now).await.unwrap().digest;
+        if committed.is_ok() {
+            refused(finished, ProblemKind::Conflict);
+            assert_eq!(after, before);
+            world.a().abandon_object(name).await.unwrap();
+        } else {
+            refused(committed, ProblemKind::Conflict);
+            finished.unwrap();
+            assert_eq!(after, slot.digest);
+        }
+        world.check_sums().await;
+    }
+}
+
+pub(super) async fn receipt_meets_revoke(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let now = world.now;
+    for _ in 0..6 {
+        let bundle = world.deliver(ada, &[bo], true).await;
+        world.a().release(once(bo), bundle, now).await.unwrap();
+        let outcomes = contend(world, |node, n| async move {
+            if n % 3 == 0 {
+                return node.delete_bundle(once(ada), bundle, now).await;
+            }
+            let sealed = b"sealed receipt".to_vec();
+            let receipt = Receipt { outcome: Outcome::Verified, commitment: Sha256Digest::of(b"c"), sealed };
+            node.receive(once(bo), bundle, receipt, now).await.map(drop)
+        });
+        // Who comes second finds it over; nobody finds it half over.
+        assert!(granted(outcomes.await, &[ProblemKind::Gone]) >= 2);
+        let status = world.b().bundle(ada.account, bundle, now).await.unwrap();
+        assert!(matches!(status.state, BundleState::Burnt | BundleState::Revoked));
+        assert_eq!(status.deliveries[0].receipt.as_ref().map(|r| r.outcome), Some(Outcome::Verified));
+        world.check_sums().await;
+    }
+}
+
+pub(super) async fn sweepers_meet(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let mut senders = vec![ada];
+    for name in ["Bo", "Cy"] {
+        senders.push(world.member(ada, &joiner, name).await);
+    }
+    for n in 0..12 {
+        world.deliver(senders[n % 3], &[ada], false).await;
+    }
+    let end = world.now.plus(7 * 86_400);
+    let ended = contend(world, |node, _| async move { node.end_overdue(end).await }).await;
+    assert_eq!(ended.into_iter().map(|n| n.unwrap()).sum::<usize>(), 12, "each is ended by one");
+    world.check_sums().await;
+    let claimed = contend(world, |node, _| async move { node.claim_doomed(0, end).await }).await;
+    let claimed: Vec<BlobName> = claimed.into_iter().flat_map(|names| names.unwrap()).collect();
+    let different: HashSet<_> = claimed.iter().map(|name| *name.as_bytes()).collect();
+    assert_eq!((claimed.len(), different.len()), (48, 48), "each is claimed by one");
+    let pruned = contend(world, |node, _| async move { node.prune(3600, end.plus(3600)).await }).await;
+    pruned.into_iter().for_each(|outcome| outcome.unwrap());
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM bundle").await, 0);
+    for sender in senders {
+        assert_eq!(world.used(sender).await, 0);
+    }
+}
+
+/// Uploads of many accounts go on while sweepers end bundles of the same accounts and give uploads up: nobody is in
+/// anybody's way for long, and the sums are right in the end.
+pub(super) async fn uploads_meet_sweepers(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let mut senders = vec![ada];
+    for name in ["Bo", "Cy", "Di"] {
+        senders.push(world.member(ada, &joiner, name).await);
+    }
+    let now = world.now;
+    let mut bundles = Vec::new();
+    for n in 0..24 {
+        // Half of them are over soon.
+        let sender = senders[n % 4];
+        let bundle = BundleId::random().unwrap();
+        let new = NewBundle { bundle, expires: now.plus(if n % 2 == 0 { 10 } else { 86_400 }), burn: false };
+        world.a().begin_bundle(once(sender), new, limits(), now).await.unwrap();
+        world.put(sender, slot(bundle, Some(0), 100)).await;
+        bundles.push((sender, bundle));
+    }
+    let later = now.plus(20);
+    let outcomes = contend(world, |node, n| {
+        let (sender, bundle) = bundles[n % bundles.len()];
+        async move {
+            for part in 1..6 {
+                let (slot, name) = (slot(bundle, Some(part), 50), BlobName::random().unwrap());
+                node.begin_object(sender.account, &slot, name, limits(), now).await?;
+                if n % 4 == 1 {
+                    while node.end_overdue(later).await? > 0 {}
+                }
+                if part == 5 {
+                    node.give_up(later.plus(600)).await?;
+                }
+                let finished = node.finish_object(sender.account, &slot, name, now).await;
+                if finished.is_err() {
+                    node.abandon_object(name).await?;
+                    finished?;
+                }
+            }
+            Ok(())
+        }
+    });
+    let refusals = [ProblemKind::Gone, ProblemKind::NotFound, ProblemKind::Conflict];
+    granted(outcomes.await, &refusals);
+    world.check_sums().await;
+}
+
+pub(super) async fn one_bundle_begun_twice(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let (bundle, now) = (BundleId::random().unwrap(), world.now);
+    let outcomes = contend(world, |node, n| async move {
+        let new = NewBundle { bundle, expires: now.plus(60), burn: false };
+        // Two accounts claim one id; one of them has it.
+        node.begin_bundle(once(if n % 4 < 2 { ada } else { bo }), new, limits(), now).await
+    });
+    assert_eq!(granted(outcomes.await, &[ProblemKind::Conflict]), MANY_AT_ONCE);
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM bundle").await, 1);
+}
+
+pub(super) async fn links_are_not_made_beyond_their_number(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    for _ in 0..495 {
+        let (link, _) = world.link(&joiner);
+        world.a().new_link(once(ada), link, joiner.card.clone(), world.now).await.unwrap();
+    }
+    let now = world.now;
+    let outcomes = contend(world, |node, _| {
+        let ((link, _), card) = (world.link(&joiner), joiner.card.clone());
+        async move { node.new_link(once(ada), link, card, now).await }
+    });
+    assert_eq!(granted(outcomes.await, &[ProblemKind::Quota]), 5);
+}

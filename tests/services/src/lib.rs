@@ -1,0 +1,22 @@
+//! Real servers for tests: started in a temporary folder, reached on this machine alone, stopped when they are dropped.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod ceph;
+mod postgres;
+
+pub use ceph::{Ceph, Outage};
+pub use postgres::Postgres;
+
+use std::io::Write as _;
+
+/// Says that something is left out, and why. Past the capture of passing tests: it must be seen.
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    let _ = writeln!(std::io::stderr().lock(), "skipped: {}: {why}", thread.name().unwrap_or_default());
+}
+
+/// Whether this process is root's; servers refuse to be.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
