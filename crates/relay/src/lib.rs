@@ -26,7 +26,7 @@ mod sweep;
 mod tls;
 
 pub use clock::{Clock, SystemClock};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, InForce, Loaded, Networks, OperationsAddress, Source};
 pub use disk::{DiskHook, DiskOp};
 pub use ledger::LedgerOpenError;
 pub use server::{OpenError, Relay, Seams, ServeError};

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -5,12 +6,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use pouch_client::api::Listing;
 use pouch_protocol::AccountRole;
-use pouch_relay::{Config, InitOptions, Relay as Server, init, new_owner_link};
+use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link};
 use serde_json::json;
 
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local, short, size};
-use crate::{exit, signals};
+use crate::{args, exit, signals};
 
 /// Run a relay, and see who uses it
 #[derive(Args)]
@@ -23,6 +24,7 @@ pub(crate) struct Relay {
 enum Verb {
     Init(Init),
     Serve(Serve),
+    Config(ShowConfig),
     Accounts(Accounts),
 }
 
@@ -60,6 +62,14 @@ struct Serve {
     data: Option<PathBuf>,
 }
 
+/// Print the configuration that is in force, and where each value comes from
+#[derive(Args)]
+struct ShowConfig {
+    /// Where it keeps everything; `relay` in the state folder if not given
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
 /// List the accounts of the relay that I own
 #[derive(Args)]
 struct Accounts {}
@@ -69,6 +79,7 @@ impl Relay {
         match self.verb {
             Verb::Init(verb) => verb.run(context),
             Verb::Serve(verb) => verb.run(context),
+            Verb::Config(verb) => verb.run(context),
             Verb::Accounts(_) => accounts(context),
         }
     }
@@ -89,20 +100,32 @@ fn state(error: impl std::fmt::Display) -> Failure {
     Failure::Told { code: exit::STATE, text: error.to_string(), hint: None, kind: None }
 }
 
-fn load(data: &std::path::Path) -> Result<Config, Failure> {
-    Config::load(&data.join("relay.toml")).map_err(|e| Failure::Told {
+fn load(data: &std::path::Path) -> Result<Loaded, Failure> {
+    Loaded::load(&data.join("relay.toml"), values()).map_err(|e| Failure::Told {
         code: exit::STATE,
         text: e.to_string(),
-        hint: Some("`pouch relay init --host HOST` makes a relay; --data says where it is".into()),
+        hint: match e {
+            ConfigError::UnknownVariable(_) => Some("`pouch relay config` lists the values; unset the variable".into()),
+            ConfigError::Read { .. } => {
+                Some("`pouch relay init --host HOST` makes a relay; --data says where it is".into())
+            }
+            _ => None,
+        },
         kind: None,
     })
+}
+
+/// The variables that may be values of the configuration: all but those of this program's flags.
+fn values() -> impl Iterator<Item = (OsString, OsString)> {
+    let flags = args::variables();
+    std::env::vars_os().filter(move |(name, _)| !flags.contains(name))
 }
 
 impl Init {
     fn run(self, context: &Context) -> Outcome {
         let data = folder(self.data.clone(), context)?;
         let link = if self.again {
-            let config = load(&data)?;
+            let config = load(&data)?.config;
             context.run(async { new_owner_link(&config).await.map_err(state) })?
         } else {
             let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
@@ -132,7 +155,7 @@ impl Init {
 impl Serve {
     fn run(self, context: &Context) -> Outcome {
         let data = folder(self.data, context)?;
-        let config = load(&data)?;
+        let config = load(&data)?.config;
         let filter = tracing_subscriber::EnvFilter::builder()
             .with_default_directive(tracing::Level::INFO.into())
             .with_env_var("POUCH_LOG")
@@ -150,6 +173,27 @@ impl Serve {
             std::io::stdout().flush().map_err(printing)?;
             server.serve(listener, signals::first()).await.map_err(Failure::other)
         })
+    }
+}
+
+impl ShowConfig {
+    fn run(self, context: &Context) -> Outcome {
+        let loaded = load(&folder(self.data, context)?)?;
+        for value in loaded.in_force() {
+            let source = value.source.to_string();
+            let shown = value.value.as_deref();
+            context
+                .show
+                .object(&json!({ "type": "value", "name": value.name, "value": shown, "source": source }))
+                .map_err(printing)?;
+            let line = match shown {
+                Some(shown) => format!("{} = {shown}  # {source}", value.name),
+                None => format!("# {} is not set", value.name),
+            };
+            context.show.line(&line).map_err(printing)?;
+            context.show.essence(&line).map_err(printing)?;
+        }
+        Ok(())
     }
 }
 
