@@ -27,6 +27,10 @@ pub(crate) enum Failure {
     Internal(String),
 }
 
+/// What is behind an `internal`: for the log, which has the request's id beside it.
+#[derive(Clone)]
+pub(crate) struct Explained(pub(crate) String);
+
 /// The word of a problem, for the access record.
 #[derive(Clone, Copy)]
 pub(crate) struct ProblemWord(pub(crate) &'static str);
@@ -96,12 +100,11 @@ impl IntoResponse for Failure {
             Self::Problem(kind, detail) => Problem::new(*kind, Some(detail.to_string()).filter(|d| !d.is_empty())),
             Self::Clock(_) => Problem::new(ProblemKind::Clock, None),
             Self::Range(_) => Problem::new(ProblemKind::BadRequest, Some("the object has no such bytes".to_owned())),
-            Self::Internal(error) => {
-                tracing::error!(%error, "a request failed");
-                Problem::new(ProblemKind::Internal, None)
-            }
+            Self::Internal(_) => Problem::new(ProblemKind::Internal, None),
         };
+        let mut explained = None;
         match self {
+            Self::Internal(error) => explained = Some(Explained(error)),
             Self::Clock(now) => problem.time = Some(now.unix()),
             Self::Range(length) => {
                 problem.status = StatusCode::RANGE_NOT_SATISFIABLE.as_u16();
@@ -117,6 +120,9 @@ impl IntoResponse for Failure {
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, headers, body).into_response();
         response.extensions_mut().insert(ProblemWord(word));
+        if let Some(explained) = explained {
+            response.extensions_mut().insert(explained);
+        }
         response
     }
 }

@@ -16,7 +16,7 @@ use pouch_protocol::limits::MAX_LIFETIME;
 use pouch_statement::RelayOrigin;
 use serde::Deserialize;
 
-pub use address::{Networks, OperationsAddress};
+pub use address::{ClientField, Networks, OperationsAddress};
 pub use load::{InForce, Loaded, Source};
 use value::{Setting as _, Value};
 
@@ -123,8 +123,10 @@ values! {
     key: Option<PathBuf> = None, like "\"/etc/letsencrypt/live/HOST/privkey.pem\"";
     /// Where health, readiness and metrics are answered, without TLS: a loopback address, or unix:PATH.
     operations: Option<OperationsAddress> = None, like "\"127.0.0.1:9180\"";
-    /// Networks of load balancers whose word on a client's address counts (Forwarded, X-Forwarded-For).
+    /// Networks of load balancers whose word on a client's address counts.
     trusted_proxies: Networks = Networks::default();
+    /// The field in which they say it where they end TLS: x-forwarded-for or forwarded. The other one is not read.
+    client_field: ClientField = ClientField::XForwardedFor;
     /// Connections from trusted_proxies begin with the PROXY protocol (version 1 or 2); without it they are refused.
     proxy_protocol: bool = false;
     /// Bytes that the bundles of one account may hold, with the receipts for them.
@@ -213,6 +215,10 @@ impl Config {
 
     pub(crate) fn header_timeout(&self) -> Duration {
         Duration::from_secs(self.header_seconds)
+    }
+
+    pub(crate) fn drain_time(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
     }
 
     pub(crate) fn handshake_timeout(&self) -> Duration {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use pouch_client::api::Listing;
 use pouch_protocol::AccountRole;
-use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link};
+use pouch_relay::systemd::{self, State};
+use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link, rotate_key};
 use serde_json::json;
 
 use crate::run::{Context, Failure, Outcome, printing};
@@ -25,6 +26,7 @@ enum Verb {
     Init(Init),
     Serve(Serve),
     Config(ShowConfig),
+    RotateKey(RotateKey),
     Accounts(Accounts),
 }
 
@@ -70,6 +72,14 @@ struct ShowConfig {
     data: Option<PathBuf>,
 }
 
+/// Take the next of the two self-signed keys that clients know into use, and make a new next one
+#[derive(Args)]
+struct RotateKey {
+    /// Where it keeps everything; `relay` in the state folder if not given
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
 /// List the accounts of the relay that I own
 #[derive(Args)]
 struct Accounts {}
@@ -80,6 +90,7 @@ impl Relay {
             Verb::Init(verb) => verb.run(context),
             Verb::Serve(verb) => verb.run(context),
             Verb::Config(verb) => verb.run(context),
+            Verb::RotateKey(verb) => verb.run(context),
             Verb::Accounts(_) => accounts(context),
         }
     }
@@ -167,12 +178,47 @@ impl Serve {
         runtime.block_on(async {
             let server = Server::open(config).await.map_err(state)?;
             let listener = server.bind().await.map_err(Failure::other)?;
+            let reloader = server.reloader();
+            let reloading = tokio::spawn(signals::on_hangup(move || reloader.reload()));
             let origin = server.config().origin.clone();
             context.show.object(&json!({ "type": "ready", "relay": origin })).map_err(printing)?;
             context.show.line(format_args!("relay ready: {origin}")).map_err(printing)?;
             std::io::stdout().flush().map_err(printing)?;
-            server.serve(listener, signals::first()).await.map_err(Failure::other)
+            tell_manager(State::Ready);
+            let stop = async {
+                signals::first().await;
+                tell_manager(State::Stopping);
+            };
+            let served = server.serve(listener, stop).await.map_err(Failure::other);
+            reloading.abort();
+            served
         })
+    }
+}
+
+/// A service manager that does not hear of it lets the relay run.
+fn tell_manager(state: State) {
+    if let Err(error) = systemd::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+impl RotateKey {
+    fn run(self, context: &Context) -> Outcome {
+        let config = load(&folder(self.data, context)?)?.config;
+        let pins = rotate_key(&config).map_err(state)?;
+        context.show.object(&json!({ "type": "rotated", "pins": pins })).map_err(printing)?;
+        for pin in pins {
+            context.show.essence(pin).map_err(printing)?;
+        }
+        context
+            .show
+            .line("the next key is in use now, and a new next one is made; keep a copy of keys/next.key elsewhere")
+            .map_err(printing)?;
+        context.show.remark(
+            "who joined before the last rotation does not know the new next key: see docs/operating-a-relay.md",
+        );
+        Ok(())
     }
 }
 

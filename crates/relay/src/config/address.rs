@@ -62,6 +62,28 @@ impl Setting for Networks {
     }
 }
 
+/// The field in which load balancers that end TLS say who the client is. One alone: a client could send the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientField {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl Setting for ClientField {
+    const KIND: Kind = Kind::Text;
+    fn written(&self) -> Option<String> {
+        let text = match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+        };
+        Some(quoted(text))
+    }
+}
+
 /// Where health and metrics are answered, without TLS: on this machine only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationsAddress {

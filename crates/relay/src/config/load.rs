@@ -105,11 +105,7 @@ impl Loaded {
         let source = |name| self.sources.get(name).cloned().unwrap_or(Source::Default);
         VALUES
             .iter()
-            .map(|value| InForce {
-                name: value.name,
-                value: (value.written)(&self.config),
-                source: source(value.name),
-            })
+            .map(|value| InForce { name: value.name, value: (value.written)(&self.config), source: source(value.name) })
             .collect()
     }
 }
@@ -261,7 +257,10 @@ mod tests {
         assert!(config.certificate.as_ref().unwrap().ends_with("c"));
         let shown = |name| loaded.in_force().into_iter().find(|value| value.name == name).unwrap();
         let variable = Source::Variable("POUCH_RELAY_CONNECTIONS".to_owned());
-        assert_eq!(shown("connections"), InForce { name: "connections", value: Some("9".to_owned()), source: variable });
+        assert_eq!(
+            shown("connections"),
+            InForce { name: "connections", value: Some("9".to_owned()), source: variable }
+        );
         assert_eq!(shown("header_seconds").source, Source::File);
         assert_eq!(shown("operations"), InForce { name: "operations", value: None, source: Source::Default });
         assert_eq!(shown("trusted_proxies").value.unwrap(), "[\"10.0.0.0/8\", \"192.0.2.1/32\"]");

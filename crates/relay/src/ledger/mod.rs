@@ -11,6 +11,7 @@ mod accounts;
 mod bundles;
 mod commit;
 mod deliveries;
+mod health;
 mod links;
 mod objects;
 mod row;
