@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pouch_protocol::{ProblemKind, route};
+use sqlx::Connection as _;
 
 use crate::harness::{Draft, World, sealed};
 
@@ -116,19 +117,18 @@ async fn stopping_is_told_before_it_happens() {
 #[tokio::test]
 async fn a_ledger_that_does_not_answer_is_not_ready() {
     let mut world = World::with(on_loopback, None).await;
-    let ledger = world.data().join("ledger.sqlite");
-    let mut bytes = std::fs::read(&ledger).unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.data().join("ledger.sqlite"));
+    let mut ledger = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     assert_eq!(world.ask("GET", "/ready").await.0, 200);
-    // The page that the schema begins on: every statement that is prepared anew fails on it.
-    bytes[..4096].fill(0xff);
-    std::fs::write(&ledger, bytes).unwrap();
-    std::fs::remove_file(ledger.with_extension("sqlite-wal")).unwrap();
-    let mut last = (0, String::new());
-    for _ in 0..20 {
-        last = world.ask("GET", "/ready").await;
-    }
-    assert_eq!(last, (503, "the ledger does not answer\n".to_owned()));
-    world.forget_running();
+    sqlx::query("ALTER TABLE space RENAME TO elsewhere").execute(&mut ledger).await.unwrap();
+    assert_eq!(world.ask("GET", "/ready").await, (503, "the ledger does not answer\n".to_owned()));
+    assert_eq!(world.ask("GET", "/live").await.0, 200);
+    let (_, text) = world.ask("GET", "/metrics").await;
+    assert!(text.contains("\npouch_relay_ready 0\n") && !text.contains("used_bytes"), "{text}");
+    sqlx::query("ALTER TABLE elsewhere RENAME TO space").execute(&mut ledger).await.unwrap();
+    assert_eq!(world.ask("GET", "/ready").await.0, 200);
+    ledger.close().await.unwrap();
+    world.stop().await;
 }
 
 // The name of the request is what its user tells and its operator looks for.
