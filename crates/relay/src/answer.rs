@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     Clock(Timestamp),
     /// 416, with the object's length.
     Range(u64),
+    /// 412: another object was wanted than there is.
+    Precondition,
     /// Ours to explain in the log, nobody else's to read.
     Internal(String),
 }
@@ -100,12 +102,14 @@ impl IntoResponse for Failure {
             Self::Problem(kind, detail) => Problem::new(*kind, Some(detail.to_string()).filter(|d| !d.is_empty())),
             Self::Clock(_) => Problem::new(ProblemKind::Clock, None),
             Self::Range(_) => Problem::new(ProblemKind::BadRequest, Some("the object has no such bytes".to_owned())),
+            Self::Precondition => Problem::new(ProblemKind::BadRequest, Some("the object is another one".to_owned())),
             Self::Internal(_) => Problem::new(ProblemKind::Internal, None),
         };
         let mut explained = None;
         match self {
             Self::Internal(error) => explained = Some(Explained(error)),
             Self::Clock(now) => problem.time = Some(now.unix()),
+            Self::Precondition => problem.status = StatusCode::PRECONDITION_FAILED.as_u16(),
             Self::Range(length) => {
                 problem.status = StatusCode::RANGE_NOT_SATISFIABLE.as_u16();
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {

@@ -14,6 +14,7 @@ mod auth;
 mod blob;
 mod body;
 mod clock;
+mod conditional;
 mod config;
 mod connections;
 mod disk;

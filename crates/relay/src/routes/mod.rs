@@ -56,6 +56,7 @@ macro_rules! routes {
 
 routes! {
     GET route::INFO => page::info;
+    GET route::OPENAPI => page::openapi;
     GET route::LINK_PAGE => page::link_page;
     POST route::JOIN => people::join;
     POST route::LINKS => people::new_link;

@@ -1,5 +1,7 @@
 //! A relay over TLS on loopback, people with keys, and a client so plain that it can also do wrong.
 
+#[path = "openapi.rs"]
+pub mod openapi;
 #[path = "wire.rs"]
 mod wire;
 
@@ -24,6 +26,7 @@ use pouch_relay::{
 use pouch_statement::{
     Blake3Digest, BundleId, Card, Device, LinkId, MailboxId, Sha256Digest, Signed, SignedCard, SigningKey, Timestamp,
 };
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -74,6 +77,8 @@ pub struct World {
     pub clock: Arc<TestClock>,
     pub owner_link: Option<Link>,
     pub owner_pins: Vec<Sha256Digest>,
+    /// The one that it was made with.
+    first_certificate: Option<CertificateDer<'static>>,
     pub serving: Option<Serving>,
     running: Mutex<Option<Running>>,
 }
@@ -122,11 +127,13 @@ impl World {
             config,
             address,
             clock: Arc::default(),
+            first_certificate: None,
             owner_pins: outcome.link.pins.clone(),
             owner_link: Some(outcome.link),
             serving: None,
             running: Mutex::new(None),
         };
+        world.first_certificate = world.certificate();
         world.serve(listener, disk).await?;
         Ok(world)
     }
@@ -163,6 +170,12 @@ impl World {
 
     pub fn data(&self) -> PathBuf {
         self.config.data.clone()
+    }
+
+    /// The one that lies in the folder now, if it can be read.
+    fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let pem = std::fs::read(self.data().join("keys/relay.crt")).ok()?;
+        CertificateDer::from_pem_slice(&pem).ok()
     }
 
     async fn serve(&mut self, listener: TcpListener, disk: Option<DiskHook>) -> Result<(), OpenError> {
@@ -214,9 +227,10 @@ impl World {
 
     /// TLS after what a load balancer says before it.
     pub async fn tls_behind(&self, header: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
-        let pem = std::fs::read(self.data().join("keys/relay.crt")).unwrap();
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(rustls_pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        for certificate in [self.certificate(), self.first_certificate.clone()].into_iter().flatten() {
+            roots.add(certificate).unwrap();
+        }
         let config =
             rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -263,12 +277,14 @@ impl World {
         for (name, value) in &draft.fields {
             request = request.header(*name, value);
         }
-        let response = sender.send_request(request.body(Full::new(draft.body)).unwrap()).await?;
+        let response = sender.send_request(request.body(Full::new(draft.body.clone())).unwrap()).await?;
         let (mut head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         let request = head.headers.remove(REQUEST_ID).expect("a name").to_str().unwrap().to_owned();
         assert!(request.len() == 16 && request.bytes().all(|c| c.is_ascii_hexdigit()), "{request}");
-        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body, request })
+        let reply = Reply { status: head.status.as_u16(), headers: head.headers, body, request };
+        openapi::compare(&draft, &reply);
+        Ok(reply)
     }
 
     pub async fn by(&self, person: &Person, draft: Draft) -> Reply {

@@ -5,6 +5,7 @@ mod harness;
 
 mod abuse;
 mod bundles;
+mod description;
 mod durability;
 mod limits;
 mod operations;
