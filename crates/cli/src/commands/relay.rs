@@ -8,6 +8,7 @@ use pouch_client::api::Listing;
 use pouch_protocol::AccountRole;
 use pouch_relay::systemd::{self, State};
 use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link, rotate_key};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 use crate::run::{Context, Failure, Outcome, printing};
@@ -175,7 +176,15 @@ impl Serve {
         let started = if context.show.json { log.json().try_init() } else { log.try_init() };
         started.map_err(Failure::other)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::other)?;
+        let descriptors = enough_descriptors(config.connections);
         runtime.block_on(async {
+            if let Some(limit) = descriptors {
+                tracing::warn!(
+                    limit,
+                    connections = config.connections,
+                    "the limit of open files (LimitNOFILE) is too low"
+                );
+            }
             let server = Server::open(config).await.map_err(state)?;
             let listener = server.bind().await.map_err(Failure::other)?;
             let reloader = server.reloader();
@@ -194,6 +203,16 @@ impl Serve {
             served
         })
     }
+}
+
+/// Raises the number of files that may be open to what the system allows; the limit, if that is too low for so many
+/// connections.
+fn enough_descriptors(connections: usize) -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    // Each may read or write a file; the rest is for ledger, listeners and libraries.
+    let needed = 2 * connections as u64 + 128;
+    getrlimit(Resource::Nofile).current.filter(|current| *current < needed)
 }
 
 /// A service manager that does not hear of it lets the relay run.

@@ -1,10 +1,18 @@
 //! The relay over TLS on loopback: what docs/protocol.md says, and the rows of attacks.md that are the relay's.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
 
 mod harness;
 
 mod abuse;
 mod bundles;
+mod crowd;
 mod description;
 mod durability;
 mod limits;
