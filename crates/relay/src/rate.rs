@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Config;
 
-/// Buckets of a group, and groups of a table: 65,536 buckets, 1.5 MiB.
+/// Buckets of a group, and groups of a table: 65,536 buckets, 1 MiB.
 const GROUP: usize = 8;
 const GROUPS: usize = 8192;
 const SECOND: u64 = 1_000_000_000;

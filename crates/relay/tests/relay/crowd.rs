@@ -50,12 +50,23 @@ async fn idle(world: &World, handshake: bool) {
     }
 }
 
+/// With places for all of the crowd it sits there until its time is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attack_46_an_honest_client_finishes_beside_a_crowd() {
     let size = size();
-    // Places for half of the crowd: the other half must be turned away, or push others out.
+    beside(size, 2 * size).await;
+}
+
+/// With places for half of it each newcomer pushes another out, which comes again: a flood of handshakes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attack_46_an_honest_client_finishes_beside_a_crowd_that_pushes() {
+    let size = size();
+    beside(size, size / 2).await;
+}
+
+async fn beside(size: usize, places: usize) {
     let change = |config: &mut pouch_relay::Config| {
-        config.connections = (size / 2).max(64);
+        config.connections = places.max(64);
         config.address_connections = config.connections;
     };
     let mut world = World::with(change, None).await;
@@ -85,7 +96,7 @@ async fn attack_46_an_honest_client_finishes_beside_a_crowd() {
     crowd.shutdown().await;
     // Told and not asserted: it depends on the machine.
     eprintln!(
-        "beside {size} idle and {} slow connections: {beside:.2?}, alone {alone:.2?}: {:.2} of the speed",
+        "beside {size} idle and {} slow connections, {places} places: {beside:.2?}, alone {alone:.2?}: {:.2} of the speed",
         size / 20,
         alone.as_secs_f64() / beside.as_secs_f64()
     );
