@@ -114,7 +114,7 @@ fn key_pair(path: &Path) -> Result<KeyPair, TlsError> {
 }
 
 /// The next key becomes the present one, with a certificate of its own, and a fresh one the next. A relay that runs takes it
-/// within [`LOOK`]. Clients that know both pins go on; those that know only the old one would not.
+/// within ten seconds. Clients that know both pins go on; those that know only the old one would not.
 ///
 /// # Errors
 /// An authority's certificate, or what can fail on the way. A rotation that was cut off is finished by the next one.

@@ -25,6 +25,13 @@ async fn exchange(world: &World, person: &Person) -> Duration {
     begun.elapsed()
 }
 
+/// How many connections the relay has.
+async fn connections(world: &World) -> usize {
+    let (_, text) = world.ask("GET", "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix("pouch_relay_connections "));
+    line.unwrap().parse().unwrap()
+}
+
 /// A body, a byte each second, until the relay has enough of it.
 async fn trickle(world: &World) {
     let host = world.config.origin.authority();
@@ -68,6 +75,7 @@ async fn beside(size: usize, places: usize) {
     let change = |config: &mut pouch_relay::Config| {
         config.connections = places.max(64);
         config.address_connections = config.connections;
+        config.operations = Some("127.0.0.1:0".parse().unwrap());
     };
     let mut world = World::with(change, None).await;
     let ada = world.owner("Ada").await;
@@ -91,12 +99,21 @@ async fn beside(size: usize, places: usize) {
             }
         });
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // By the relay's own count the crowd is there; some are always just coming back.
+    let there = size.min(places.max(64)) * 8 / 10;
+    let arriving = async {
+        while connections(&shared).await < there {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), arriving).await.expect("the crowd arrives");
+    let before = connections(&shared).await;
     let beside = exchange(&shared, &ada).await;
+    let after = connections(&shared).await;
     crowd.shutdown().await;
     // Told and not asserted: it depends on the machine.
     eprintln!(
-        "beside {size} idle and {} slow connections, {places} places: {beside:.2?}, alone {alone:.2?}: {:.2} of the speed",
+        "beside {size} idle and {} slow connections, {places} places, {before} to {after} connected: {beside:.2?}, alone {alone:.2?}: {:.2} of the speed",
         size / 20,
         alone.as_secs_f64() / beside.as_secs_f64()
     );
