@@ -19,6 +19,7 @@ pub struct Relay {
     port: u16,
     before: String,
     owner_link: String,
+    variables: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -54,7 +55,14 @@ impl Relay {
     fn make(root: &Path, words: &[&str], lines: &str, before: &str) -> Self {
         let operator = Party::new(root, "relay");
         let port = free_port();
-        let mut relay = Self { operator, port, before: before.to_owned(), owner_link: String::new(), running: None };
+        let mut relay = Self {
+            operator,
+            port,
+            before: before.to_owned(),
+            owner_link: String::new(),
+            variables: vec![],
+            running: None,
+        };
         let (port, listen, data) = (port.to_string(), format!("127.0.0.1:{port}"), relay.data());
         let init = ["relay", "init", "-q", "--host", "127.0.0.1", "--port", &port, "--listen", &listen, "--data"];
         let made = relay.operator.pouch(init).args([text(&data)]).args(words).behind(before).end().ok();
@@ -76,7 +84,24 @@ impl Relay {
     /// `pouch relay check` with these words.
     #[track_caller]
     pub fn check(&self, words: &[&str]) -> Ran {
-        self.operator.pouch(["relay", "check", "--json", "--data"]).args([text(&self.data())]).args(words).end()
+        self.command(&[&["check", "--json"], words].concat())
+    }
+
+    /// Gives it a variable from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// `pouch relay` with these words, on its folder.
+    #[track_caller]
+    pub fn command(&self, words: &[&str]) -> Ran {
+        let data = self.data();
+        let words = [&["relay"], words, &["--data", text(&data)]].concat();
+        let mut run = self.operator.pouch(words);
+        for (name, value) in &self.variables {
+            run = run.env(name, value);
+        }
+        run.end()
     }
 
     /// What it logged, over all its runs.
@@ -111,9 +136,11 @@ impl Relay {
         let told = self.operator.home().with_extension("ready");
         let log = self.operator.home().with_extension("log");
         let words = ["relay", "serve", "--data", text(&self.data())].map(str::to_owned);
-        let mut running = self
-            .operator
-            .pouch(words)
+        let mut run = self.operator.pouch(words);
+        for (name, value) in &self.variables {
+            run = run.env(name, value);
+        }
+        let mut running = run
             .env("POUCH_LOG", "debug")
             .env("RELAY_LOG_FILE", &log)
             .output_to(File::create(&told).unwrap())

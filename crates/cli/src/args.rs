@@ -98,6 +98,18 @@ fn with_variables(command: Command, verbs: Option<&str>) -> Command {
     })
 }
 
+/// The variables of all flags.
+#[cfg(feature = "relay")]
+pub(crate) fn variables() -> std::collections::BTreeSet<OsString> {
+    fn of(command: &Command, all: &mut std::collections::BTreeSet<OsString>) {
+        all.extend(command.get_arguments().filter_map(|arg| arg.get_env()).map(OsString::from));
+        command.get_subcommands().for_each(|sub| of(sub, all));
+    }
+    let mut all = std::collections::BTreeSet::new();
+    of(&command(), &mut all);
+    all
+}
+
 /// Parses the command line, then again with the config file's defaults, where there is one.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     let line: Vec<OsString> = std::env::args_os().collect();

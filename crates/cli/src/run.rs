@@ -234,12 +234,18 @@ fn hint(error: &Error) -> Option<String> {
         Error::OtherSender { .. } => "it stays in the inbox; the relay named the wrong sender, or names changed",
         Error::NoReceipt(_) => "the bundle is delivered; `pouch outbox ID` shows the receipt when it comes",
         Error::BadReceipt(..) => "the journal keeps the evidence; ask the recipient on another channel",
-        Error::Api(ApiError::Refused { kind, .. }) => match kind {
+        Error::Api(ApiError::Refused { kind, retry_after, request, .. }) => match kind {
             P::LinkSpent => "ask for a new link; if you did not use this one, say so: somebody else may have",
             P::Quota => "`pouch outbox` shows what takes the space, `pouch outbox revoke ID` gives it back",
             P::NotFound => "`pouch inbox` and `pouch outbox` show what is there",
             P::Gone => "ask the sender to send it again",
-            P::Rate | P::Unavailable => "try again in a while",
+            P::Rate | P::Unavailable => match retry_after {
+                Some(seconds) => return Some(format!("try again in {seconds} s")),
+                None => "try again in a while",
+            },
+            P::Internal => {
+                return request.as_ref().map(|name| format!("tell the relay's operator: request {name} in its log"));
+            }
             _ => return None,
         },
         Error::Transport(_) | Error::Api(ApiError::Transport(_)) if error.class() == Class::Unreachable => {

@@ -16,13 +16,20 @@ struct State {
     awaited: bool,
     /// A signal came before.
     stopping: bool,
+    /// SIGHUP ends nothing: it has files read again.
+    reloading: bool,
     /// The terminal as it was before a prompt, while one is open.
     terminal: Option<(File, Termios)>,
     /// A file that is not finished, on a file system where it needs a name.
     unfinished: Option<PathBuf>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { awaited: false, stopping: false, terminal: None, unfinished: None });
+static STATE: Mutex<State> =
+    Mutex::new(State { awaited: false, stopping: false, reloading: false, terminal: None, unfinished: None });
+
+/// Told of each SIGHUP that means reading again.
+#[cfg(feature = "relay")]
+static RELOAD: Notify = Notify::const_new();
 
 /// Told of the first signal. Starting it starts the thread that waits for signals; nothing else handles them.
 static STOP: LazyLock<&'static Notify> = LazyLock::new(|| {
@@ -48,12 +55,17 @@ fn watch(stop: &Notify, ready: &std::sync::mpsc::Sender<()>) {
         let mut hup = listen(SignalKind::hangup());
         let _ = ready.send(());
         loop {
-            tokio::select! {
-                () = next(&mut int) => {}
-                () = next(&mut term) => {}
-                () = next(&mut hup) => {}
-            }
+            let hangup = tokio::select! {
+                () = next(&mut int) => false,
+                () = next(&mut term) => false,
+                () = next(&mut hup) => true,
+            };
             let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+            if hangup && state.reloading {
+                #[cfg(feature = "relay")]
+                RELOAD.notify_one();
+                continue;
+            }
             let at_prompt = state.terminal.take();
             if let Some((tty, before)) = &at_prompt {
                 let _ = tcsetattr(tty, OptionalActions::Now, before);
@@ -96,6 +108,17 @@ pub(crate) fn came() -> bool {
 pub(crate) fn note() {
     LazyLock::force(&STOP);
     STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = true;
+}
+
+/// From now on SIGHUP calls `reload`, and ends nothing.
+#[cfg(feature = "relay")]
+pub(crate) async fn on_hangup(reload: impl Fn()) {
+    LazyLock::force(&STOP);
+    STATE.lock().unwrap_or_else(PoisonError::into_inner).reloading = true;
+    loop {
+        RELOAD.notified().await;
+        reload();
+    }
 }
 
 /// Done when SIGINT, SIGTERM or SIGHUP comes for the first time.

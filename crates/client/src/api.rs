@@ -44,6 +44,10 @@ pub enum ApiError {
         kind: ProblemKind,
         /// What the relay adds.
         detail: Option<String>,
+        /// Seconds after which trying again may help, if the relay says so.
+        retry_after: Option<u64>,
+        /// How the relay's log names the request.
+        request: Option<String>,
     },
     /// The clocks are too far apart for signed requests.
     #[error("the clocks are {off} s apart: this machine is {direction} the relay; set the clock")]
@@ -83,6 +87,15 @@ impl ApiError {
             Self::Transport(TransportError::Unreachable { .. })
                 | Self::Refused { kind: P::Unavailable | P::Rate | P::Internal, .. }
         )
+    }
+
+    /// How long the relay asks to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => retry_after.map(std::time::Duration::from_secs),
+            _ => None,
+        }
     }
 
     /// The kind of the relay's no, if it was one.
@@ -364,6 +377,12 @@ impl RelayApi {
 }
 
 fn problem(route: &'static str, answer: &HttpAnswer) -> ApiError {
+    let refused = |kind, detail| ApiError::Refused {
+        kind,
+        detail,
+        retry_after: answer.retry_after,
+        request: answer.request.clone(),
+    };
     let typed = answer.content_type.as_deref().is_some_and(|t| t.starts_with(PROBLEM_TYPE));
     let parsed: Option<Problem> = if typed { serde_json::from_slice(&answer.body).ok() } else { None };
     match parsed.as_ref().and_then(|p| p.kind().map(|k| (k, p))) {
@@ -372,9 +391,11 @@ fn problem(route: &'static str, answer: &HttpAnswer) -> ApiError {
             let direction = if mine > *relay { "ahead of" } else { "behind" };
             ApiError::Clock { off: mine.abs_diff(*relay), direction }
         }
-        Some((kind, problem)) => ApiError::Refused { kind, detail: problem.detail.clone() },
+        Some((kind, problem)) => refused(kind, problem.detail.clone()),
         // A proxy in front of the relay, or the relay on its knees: for the moment, not evidence of anything.
-        None if answer.status >= 500 => ApiError::Refused { kind: ProblemKind::Unavailable, detail: None },
+        None if answer.status >= 500 => refused(ProblemKind::Unavailable, None),
+        // Nor is a load balancer's limit.
+        None if answer.status == 429 => refused(ProblemKind::Rate, None),
         None => ApiError::Protocol { route, reason: format!("status {}", answer.status) },
     }
 }

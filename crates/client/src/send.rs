@@ -34,6 +34,8 @@ const UPLOADS: usize = 3;
 const MAX_THREADS: usize = 4;
 /// How often a request without side effects is tried.
 const TRIES: u32 = 4;
+/// The longest pause that a relay may ask for between two of them.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// What to send, and how.
 pub struct Request {
@@ -357,10 +359,12 @@ where
     let mut pause = Duration::from_millis(200);
     for _ in 1..TRIES {
         match request().await {
-            Err(error) if error.is_passing() => {}
+            // Whoever asks for a longer pause than this is asked again by the user, who is told how long.
+            Err(error) if error.is_passing() && error.retry_after().is_none_or(|wait| wait <= MAX_WAIT) => {
+                tokio::time::sleep(error.retry_after().unwrap_or_default().max(pause)).await;
+            }
             other => return other,
         }
-        tokio::time::sleep(pause).await;
         pause *= 3;
     }
     request().await

@@ -66,6 +66,10 @@ pub struct HttpAnswer {
     pub status: u16,
     /// The value of `Content-Type`, if it is text.
     pub content_type: Option<String>,
+    /// The seconds of `Retry-After`, if it says some.
+    pub retry_after: Option<u64>,
+    /// How the relay's log names the request.
+    pub request: Option<String>,
     /// The body.
     pub body: Bytes,
 }
@@ -137,7 +141,11 @@ impl Https {
         let answer = tokio::time::timeout(patience, builder.send()).await;
         let mut answer = answer.map_err(|_| self.stalled())?.map_err(|e| self.unreachable(&e))?;
         let status = answer.status().as_u16();
-        let content_type = answer.headers().get("content-type").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let field = |name| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let content_type = field("content-type");
+        // A date is possible, too (RFC 9110 §10.2.3); no relay of ours says one.
+        let retry_after = field("retry-after").and_then(|text| text.parse().ok());
+        let name = field(pouch_protocol::REQUEST_ID).filter(|text| is_request_id(text));
         let announced = answer.content_length().unwrap_or(0);
         if announced > request.max_answer as u64 {
             return Err(TransportError::TooLong(request.max_answer));
@@ -153,7 +161,7 @@ impl Https {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(HttpAnswer { status, content_type, body: body.into() })
+        Ok(HttpAnswer { status, content_type, retry_after, request: name, body: body.into() })
     }
 
     fn stalled(&self) -> TransportError {
@@ -179,6 +187,11 @@ impl Https {
         }
         TransportError::Unreachable { relay: self.relay.clone(), reason: reasons.join(": ") }
     }
+}
+
+/// Somebody else's text that is shown as it is: hexadecimal characters, a bounded number.
+fn is_request_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-')
 }
 
 /// An I/O error keeps what it was made of from `source`, and the layers below us nest it.

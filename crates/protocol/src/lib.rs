@@ -21,5 +21,7 @@ pub use signature::{Request, SignatureFields, SignatureRefused, SignedRequest, s
 pub const VERSION: u32 = 1;
 /// The media type of sealed objects.
 pub const OBJECT_TYPE: &str = "application/octet-stream";
+/// The field of each answer that names the request in the relay's log, for who asks its operator.
+pub const REQUEST_ID: &str = "pouch-request";
 /// The media type of messages.
 pub const MESSAGE_TYPE: &str = "application/json";

@@ -64,6 +64,11 @@ const KINDS: [(ProblemKind, &str, u16, &str); 16] = [
 ];
 
 impl ProblemKind {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        KINDS.iter().map(|(kind, ..)| *kind)
+    }
+
     fn row(self) -> (&'static str, u16, &'static str) {
         KINDS
             .iter()

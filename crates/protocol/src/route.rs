@@ -4,6 +4,8 @@ use pouch_statement::{BundleId, LinkId, MailboxId};
 
 /// `GET`: what this relay is; anonymous.
 pub const INFO: &str = "/v1";
+/// `GET`: the OpenAPI description of all of these; anonymous.
+pub const OPENAPI: &str = "/v1/openapi.json";
 /// `GET`: the page behind a link, for people; anonymous. The link's fragment never gets here.
 pub const LINK_PAGE: &str = "/j";
 /// `POST`: redeem a link; anonymous but for the link's secret.

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pouch_statement::{BundleId, MailboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ledger::{AccessRow, Ledger};
+use crate::metrics::Metrics;
+use crate::rate::Standing;
 
 /// Rows in the queue, and in one transaction.
 const QUEUE: usize = 1024;
@@ -29,11 +31,17 @@ pub(crate) struct Attempt(Arc<Mutex<Learnt>>);
 pub(crate) struct Learnt {
     pub(crate) account: Option<MailboxId>,
     pub(crate) bundle: Option<BundleId>,
+    /// How the account's rate stands.
+    pub(crate) standing: Option<Standing>,
 }
 
 impl Attempt {
     pub(crate) fn is_by(&self, account: MailboxId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).account = Some(account);
+    }
+
+    pub(crate) fn stands(&self, standing: Standing) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).standing = Some(standing);
     }
 
     pub(crate) fn is_about(&self, bundle: BundleId) {
@@ -118,7 +126,7 @@ impl AccessRecord {
 
 impl AccessWriter {
     /// Writes until all senders are gone, and then what is left.
-    pub(crate) async fn run(mut self, ledger: &Ledger) {
+    pub(crate) async fn run(mut self, ledger: &Ledger, metrics: &Metrics) {
         let mut entries = Vec::with_capacity(GROUP);
         loop {
             let received = tokio::time::timeout(COUNTS, self.entries.recv_many(&mut entries, GROUP)).await;
@@ -135,7 +143,11 @@ impl AccessWriter {
             if asked || over || received.is_err() {
                 rows.extend(self.take_counts());
             }
+            let (begun, any) = (Instant::now(), !rows.is_empty());
             write(ledger, rows).await;
+            if any {
+                metrics.committed(begun.elapsed());
+            }
             for done in waiting {
                 let _ = done.send(());
             }
@@ -149,6 +161,9 @@ impl AccessWriter {
         let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
         counts
             .into_iter()
+            .inspect(|((_, method, route, status, problem), count)| {
+                tracing::info!(method, %route, status, problem, count, "answered to nobody in particular");
+            })
             .map(|((minute, method, route, status, problem), count)| AccessRow {
                 time: crate::clock::at(minute),
                 account: None,

@@ -26,9 +26,15 @@ pub(crate) enum Failure {
     Clock(Timestamp),
     /// 416, with the object's length.
     Range(u64),
+    /// 412: another object was wanted than there is.
+    Precondition,
     /// Ours to explain in the log, nobody else's to read.
     Internal(String),
 }
+
+/// What is behind an `internal`: for the log, which has the request's id beside it.
+#[derive(Clone)]
+pub(crate) struct Explained(pub(crate) String);
 
 /// The word of a problem, for the access record.
 #[derive(Clone, Copy)]
@@ -108,16 +114,17 @@ impl IntoResponse for Failure {
             Self::Problem(kind, detail) => Problem::new(*kind, Some(detail.to_string()).filter(|d| !d.is_empty())),
             Self::Clock(_) => Problem::new(ProblemKind::Clock, None),
             Self::Range(_) => Problem::new(ProblemKind::BadRequest, Some("the object has no such bytes".to_owned())),
-            Self::Internal(error) => {
-                tracing::error!(%error, "a request failed");
-                Problem::new(ProblemKind::Internal, None)
-            }
+            Self::Precondition => Problem::new(ProblemKind::BadRequest, Some("the object is another one".to_owned())),
+            Self::Internal(_) => Problem::new(ProblemKind::Internal, None),
         };
+        let mut explained = None;
         match self {
             Self::Problem(ProblemKind::Unavailable, _) => {
                 headers.insert(RETRY_AFTER, LATER);
             }
+            Self::Internal(error) => explained = Some(Explained(error)),
             Self::Clock(now) => problem.time = Some(now.unix()),
+            Self::Precondition => problem.status = StatusCode::PRECONDITION_FAILED.as_u16(),
             Self::Range(length) => {
                 problem.status = StatusCode::RANGE_NOT_SATISFIABLE.as_u16();
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {
@@ -132,6 +139,9 @@ impl IntoResponse for Failure {
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, headers, body).into_response();
         response.extensions_mut().insert(ProblemWord(word));
+        if let Some(explained) = explained {
+            response.extensions_mut().insert(explained);
+        }
         response
     }
 }

@@ -19,6 +19,7 @@ use crate::answer::Failure;
 use crate::body::Upload;
 use crate::connections::Connection;
 use crate::ledger::Once;
+use crate::metrics::By;
 use crate::server::App;
 
 /// What a route's body is covered by.
@@ -131,6 +132,12 @@ impl Call {
         // Now and not after the answer: an upload may take minutes, in which strangers must not push it out.
         if let Some(connection) = self.head.extensions.get::<Arc<Connection>>() {
             connection.trust(device.account);
+        }
+        let standing = self.app.accounts.take(device.account.unsigned_abs());
+        self.attempt.stands(standing);
+        if !standing.granted {
+            self.app.metrics.limited(By::Account);
+            return Err(Failure::new(ProblemKind::Rate, "of this account"));
         }
         let once = Once { account: device.account, nonce: signed.nonce };
         Ok(Caller { account: device.account, mailbox: device.mailbox, role: device.role, once, covered })

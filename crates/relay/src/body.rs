@@ -1,6 +1,7 @@
 //! Request bodies: read frame by frame, bounded, and only as long as they make progress.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,8 +10,9 @@ use http_body_util::BodyExt as _;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// What a body must bring in each progress interval; less is a sender who only holds the connection (attacks.md 46).
-const PROGRESS_BYTES: usize = 16 << 10;
+/// What a body must bring, in either direction, in each progress interval; less is somebody who only holds the connection
+/// (attacks.md 46).
+pub(crate) const PROGRESS_BYTES: usize = 16 << 10;
 /// Why a body was not read to its end.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum BodyError {
@@ -27,7 +29,10 @@ pub(crate) enum BodyError {
 
 /// The body of the request that is being answered; its clones are the same body.
 #[derive(Clone)]
-pub(crate) struct Upload(Arc<Mutex<Reader>>);
+pub(crate) struct Upload {
+    reader: Arc<Mutex<Reader>>,
+    received: Arc<AtomicU64>,
+}
 
 struct Reader {
     body: Body,
@@ -41,12 +46,21 @@ struct Reader {
 impl Upload {
     pub(crate) fn new(body: Body, progress: Duration) -> Self {
         let reader = Reader { body, done: false, progress, deadline: None, missing: PROGRESS_BYTES };
-        Self(Arc::new(Mutex::new(reader)))
+        Self { reader: Arc::new(Mutex::new(reader)), received: Arc::default() }
     }
 
     /// The next bytes; `None` at the end.
     pub(crate) async fn next(&self) -> Result<Option<Bytes>, BodyError> {
-        self.0.lock().await.next().await
+        let next = self.reader.lock().await.next().await?;
+        if let Some(bytes) = &next {
+            self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(next)
+    }
+
+    /// How many bytes of it came so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// The whole body, if it is not longer than `limit`.

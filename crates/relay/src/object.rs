@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http::header::{IF_RANGE, RANGE};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::auth::single;
 use crate::blob::BlobStream;
 
 /// What of an object was asked for.
@@ -25,10 +26,11 @@ pub(crate) enum Wanted {
 /// Reads `Range` and `If-Range`. One range of bytes; what is malformed or of several ranges is ignored, as RFC 9110
 /// §14.2 allows.
 pub(crate) fn wanted(headers: &HeaderMap, etag: &str, length: u64) -> Wanted {
-    let Some(range) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
+    let Some(range) = single(headers, RANGE.as_str()) else {
         return Wanted::Whole;
     };
-    if headers.get(IF_RANGE).is_some_and(|value| value.as_bytes() != etag.as_bytes()) {
+    // Compared strongly (RFC 9110 §13.1.5); a date fits nothing, as objects have none.
+    if headers.contains_key(IF_RANGE) && single(headers, IF_RANGE.as_str()) != Some(etag) {
         return Wanted::Whole;
     }
     parse(range, length).unwrap_or(Wanted::Whole)
@@ -122,5 +124,24 @@ mod tests {
             assert_eq!(parse(text, 10), expected, "{text}");
         }
         assert_eq!(parse("bytes=0-", 0), Some(Wanted::Unsatisfiable));
+    }
+
+    #[test]
+    fn a_range_counts_for_the_object_that_is_meant() {
+        let ask = |fields: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, http::HeaderValue::from_static(value));
+            }
+            wanted(&headers, "\"a\"", 10)
+        };
+        let range = ("range", "bytes=1-2");
+        assert_eq!(ask(&[range]), Wanted::Range(1, 2));
+        assert_eq!(ask(&[range, ("if-range", "\"a\"")]), Wanted::Range(1, 2));
+        for other in ["\"b\"", "W/\"a\"", "*", "Sat, 29 Oct 1994 19:43:31 GMT", ""] {
+            assert_eq!(ask(&[range, ("if-range", other)]), Wanted::Whole, "{other}");
+        }
+        assert_eq!(ask(&[("if-range", "\"a\"")]), Wanted::Whole);
+        assert_eq!(ask(&[range, range]), Wanted::Whole);
     }
 }

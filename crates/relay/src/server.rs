@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,17 +20,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::access::{self, AccessRecord, AccessWriter};
 use crate::blob::{self, Blobs, BlobsOpenError, S3Error};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError};
-use crate::connections::{Connection, Connections, Paced, Place};
+use crate::config::{Config, ConfigError, OperationsAddress};
+use crate::connections::{Connections, Paced, Place};
 use crate::disk::{self, Disk, DiskHook, FolderLock};
 use crate::ledger::{Ledger, LedgerOpenError, Limits};
+use crate::log::Often;
+use crate::metrics::{Lost, Metrics};
+use crate::operations::Operations;
+use crate::rate::{self, Rates};
 use crate::setup::LOCK;
-use crate::tls::{self, TlsError};
-use crate::{routes, sweep};
+use crate::tls::{self, Certificate, TlsError};
+use crate::{proxied, routes, sweep};
 
 /// The head of a request, all fields together (attacks.md 48).
 const MAX_HEAD: usize = 16 << 10;
@@ -67,6 +73,14 @@ pub enum OpenError {
     /// The bucket.
     #[error(transparent)]
     S3(#[from] S3Error),
+    /// The operations listener.
+    #[error("cannot listen for operations on {address}: {source}")]
+    Operations {
+        /// Where.
+        address: OperationsAddress,
+        /// Why.
+        source: io::Error,
+    },
     /// What an interrupted run left cannot be collected.
     #[error("what an interrupted run left cannot be collected: {0}")]
     Recover(String),
@@ -110,6 +124,11 @@ pub(crate) struct App {
     pub(crate) blobs: Blobs,
     pub(crate) access: AccessRecord,
     pub(crate) sweep: Notify,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) accounts: Rates,
+    pub(crate) addresses: Rates,
+    stopping: AtomicBool,
     running: Mutex<Option<mpsc::Sender<()>>>,
     _lock: FolderLock,
 }
@@ -129,6 +148,11 @@ impl App {
         self.sweep.notify_one();
     }
 
+    /// From the moment that it was told to stop: it is not ready any more, and its clients are sent elsewhere.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Held by each request that is being answered; `None` once the relay waits for the last of them.
     pub(crate) fn running(&self) -> Option<mpsc::Sender<()>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -141,7 +165,21 @@ pub struct Relay {
     writer: AccessWriter,
     all_answered: mpsc::Receiver<()>,
     acceptor: TlsAcceptor,
+    certificate: Arc<Certificate>,
+    reload: Arc<Notify>,
+    operations: Option<Operations>,
     pins: Vec<Sha256Digest>,
+}
+
+/// Has the certificate's files read again, as a change of them does.
+#[derive(Clone)]
+pub struct Reloader(Arc<Notify>);
+
+impl Reloader {
+    /// Reads them soon.
+    pub fn reload(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Relay {
@@ -160,7 +198,9 @@ impl Relay {
     pub async fn open_with(config: Config, seams: Seams) -> Result<Self, OpenError> {
         config.check()?;
         let lock = take_folder(&config)?;
-        let acceptor = TlsAcceptor::from(tls::server_config(&config)?);
+        tls::recover(&config)?;
+        let certificate = Certificate::open(&config)?;
+        let acceptor = TlsAcceptor::from(tls::server_config(Arc::clone(&certificate))?);
         let pins = tls::pins(&config)?;
         let ledger = Ledger::open(&config).await?;
         let blobs = blob::open(&config, Disk::new(seams.disk)).await.map_err(|error| blobs_error(&config, error))?;
@@ -173,12 +213,25 @@ impl Relay {
             blobs,
             access: record,
             sweep: Notify::new(),
+            metrics: Arc::default(),
+            connections: Connections::new(config.connections, config.address_connections),
+            accounts: Rates::of_accounts(&config),
+            addresses: Rates::of_addresses(&config),
+            stopping: AtomicBool::new(false),
             running: Mutex::new(Some(running)),
             config,
             _lock: lock,
         });
         sweep::recover(&app).await.map_err(|error| OpenError::Recover(error.to_string()))?;
-        Ok(Self { app, writer, all_answered, acceptor, pins })
+        let operations = match &app.config.operations {
+            Some(address) => {
+                let bound = Operations::bind(address).await;
+                Some(bound.map_err(|source| OpenError::Operations { address: address.clone(), source })?)
+            }
+            None => None,
+        };
+        let reload = Arc::default();
+        Ok(Self { app, writer, all_answered, acceptor, certificate, reload, operations, pins })
     }
 
     /// The pins that links and cards of this relay carry; empty with a certificate of a public authority.
@@ -193,6 +246,18 @@ impl Relay {
         &self.app.config
     }
 
+    /// Where it answers for its operator, with the port that it got.
+    #[must_use]
+    pub fn operations(&self) -> Option<OperationsAddress> {
+        self.operations.as_ref().and_then(Operations::address)
+    }
+
+    /// What has the certificate's files read again.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.reload))
+    }
+
     /// Listens on the configured address; the listener tells which one it got.
     ///
     /// # Errors
@@ -202,8 +267,9 @@ impl Relay {
         TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
     }
 
-    /// Answers until `shutdown` is done; then requests in flight get time to finish, the access record is written
-    /// out, and the ledger closed. Dropping the future stops at once, as a crash would.
+    /// Answers until `shutdown` is done; then it is not ready any more, and for the configured time still takes connections;
+    /// then requests in flight get time to finish, the access record is written out, and the ledger closed. Dropping the
+    /// future stops at once, as a crash would.
     ///
     /// # Errors
     /// The listener breaks.
@@ -212,17 +278,27 @@ impl Relay {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let Self { app, writer, all_answered, acceptor, .. } = self;
+        let Self { app, writer, all_answered, acceptor, certificate, reload, operations, .. } = self;
         tracing::info!(origin = %app.config.origin, listen = ?listener.local_addr().ok(), "serving");
         let mut background = JoinSet::new();
         background.spawn(sweep::run(Arc::clone(&app)));
         let record = Arc::clone(&app);
-        background.spawn(async move { writer.run(&record.ledger).await });
+        background.spawn(async move { writer.run(&record.ledger, &record.metrics).await });
+        background.spawn(watch_certificate(certificate, reload, Arc::clone(&app.metrics)));
+        if let Some(operations) = operations {
+            background.spawn(operations.run(Arc::clone(&app)));
+        }
         let server = Server {
             router: routes::router(Arc::clone(&app)),
-            connections: Connections::new(app.config.connections),
             acceptor,
+            refused: Often::default(),
             app: Arc::clone(&app),
+        };
+        let told = Arc::clone(&app);
+        let shutdown = async move {
+            shutdown.await;
+            told.stopping.store(true, Ordering::Relaxed);
+            tokio::time::sleep(told.config.drain_time()).await;
         };
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -271,11 +347,31 @@ async fn finish(app: &App, mut tasks: JoinSet<()>, mut all_answered: mpsc::Recei
     }
 }
 
+/// Reads the certificate again when its files change, and when somebody asks.
+async fn watch_certificate(certificate: Arc<Certificate>, reload: Arc<Notify>, metrics: Arc<Metrics>) {
+    loop {
+        let asked = tokio::time::timeout(tls::LOOK, reload.notified()).await.is_ok();
+        let certificate = Arc::clone(&certificate);
+        match tokio::task::spawn_blocking(move || certificate.reload(asked)).await {
+            Ok(Ok(true)) => {
+                metrics.certificate(true);
+                tracing::info!("the certificate was read again");
+            }
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                metrics.certificate(false);
+                tracing::error!(%error, "the certificate's files changed and cannot be used; the old one stays in force");
+            }
+            Err(error) => tracing::error!(%error, "the certificate cannot be read"),
+        }
+    }
+}
+
 struct Server {
     app: Arc<App>,
     router: Router,
     acceptor: TlsAcceptor,
-    connections: Arc<Connections>,
+    refused: Often,
 }
 
 async fn accept(
@@ -294,8 +390,8 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = server.connections.admit() else {
-                    tracing::warn!("a connection was refused: all places are taken");
+                let Some(place) = server.app.connections.admit() else {
+                    server.lose(Lost::Full);
                     continue;
                 };
                 let (server, stopped) = (Arc::clone(server), stopped.clone());
@@ -303,7 +399,7 @@ async fn accept(
             }
             Err(error) => {
                 // Out of descriptors, or a connection that ended before it began: the next one may go well.
-                tracing::warn!(%error, "a connection cannot be accepted");
+                server.refused.tell(|count| tracing::warn!(%error, count, "connections cannot be accepted"));
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -311,36 +407,63 @@ async fn accept(
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, stopped: watch::Receiver<bool>) {
-        let evicted = Arc::clone(&place.connection);
-        tokio::select! {
-            () = evicted.evicted() => tracing::debug!("a connection made room"),
-            () = self.speak(stream, peer, &place.connection, stopped) => {}
+    /// Counts a connection that is lost; what a stranger can bring about is told now and then, not each time.
+    fn lose(&self, lost: Lost) {
+        self.app.metrics.lost(lost);
+        match lost {
+            Lost::Full | Lost::Address => self.refused.tell(|count| {
+                tracing::warn!(count, "connections were refused: all places, or all of an address, are taken");
+            }),
+            Lost::Proxy => self.refused.tell(|count| {
+                tracing::warn!(count, "connections of a trusted proxy began without the PROXY protocol");
+            }),
+            Lost::Evicted | Lost::Tls => tracing::debug!(?lost, "a connection ended early"),
         }
     }
 
-    async fn speak(
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, stopped: watch::Receiver<bool>) {
+        let evicted = Arc::clone(&place.connection);
+        tokio::select! {
+            () = evicted.evicted() => self.lose(Lost::Evicted),
+            () = self.speak(stream, peer, &place, stopped) => {}
+        }
+    }
+
+    /// Up to the end of the TLS handshake. Clients behind our own balancers are told apart as far as these tell.
+    async fn greet(
         &self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         peer: SocketAddr,
-        connection: &Arc<Connection>,
-        mut stopped: watch::Receiver<bool>,
-    ) {
+        place: &Place,
+    ) -> Result<(TlsStream<Paced<TcpStream>>, SocketAddr), Lost> {
+        let config = &self.app.config;
         let _ = stream.set_nodelay(true);
-        let paced = Paced::new(stream, self.app.config.progress_timeout());
-        let handshake = self.acceptor.accept(paced);
-        let handshake = tokio::time::timeout(self.app.config.handshake_timeout(), handshake);
-        let tls = tokio::select! {
-            outcome = handshake => match outcome {
-                Ok(Ok(tls)) => tls,
-                _ => return tracing::debug!("a TLS handshake failed"),
+        let mut client = peer;
+        if config.proxy_protocol && config.trusted_proxies.contain(peer.ip()) {
+            client = proxied::header(&mut stream).await.map_err(|_| Lost::Proxy)?.unwrap_or(peer);
+        }
+        if !config.trusted_proxies.contain(client.ip()) && !place.comes_from(rate::network(client.ip())) {
+            return Err(Lost::Address);
+        }
+        let paced = Paced::new(stream, config.progress_timeout(), Arc::clone(&self.app.metrics));
+        let tls = self.acceptor.accept(paced).await.map_err(|_| Lost::Tls)?;
+        Ok((tls, client))
+    }
+
+    async fn speak(&self, stream: TcpStream, peer: SocketAddr, place: &Place, mut stopped: watch::Receiver<bool>) {
+        let greeting = tokio::time::timeout(self.app.config.handshake_timeout(), self.greet(stream, peer, place));
+        let (tls, client) = tokio::select! {
+            outcome = greeting => match outcome {
+                Ok(Ok(greeted)) => greeted,
+                Ok(Err(lost)) => return self.lose(lost),
+                Err(_) => return self.lose(Lost::Tls),
             },
             _ = stopped.wait_for(|stop| *stop) => return,
         };
+        let connection = Arc::clone(&place.connection);
         let router = TowerToHyperService::new(self.router.clone());
-        let connection = Arc::clone(connection);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(client);
             request.extensions_mut().insert(Arc::clone(&connection));
             router.call(request)
         });

@@ -116,7 +116,7 @@ pub async fn init(options: InitOptions) -> Result<InitOutcome, InitError> {
     let config = Config { data: data.clone(), ..written.clone() };
     if config.certificate.is_some() {
         // Before anything is made: a slip in the arguments should leave nothing that is in the way of the next try.
-        tls::server_config(&config)?;
+        tls::Certificate::open(&config)?;
     }
     Ledger::can_create(&config).await?;
     if let Some(parent) = data.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -129,7 +129,7 @@ pub async fn init(options: InitOptions) -> Result<InitOutcome, InitError> {
     let _lock = take_lock(data)?;
     if config.certificate.is_none() {
         tls::create_self_signed(&disk, data, &config.origin)?;
-        tls::server_config(&config)?;
+        tls::Certificate::open(&config)?;
     }
     let ledger = Ledger::create(&config).await?;
     let link = owner_link(&config, &ledger).await;

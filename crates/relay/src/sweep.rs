@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::metrics::Swept;
 use crate::orphans;
 use crate::server::App;
 
@@ -24,14 +25,21 @@ pub(crate) async fn run(app: Arc<App>) {
 
 /// One round; what fails is logged and tried again in the next.
 pub(crate) async fn round(app: &App) {
+    app.metrics.swept(Swept::Round, 1);
     if let Err(error) = sweep(app).await {
+        app.metrics.swept(Swept::Failed, 1);
         tracing::error!(%error, "sweeping failed; it goes on with the next round");
     }
 }
 
 async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let now = app.clock.now();
-    while app.ledger.end_overdue(now).await? > 0 {
+    loop {
+        let ended = app.ledger.end_overdue(now).await?;
+        if ended == 0 {
+            break;
+        }
+        app.metrics.swept(Swept::Ended, ended as u64);
         tokio::task::yield_now().await;
     }
     while app.ledger.give_up(now).await? > 0 {}
@@ -49,6 +57,7 @@ async fn delete_doomed(app: &App) -> Result<(), Box<dyn std::error::Error + Send
         for name in &names {
             app.blobs.remove(*name).await?;
         }
+        app.metrics.swept(Swept::Blobs, names.len() as u64);
         app.ledger.forget_blobs(names).await?;
     }
 }

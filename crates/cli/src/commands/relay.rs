@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -5,12 +6,15 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use pouch_client::api::Listing;
 use pouch_protocol::AccountRole;
-use pouch_relay::{CheckOptions, Config, Finding, InitOptions, Relay as Server, check, init, new_owner_link};
+use pouch_relay::systemd::{self, State};
+use pouch_relay::{CheckOptions, Finding, check};
+use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link, rotate_key};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local, short, size};
-use crate::{exit, signals};
+use crate::{args, exit, signals};
 
 /// Run a relay, and see who uses it
 #[derive(Args)]
@@ -23,6 +27,8 @@ pub(crate) struct Relay {
 enum Verb {
     Init(Init),
     Serve(Serve),
+    Config(ShowConfig),
+    RotateKey(RotateKey),
     Accounts(Accounts),
     Check(Check),
 }
@@ -81,6 +87,22 @@ struct Check {
     deep: bool,
 }
 
+/// Print the configuration that is in force, and where each value comes from
+#[derive(Args)]
+struct ShowConfig {
+    /// Where it keeps everything; `relay` in the state folder if not given
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// Take the next of the two self-signed keys that clients know into use, and make a new next one
+#[derive(Args)]
+struct RotateKey {
+    /// Where it keeps everything; `relay` in the state folder if not given
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
 /// List the accounts of the relay that I own
 #[derive(Args)]
 struct Accounts {}
@@ -90,6 +112,8 @@ impl Relay {
         match self.verb {
             Verb::Init(verb) => verb.run(context),
             Verb::Serve(verb) => verb.run(context),
+            Verb::Config(verb) => verb.run(context),
+            Verb::RotateKey(verb) => verb.run(context),
             Verb::Accounts(_) => accounts(context),
             Verb::Check(verb) => verb.run(context),
         }
@@ -111,20 +135,32 @@ fn state(error: impl std::fmt::Display) -> Failure {
     Failure::Told { code: exit::STATE, text: error.to_string(), hint: None, kind: None }
 }
 
-fn load(data: &std::path::Path) -> Result<Config, Failure> {
-    Config::load(&data.join("relay.toml")).map_err(|e| Failure::Told {
+fn load(data: &std::path::Path) -> Result<Loaded, Failure> {
+    Loaded::load(&data.join("relay.toml"), values()).map_err(|e| Failure::Told {
         code: exit::STATE,
         text: e.to_string(),
-        hint: Some("`pouch relay init --host HOST` makes a relay; --data says where it is".into()),
+        hint: match e {
+            ConfigError::UnknownVariable(_) => Some("`pouch relay config` lists the values; unset the variable".into()),
+            ConfigError::Read { .. } => {
+                Some("`pouch relay init --host HOST` makes a relay; --data says where it is".into())
+            }
+            _ => None,
+        },
         kind: None,
     })
+}
+
+/// The variables that may be values of the configuration: all but those of this program's flags.
+fn values() -> impl Iterator<Item = (OsString, OsString)> {
+    let flags = args::variables();
+    std::env::vars_os().filter(move |(name, _)| !flags.contains(name))
 }
 
 impl Init {
     fn run(self, context: &Context) -> Outcome {
         let data = folder(self.data.clone(), context)?;
         let link = if self.again {
-            let config = load(&data)?;
+            let config = load(&data)?.config;
             context.run(async { new_owner_link(&config).await.map_err(state) })?
         } else {
             let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
@@ -156,7 +192,7 @@ impl Init {
 impl Serve {
     fn run(self, context: &Context) -> Outcome {
         let data = folder(self.data, context)?;
-        let config = load(&data)?;
+        let config = load(&data)?.config;
         let filter = tracing_subscriber::EnvFilter::builder()
             .with_default_directive(tracing::Level::INFO.into())
             .with_env_var("POUCH_LOG")
@@ -165,21 +201,38 @@ impl Serve {
         let started = if context.show.json { log.json().try_init() } else { log.try_init() };
         started.map_err(Failure::other)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::other)?;
+        let descriptors = enough_descriptors(config.connections);
         runtime.block_on(async {
+            if let Some(limit) = descriptors {
+                tracing::warn!(
+                    limit,
+                    connections = config.connections,
+                    "the limit of open files (LimitNOFILE) is too low"
+                );
+            }
             let server = Server::open(config).await.map_err(state)?;
             let listener = server.bind().await.map_err(Failure::other)?;
+            let reloader = server.reloader();
+            let reloading = tokio::spawn(signals::on_hangup(move || reloader.reload()));
             let origin = server.config().origin.clone();
             context.show.object(&json!({ "type": "ready", "relay": origin })).map_err(printing)?;
             context.show.line(format_args!("relay ready: {origin}")).map_err(printing)?;
             std::io::stdout().flush().map_err(printing)?;
-            server.serve(listener, signals::first()).await.map_err(Failure::other)
+            tell_manager(State::Ready);
+            let stop = async {
+                signals::first().await;
+                tell_manager(State::Stopping);
+            };
+            let served = server.serve(listener, stop).await.map_err(Failure::other);
+            reloading.abort();
+            served
         })
     }
 }
 
 impl Check {
     fn run(self, context: &Context) -> Outcome {
-        let config = load(&folder(self.data, context)?)?;
+        let config = load(&folder(self.data, context)?)?.config;
         let options = CheckOptions { repair: self.repair, deep: self.deep };
         let mut printed = Ok(());
         let mut tell = |finding: &Finding, repaired: bool| {
@@ -245,6 +298,63 @@ fn show_finding(context: &Context, finding: &Finding, repaired: bool) -> std::io
         "type": "finding", "finding": word, "bundle": bundle, "detail": text, "repaired": repaired,
     }))?;
     context.show.line(format_args!("{word}: {text}{}", if repaired { " (repaired)" } else { "" }))
+}
+
+/// Raises the number of files that may be open to what the system allows; the limit, if that is too low for so many
+/// connections.
+fn enough_descriptors(connections: usize) -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    // Each may read or write a file; the rest is for ledger, listeners and libraries.
+    let needed = 2 * connections as u64 + 128;
+    getrlimit(Resource::Nofile).current.filter(|current| *current < needed)
+}
+
+/// A service manager that does not hear of it lets the relay run.
+fn tell_manager(state: State) {
+    if let Err(error) = systemd::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+impl RotateKey {
+    fn run(self, context: &Context) -> Outcome {
+        let config = load(&folder(self.data, context)?)?.config;
+        let pins = rotate_key(&config).map_err(state)?;
+        context.show.object(&json!({ "type": "rotated", "pins": pins })).map_err(printing)?;
+        for pin in pins {
+            context.show.essence(pin).map_err(printing)?;
+        }
+        context
+            .show
+            .line("the next key is in use now, and a new next one is made; keep a copy of keys/next.key elsewhere")
+            .map_err(printing)?;
+        context.show.remark(
+            "who joined before the last rotation does not know the new next key: see docs/operating-a-relay.md",
+        );
+        Ok(())
+    }
+}
+
+impl ShowConfig {
+    fn run(self, context: &Context) -> Outcome {
+        let loaded = load(&folder(self.data, context)?)?;
+        for value in loaded.in_force() {
+            let source = value.source.to_string();
+            let shown = value.value.as_deref();
+            context
+                .show
+                .object(&json!({ "type": "value", "name": value.name, "value": shown, "source": source }))
+                .map_err(printing)?;
+            let line = match shown {
+                Some(shown) => format!("{} = {shown}  # {source}", value.name),
+                None => format!("# {} is not set", value.name),
+            };
+            context.show.line(&line).map_err(printing)?;
+            context.show.essence(&line).map_err(printing)?;
+        }
+        Ok(())
+    }
 }
 
 fn accounts(context: &Context) -> Outcome {

@@ -12,7 +12,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use super::{ConfigError, quoted};
+use super::ConfigError;
+use super::value::{Beneath, Kind, Setting, quoted};
 use crate::blob::SINGLE;
 
 /// What `blobs` says for the data folder.
@@ -110,10 +111,6 @@ impl S3Config {
         )
     }
 
-    pub(super) fn beneath(self, folder: &Path) -> Self {
-        Self { secret_access_key_file: self.secret_access_key_file.map(|path| folder.join(path)), ..self }
-    }
-
     /// Reads the keys. What is wrong is said without them.
     pub(crate) fn keys(&self) -> Result<S3Keys, String> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -130,7 +127,7 @@ impl S3Config {
     }
 
     /// As an inline table of TOML.
-    fn written(&self) -> String {
+    fn table(&self) -> String {
         let mut fields = vec![
             format!("endpoint = {}", quoted(&self.endpoint.to_string())),
             format!("bucket = {}", quoted(&self.bucket)),
@@ -149,12 +146,34 @@ impl S3Config {
     }
 }
 
-impl BlobConfig {
-    /// As a value of TOML.
-    pub(super) fn written(&self) -> String {
-        match self {
+impl Setting for BlobConfig {
+    const KIND: Kind = Kind::Text;
+    const FIELDS: &'static [(&'static str, Kind)] = &[
+        ("endpoint", Kind::Text),
+        ("bucket", Kind::Text),
+        ("prefix", Kind::Text),
+        ("region", Kind::Text),
+        ("path_style", Kind::Flag),
+        ("access_key_id", Kind::Text),
+        ("secret_access_key_file", Kind::Path),
+        ("memory_bytes", Kind::Number),
+    ];
+
+    fn written(&self) -> Option<String> {
+        Some(match self {
             Self::Folder => quoted(FOLDER),
-            Self::S3(s3) => s3.written(),
+            Self::S3(s3) => s3.table(),
+        })
+    }
+}
+
+impl Beneath for BlobConfig {
+    fn beneath(self, folder: &Path) -> Self {
+        match self {
+            Self::Folder => self,
+            Self::S3(s3) => {
+                Self::S3(S3Config { secret_access_key_file: s3.secret_access_key_file.beneath(folder), ..s3 })
+            }
         }
     }
 }

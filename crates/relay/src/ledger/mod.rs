@@ -14,6 +14,7 @@ mod check;
 mod commit;
 mod database;
 mod deliveries;
+mod health;
 mod links;
 mod objects;
 mod row;

@@ -1,6 +1,7 @@
 //! What a recipient does: look, release, fetch, say what came of it.
 
 use axum::body::Body;
+use axum::response::IntoResponse as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG};
@@ -13,6 +14,7 @@ use super::upload::{PartNumber, bundle_id};
 use crate::answer::{Answer, Failure, done, message, object};
 use crate::auth::{Call, Coverage};
 use crate::blob::{AGE, StoreError};
+use crate::conditional::{self, Outcome};
 use crate::ledger::Receipt;
 use crate::object::{ObjectBody, Wanted, wanted};
 
@@ -73,6 +75,11 @@ async fn fetch(call: &Call, account: i64, bundle: pouch_statement::BundleId, par
     let row = app.ledger.object(account, bundle, part, call.now).await?;
     // The digest names the bytes, so the tag is strong (RFC 9110 §8.8.1).
     let etag = format!("\"{}\"", Sha256Digest::from_bytes(row.digest));
+    match conditional::outcome(&call.head.headers, &etag) {
+        Outcome::Met => {}
+        Outcome::Failed => return Err(Failure::Precondition),
+        Outcome::NotModified => return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response()),
+    }
     let (status, offset, length) = match wanted(&call.head.headers, &etag, row.length) {
         Wanted::Whole => (StatusCode::OK, 0, row.length),
         Wanted::Range(first, last) => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),

@@ -15,18 +15,23 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method};
+use http_body::Body as _;
 use pouch_protocol::limits::MAX_INDEX;
-use pouch_protocol::{ProblemKind, route};
+use pouch_protocol::{ProblemKind, REQUEST_ID, route};
 
 use crate::access::{Attempt, Outcome};
-use crate::answer::{Answer, Failure, ProblemWord, harden};
+use crate::answer::{Answer, Explained, Failure, ProblemWord, harden};
 use crate::auth::single;
 use crate::body::Upload;
+use crate::log::RequestId;
+use crate::metrics::By;
+use crate::proxied;
+use crate::rate::{self, Standing};
 use crate::server::App;
 
 /// What the record says for paths that no route has: the raw path is the client's text and is never written down.
@@ -36,28 +41,49 @@ const UNKNOWN: &str = "unknown";
 const ANONYMOUS_DRAIN: u64 = 16 << 20;
 const DRAIN: Duration = Duration::from_secs(600);
 
+/// The one list of all routes: the router, and what the OpenAPI description is compared with.
+macro_rules! routes {
+    ($($method:ident $path:path => $handler:path;)*) => {
+        fn handlers() -> Router<Arc<App>> {
+            Router::new()$(.route($path, on(MethodFilter::$method, $handler)))*
+        }
+
+        /// Methods and templates.
+        #[cfg(test)]
+        pub(crate) const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+    };
+}
+
+routes! {
+    GET route::INFO => page::info;
+    GET route::OPENAPI => page::openapi;
+    GET route::LINK_PAGE => page::link_page;
+    POST route::JOIN => people::join;
+    POST route::LINKS => people::new_link;
+    GET route::LINKS => people::links;
+    DELETE route::LINK => people::delete_link;
+    GET route::ACCOUNT => people::account;
+    GET route::ACCOUNTS => people::accounts;
+    GET route::ACCESS => people::access;
+    POST route::BUNDLES => upload::begin;
+    GET route::BUNDLE => upload::bundle;
+    DELETE route::BUNDLE => upload::delete;
+    PUT route::PART => upload::put_part;
+    GET route::PART => download::part;
+    PUT route::INDEX => upload::put_index;
+    GET route::INDEX => download::index;
+    PUT route::ENVELOPE => upload::put_envelope;
+    POST route::COMMIT => upload::commit;
+    GET route::OUTBOX => upload::outbox;
+    GET route::INBOX => download::inbox;
+    GET route::DELIVERY => download::delivery;
+    POST route::RELEASE => download::release;
+    POST route::RECEIPT => download::receipt;
+}
+
 /// All routes of docs/protocol.md.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route(route::INFO, get(page::info))
-        .route(route::LINK_PAGE, get(page::link_page))
-        .route(route::JOIN, post(people::join))
-        .route(route::LINKS, post(people::new_link).get(people::links))
-        .route(route::LINK, delete(people::delete_link))
-        .route(route::ACCOUNT, get(people::account))
-        .route(route::ACCOUNTS, get(people::accounts))
-        .route(route::ACCESS, get(people::access))
-        .route(route::BUNDLES, post(upload::begin))
-        .route(route::BUNDLE, get(upload::bundle).delete(upload::delete))
-        .route(route::PART, put(upload::put_part).get(download::part))
-        .route(route::INDEX, put(upload::put_index).get(download::index))
-        .route(route::ENVELOPE, put(upload::put_envelope))
-        .route(route::COMMIT, post(upload::commit))
-        .route(route::OUTBOX, get(upload::outbox))
-        .route(route::INBOX, get(download::inbox))
-        .route(route::DELIVERY, get(download::delivery))
-        .route(route::RELEASE, post(download::release))
-        .route(route::RECEIPT, post(download::receipt))
+    handlers()
         .fallback(async || -> Answer { Err(Failure::not_found()) })
         .method_not_allowed_fallback(async || -> Answer { Err(Failure::new(ProblemKind::Method, "")) })
         .layer(from_fn_with_state(Arc::clone(&app), surround))
@@ -104,10 +130,12 @@ async fn answer(app: &Arc<App>, request: Request, next: Next) -> Response {
     let attempt = Attempt::default();
     let upload = Upload::new(body, app.config.progress_timeout());
     let matched = head.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let address = head.extensions.get::<SocketAddr>().map(SocketAddr::ip);
+    let peer = head.extensions.get::<SocketAddr>().map(SocketAddr::ip);
+    let address = peer.map(|peer| proxied::client(&head.headers, peer, &app.config));
+    let standing = address.map(|address| app.addresses.take(rate::network(address)));
     let method = method_word(&head.method);
     let framed = !head.headers.contains_key(TRANSFER_ENCODING);
-    let screened = screen(app, &head, matched.is_some());
+    let screened = pace(app, standing).and_then(|()| screen(app, &head, matched.is_some()));
     let mut response = match screened {
         Err(failure) => failure.into_response(),
         Ok(()) => {
@@ -126,17 +154,45 @@ async fn answer(app: &Arc<App>, request: Request, next: Next) -> Response {
         Some(_) => (MAX_INDEX, DRAIN),
         None => (ANONYMOUS_DRAIN, app.config.progress_timeout()),
     };
-    if !framed || !upload.drain(limit, time).await {
+    if !framed || !upload.drain(limit, time).await || app.is_stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     harden(response.headers_mut());
+    let id = RequestId::random().to_string();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    match (learnt.standing, standing) {
+        (Some(standing), _) => app.accounts.tell(&standing, response.headers_mut()),
+        (None, Some(standing)) => app.addresses.tell(&standing, response.headers_mut()),
+        (None, None) => {}
+    }
     let route = matched.unwrap_or_else(|| UNKNOWN.to_owned());
     let status = response.status().as_u16();
     let problem = response.extensions().get::<ProblemWord>().map(|word| word.0);
-    tracing::debug!(method, %route, status, problem, milliseconds = started.elapsed().as_millis() as u64, "answered");
+    let took = started.elapsed();
+    app.metrics.answered(method, &route, status, took);
+    if let Some(Explained(error)) = response.extensions().get() {
+        tracing::error!(id, method, %route, error, "a request failed");
+    }
+    // Who, about what and from where stands in the access record, which is pruned. What nobody signed is counted there.
+    if learnt.account.is_some() {
+        let (milliseconds, received) = (took.as_millis() as u64, upload.received());
+        let sent = response.body().size_hint().exact();
+        tracing::info!(id, method, %route, status, problem, milliseconds, received, sent, "answered");
+    }
     let time = app.clock.now();
     app.access.note(Outcome { time, address, method, route, learnt, status, problem }).await;
     response
+}
+
+/// The limit of the address.
+fn pace(app: &App, standing: Option<Standing>) -> Result<(), Failure> {
+    if standing.is_none_or(|standing| standing.granted) {
+        return Ok(());
+    }
+    app.metrics.limited(By::Address);
+    Err(Failure::new(ProblemKind::Rate, "from this address"))
 }
 
 /// What is refused before any handler sees it.

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use pouch_protocol::limits::{MAX_PART, MAX_PARTS};
-use pouch_protocol::{RelayInfo, VERSION};
+use pouch_protocol::{MESSAGE_TYPE, RelayInfo, VERSION};
 use pouch_statement::Sha256Digest;
 
 use crate::answer::{Answer, message};
@@ -37,6 +37,13 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Answer {
     })
 }
 
+/// The description of the API for tools; docs/protocol.md says the same for people.
+const OPENAPI: &str = include_str!("../openapi.json");
+
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, MESSAGE_TYPE)], OPENAPI).into_response()
+}
+
 pub(super) async fn link_page() -> Response {
     let hash = STANDARD.encode(Sha256Digest::of(STYLE.as_bytes()).as_bytes());
     let policy = format!(
@@ -49,4 +56,61 @@ pub(super) async fn link_page() -> Response {
     );
     let headers = [(CONTENT_TYPE, "text/html; charset=utf-8".to_owned()), (CONTENT_SECURITY_POLICY, policy)];
     (headers, page).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use pouch_protocol::limits::{MAX_PAGE, MAX_PARTS, MAX_RECEIPT, MAX_RECIPIENTS};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::routes::ROUTES;
+
+    fn description() -> Value {
+        serde_json::from_str(OPENAPI).unwrap()
+    }
+
+    #[test]
+    fn every_route_is_described_and_no_other() {
+        let description = description();
+        let mut described = BTreeSet::new();
+        for (path, item) in description["paths"].as_object().unwrap() {
+            for method in item.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+                assert!(described.insert((method.to_uppercase(), path.clone())));
+            }
+            // Each variable of the template is a parameter of the path, in order.
+            let variables: Vec<_> = path.split('/').filter_map(|c| c.strip_prefix('{')?.strip_suffix('}')).collect();
+            let none = Vec::new();
+            let parameters = item["parameters"].as_array().unwrap_or(&none);
+            let names: Vec<_> = parameters.iter().map(|p| p["name"].as_str().unwrap()).collect();
+            assert_eq!(names, variables, "{path}");
+        }
+        let routes: BTreeSet<_> = ROUTES.iter().map(|(method, path)| (method.to_string(), path.to_string())).collect();
+        assert_eq!(described, routes);
+    }
+
+    #[test]
+    fn the_described_limits_are_those_in_force() {
+        let schemas = &description()["components"]["schemas"];
+        let commit = &schemas["Commit"]["properties"];
+        assert_eq!(commit["parts"]["maximum"], MAX_PARTS);
+        assert_eq!(commit["recipients"]["maxItems"], MAX_RECIPIENTS);
+        assert_eq!(schemas["Inbox"]["properties"]["items"]["maxItems"], MAX_PAGE);
+        // Base64 makes four characters of three bytes.
+        assert_eq!(schemas["ReceiptMessage"]["properties"]["sealed"]["maxLength"], MAX_RECEIPT.div_ceil(3) * 4);
+    }
+
+    /// What every problem is must be in the list, and nothing else.
+    #[test]
+    fn every_kind_of_problem_is_described() {
+        let description = description();
+        let described =
+            description["components"]["schemas"]["Problem"]["properties"]["type"]["enum"].as_array().unwrap();
+        let kinds: Vec<_> =
+            pouch_protocol::ProblemKind::all().map(|kind| pouch_protocol::Problem::new(kind, None).r#type).collect();
+        assert_eq!(described.iter().map(|d| d.as_str().unwrap()).collect::<Vec<_>>(), kinds);
+    }
 }

@@ -207,6 +207,18 @@ async fn ranges_of_an_object() {
         let reply = world.by(&ada, draft).await;
         assert_eq!((reply.status, reply.body.len()), (200, part.len()));
     }
+    // Whoever has it is told so, also where a range was asked for, and only who may see it.
+    for draft in [get.clone(), get.clone().field("range", "bytes=0-1"), get.clone().field("range", "bytes=400022-")] {
+        let same = world.by(&ada, draft.field("if-none-match", format!("\"other\", W/{etag}"))).await;
+        assert_eq!((same.status, same.body.len(), same.header("etag")), (304, 0, etag.as_str()));
+        assert!(!same.headers.contains_key("content-range"));
+    }
+    let bo = world.member(&ada, "Bo").await;
+    let foreign = world.by(&bo, get.clone().field("if-none-match", &etag)).await;
+    assert_eq!(foreign.problem(), ProblemKind::NotFound);
+    let other = world.by(&ada, get.clone().field("if-match", "\"other\"")).await;
+    assert_eq!((other.status, other.problem()), (412, ProblemKind::BadRequest));
+    assert_eq!(world.by(&ada, get.field("if-match", &etag)).await.body, part);
     world.stop().await;
 }
 

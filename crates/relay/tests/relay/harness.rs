@@ -1,5 +1,7 @@
 //! A relay over TLS on loopback, people with keys, and a client so plain that it can also do wrong.
 
+#[path = "openapi.rs"]
+pub mod openapi;
 #[path = "wire.rs"]
 mod wire;
 
@@ -15,15 +17,19 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use pouch_protocol::{
-    CardMac, Commit, Inviter, JoinRequest, Link, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink, parts_digest,
-    route,
+    CardMac, Commit, Inviter, JoinRequest, Link, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink, REQUEST_ID,
+    parts_digest, route,
 };
-use pouch_relay::{Clock, Config, DiskHook, InitOptions, OpenError, Relay, Seams, SystemClock, init};
+use pouch_relay::{
+    Clock, Config, DiskHook, InitOptions, OpenError, OperationsAddress, Relay, Reloader, Seams, SystemClock, init,
+};
 use pouch_statement::{
     Blake3Digest, BundleId, Card, Device, LinkId, MailboxId, Sha256Digest, Signed, SignedCard, SigningKey, Timestamp,
 };
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
@@ -62,14 +68,27 @@ impl TestClock {
 /// What stops a relay, and the task that serves it.
 type Running = (Option<oneshot::Sender<()>>, JoinHandle<()>);
 
+/// What a running relay says of itself.
+pub struct Serving {
+    pub operations: Option<OperationsAddress>,
+    pub reloader: Reloader,
+}
+
 pub struct World {
     pub folder: tempfile::TempDir,
     pub config: Config,
     pub address: SocketAddr,
     pub clock: Arc<TestClock>,
     pub owner_link: Option<Link>,
+    pub owner_pins: Vec<Sha256Digest>,
+    /// The one that it was made with.
+    first_certificate: Option<CertificateDer<'static>>,
+    pub serving: Option<Serving>,
     running: Mutex<Option<Running>>,
 }
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 pub struct Person {
     pub name: &'static str,
@@ -85,6 +104,15 @@ impl World {
 
     /// A relay whose configuration was changed and whose disk is watched.
     pub async fn with(change: impl FnOnce(&mut Config), disk: Option<DiskHook>) -> Self {
+        Self::try_open(change, disk).await.unwrap()
+    }
+
+    /// One that may not open.
+    pub async fn try_with(change: impl FnOnce(&mut Config)) -> Result<Self, OpenError> {
+        Self::try_open(change, None).await
+    }
+
+    async fn try_open(change: impl FnOnce(&mut Config), disk: Option<DiskHook>) -> Result<Self, OpenError> {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,20 +133,61 @@ impl World {
             config,
             address,
             clock: Arc::default(),
+            first_certificate: None,
+            owner_pins: outcome.link.pins.clone(),
             owner_link: Some(outcome.link),
+            serving: None,
             running: Mutex::new(None),
         };
-        world.serve(listener, disk).await.unwrap();
-        world
+        world.first_certificate = world.certificate();
+        world.serve(listener, disk).await?;
+        Ok(world)
+    }
+
+    /// Asks the operations listener.
+    pub async fn ask(&self, method: &str, path: &str) -> (u16, String) {
+        let address = self.serving.as_ref().unwrap().operations.clone().unwrap();
+        let io: Box<dyn Duplex> = match address {
+            OperationsAddress::Loopback(address) => Box::new(TcpStream::connect(address).await.unwrap()),
+            OperationsAddress::Unix(path) => Box::new(UnixStream::connect(path).await.unwrap()),
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = HttpRequest::builder().method(method).uri(path).header("host", "localhost");
+        let response = sender.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        connection.abort();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Waits, a bounded time, for a line of the metrics.
+    pub async fn wait_for_metric(&self, line: &str) {
+        let mut text = String::new();
+        for _ in 0..500 {
+            text = self.ask("GET", "/metrics").await.1;
+            if text.lines().any(|l| l == line) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{line} is not in\n{text}");
     }
 
     pub fn data(&self) -> PathBuf {
         self.config.data.clone()
     }
 
+    /// The one that lies in the folder now, if it can be read.
+    fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let pem = std::fs::read(self.data().join("keys/relay.crt")).ok()?;
+        CertificateDer::from_pem_slice(&pem).ok()
+    }
+
     async fn serve(&mut self, listener: TcpListener, disk: Option<DiskHook>) -> Result<(), OpenError> {
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let relay = Relay::open_with(self.config.clone(), Seams { clock, disk }).await?;
+        self.serving = Some(Serving { operations: relay.operations(), reloader: relay.reloader() });
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             relay.serve(listener, async { drop(stopped.await) }).await.unwrap();
@@ -167,13 +236,21 @@ impl World {
     }
 
     pub async fn tls(&self) -> TlsStream<TcpStream> {
-        self.tls_over(TcpStream::connect(self.address).await.unwrap()).await.unwrap()
+        self.tls_behind(b"").await.unwrap()
+    }
+
+    /// TLS after what a load balancer says before it.
+    pub async fn tls_behind(&self, header: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.write_all(header).await?;
+        self.tls_over(stream).await
     }
 
     async fn tls_over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        let pem = std::fs::read(self.data().join("keys/relay.crt")).unwrap();
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(rustls_pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        for certificate in [self.certificate(), self.first_certificate.clone()].into_iter().flatten() {
+            roots.add(certificate).unwrap();
+        }
         let config =
             rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -197,7 +274,14 @@ impl World {
 
     /// A connection for several requests.
     pub async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, JoinHandle<()>), hyper::Error> {
-        let io = TokioIo::new(self.tls().await);
+        self.connect_over(self.tls().await).await
+    }
+
+    pub async fn connect_over(
+        &self,
+        stream: TlsStream<TcpStream>,
+    ) -> Result<(SendRequest<Full<Bytes>>, JoinHandle<()>), hyper::Error> {
+        let io = TokioIo::new(stream);
         let (sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         Ok((sender, tokio::spawn(async { drop(connection.await) })))
     }
@@ -211,10 +295,14 @@ impl World {
         for (name, value) in &draft.fields {
             request = request.header(*name, value);
         }
-        let response = sender.send_request(request.body(Full::new(draft.body)).unwrap()).await?;
-        let (head, body) = response.into_parts();
+        let response = sender.send_request(request.body(Full::new(draft.body.clone())).unwrap()).await?;
+        let (mut head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
+        let request = head.headers.remove(REQUEST_ID).expect("a name").to_str().unwrap().to_owned();
+        assert!(request.len() == 16 && request.bytes().all(|c| c.is_ascii_hexdigit()), "{request}");
+        let reply = Reply { status: head.status.as_u16(), headers: head.headers, body, request };
+        openapi::compare(&draft, &reply);
+        Ok(reply)
     }
 
     pub async fn by(&self, person: &Person, draft: Draft) -> Reply {

@@ -5,16 +5,23 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stdout
+    clippy::print_stdout,
+    clippy::print_stderr
 )]
 
 mod harness;
 
 mod abuse;
 mod bundles;
+mod crowd;
+mod description;
 mod durability;
 mod kills;
 mod limits;
+mod operations;
 mod people;
+mod proxies;
+mod rates;
 mod requests;
 mod s3;
+mod tls;

@@ -1,0 +1,146 @@
+//! Health, readiness and metrics, and how the relay stops.
+
+use std::time::Duration;
+
+use pouch_protocol::{ProblemKind, route};
+use sqlx::Connection as _;
+
+use crate::harness::{Draft, World, sealed};
+
+fn on_loopback(config: &mut pouch_relay::Config) {
+    config.operations = Some("127.0.0.1:0".parse().unwrap());
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_answered_on_this_machine() {
+    let mut world = World::with(on_loopback, None).await;
+    let ada = world.owner("Ada").await;
+    assert_eq!(world.ask("GET", "/live").await, (200, "live\n".to_owned()));
+    assert_eq!(world.ask("GET", "/ready").await, (200, "ready\n".to_owned()));
+    assert_eq!(world.ask("GET", "/").await.0, 404);
+    assert_eq!(world.ask("POST", "/ready").await.0, 405);
+    let bundle = world.deliver(&ada, &[sealed(7, 100_000)], &[&ada], false).await;
+    world.by(&ada, Draft::get(route::part(bundle, 0))).await;
+    world.send(Draft::get(route::INBOX)).await;
+    world.send(Draft::get("/v1/nothing/CANARY")).await;
+    // Written by the access record's next group.
+    world.by(&ada, Draft::get(route::ACCESS)).await;
+    let (status, text) = world.ask("GET", "/metrics").await;
+    assert_eq!(status, 200);
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    let part = "pouch_relay_requests_total{method=\"GET\",route=\"/v1/bundles/{bundle}/parts/{part}\",status=\"2xx\"}";
+    assert_eq!(value(part), 1.0);
+    assert_eq!(value("pouch_relay_requests_total{method=\"GET\",route=\"/v1/inbox\",status=\"4xx\"}"), 1.0);
+    assert_eq!(value("pouch_relay_requests_total{method=\"GET\",route=\"unknown\",status=\"4xx\"}"), 1.0);
+    assert_eq!(value("pouch_relay_request_seconds_count{route=\"/v1/bundles/{bundle}/parts/{part}\"}"), 2.0);
+    assert!(value("pouch_relay_received_bytes_total") > 100_000.0);
+    assert!(value("pouch_relay_sent_bytes_total") > 100_000.0);
+    assert!(value("pouch_relay_used_bytes") > 100_000.0);
+    assert!(value("pouch_relay_disk_free_bytes") > 0.0);
+    assert!(value("pouch_relay_ledger_commit_seconds_count") >= 1.0);
+    assert!(value("pouch_relay_swept_total{what=\"rounds\"}") >= 1.0);
+    assert_eq!(value("pouch_relay_ready"), 1.0);
+    world.stop().await;
+}
+
+// attacks.md 48, 59: no label is of a stranger's making, and none says who or what.
+#[tokio::test]
+async fn attack_48_labels_are_of_a_fixed_set() {
+    let mut world = World::with(on_loopback, None).await;
+    let ada = world.owner("Ada").await;
+    let bundle = world.begin(&ada, false).await;
+    let count = async || world.ask("GET", "/metrics").await.1.lines().count();
+    for n in 0..3 {
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "BREW"] {
+            world.send(Draft::new(method, format!("/v1/bundles/{bundle}/parts/{n}"))).await;
+            world.send(Draft::new(method, format!("/nothing/{n}"))).await;
+            world.by(&ada, Draft::new(method, format!("/v1/bundles/{bundle}"))).await;
+        }
+    }
+    let before = count().await;
+    for n in 0..300 {
+        let method = ["GET", "PUT", "BREW"][n % 3];
+        world.send(Draft::new(method, format!("/nothing/{n}")).field("x-forwarded-for", format!("192.0.2.{n}"))).await;
+    }
+    assert_eq!(count().await, before);
+    let text = world.ask("GET", "/metrics").await.1;
+    for secret in [bundle.to_string(), ada.mailbox.to_string(), "127.0.0.1".to_owned(), "BREW".to_owned()] {
+        assert!(!text.contains(&secret), "{secret} is in\n{text}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_private_and_a_stale_one_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("operations");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let mut world = World::with(|config| config.operations = Some(address), None).await;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o660);
+    assert_eq!(world.ask("GET", "/ready").await, (200, "ready\n".to_owned()));
+    // One that somebody serves is not taken, nor is what is no socket.
+    for taken in [path.clone(), world.data().join("relay.toml")] {
+        let address = format!("unix:{}", taken.display()).parse().unwrap();
+        let other = World::try_with(|config| config.operations = Some(address)).await;
+        let error = other.err().unwrap().to_string();
+        assert!(error.contains("cannot listen for operations"), "{error}");
+    }
+    world.stop().await;
+    assert!(!path.exists());
+}
+
+// Not ready first, while connections are still taken; then what runs is finished, and what comes is refused.
+#[tokio::test]
+async fn stopping_is_told_before_it_happens() {
+    let change = |config: &mut pouch_relay::Config| {
+        on_loopback(config);
+        config.drain_seconds = 2;
+    };
+    let mut world = World::with(change, None).await;
+    let ada = world.owner("Ada").await;
+    assert!(!world.by(&ada, Draft::get(route::ACCOUNT)).await.headers.contains_key("connection"));
+    world.begin_stop();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.ask("GET", "/ready").await, (503, "the relay is stopping\n".to_owned()));
+    assert_eq!(world.ask("GET", "/live").await.0, 200);
+    let late = world.by(&ada, Draft::get(route::ACCOUNT)).await;
+    assert_eq!((late.status, late.header("connection")), (200, "close"));
+    world.stop().await;
+    assert!(tokio::net::TcpStream::connect(world.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_ledger_that_does_not_answer_is_not_ready() {
+    let mut world = World::with(on_loopback, None).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.data().join("ledger.sqlite"));
+    let mut ledger = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    assert_eq!(world.ask("GET", "/ready").await.0, 200);
+    sqlx::query("ALTER TABLE space RENAME TO elsewhere").execute(&mut ledger).await.unwrap();
+    assert_eq!(world.ask("GET", "/ready").await, (503, "the ledger does not answer\n".to_owned()));
+    assert_eq!(world.ask("GET", "/live").await.0, 200);
+    let (_, text) = world.ask("GET", "/metrics").await;
+    assert!(text.contains("\npouch_relay_ready 0\n") && !text.contains("used_bytes"), "{text}");
+    sqlx::query("ALTER TABLE elsewhere RENAME TO space").execute(&mut ledger).await.unwrap();
+    assert_eq!(world.ask("GET", "/ready").await.0, 200);
+    ledger.close().await.unwrap();
+    world.stop().await;
+}
+
+// The name of the request is what its user tells and its operator looks for.
+#[tokio::test]
+async fn a_failure_has_a_name_that_the_answer_carries() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let (failing, good) = (Draft::get(route::INFO), Draft::get(route::ACCOUNT).signed(&world, &ada));
+    world.clock.panic_once();
+    let failed = world.send(failing).await;
+    assert_eq!(failed.problem(), ProblemKind::Internal);
+    let good = world.send(good).await;
+    assert!(good.status == 200 && good.request != failed.request, "{good:?}");
+    world.stop().await;
+}
