@@ -38,6 +38,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         corpus.put("request", &format!("{number}-field"), field("covering_field"))?;
     }
 
+    // Frames: blocks as they are, and one byte many times (RFC 8878, §3.1.1.2), with and without a checksum's flag.
+    for (name, frame) in [
+        ("raw", &b"\x05\x00\x28\xb5\x2f\xfd\x20\x05\x29\x00\x00hello"[..]),
+        ("rle", b"\x00\x01\x28\xb5\x2f\xfd\x60\x00\x00\x03\x08\x00x"),
+        ("sum", b"\x05\x00\x28\xb5\x2f\xfd\x24\x05\x29\x00\x00hello\x00\x00\x00\x00"),
+    ] {
+        corpus.put("frame", name, frame)?;
+    }
+
     // The second one is compressed: its index has lines of frames.
     for name in ["v1", "zstd"] {
         let bundle: Value = serde_json::from_slice(&fs::read(vectors.join(format!("bundle/{name}.json")))?)?;
