@@ -4,6 +4,7 @@
 //! temporary folder. [`Pair`] is where most tests begin.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod balancer;
 pub mod hostile;
 mod party;
 mod program;
@@ -12,7 +13,8 @@ mod run;
 mod tools;
 mod tree;
 
-pub use party::{Pair, Party};
+pub use balancer::Balancer;
+pub use party::{Cluster, Pair, Party};
 pub use pouch_services::{Ceph, Postgres, skip};
 pub use program::{program, workspace};
 pub use relay::Relay;

@@ -8,8 +8,9 @@ use pouch_client::identity::Identity;
 use pouch_services::Postgres;
 use tempfile::TempDir;
 
+use crate::balancer::Balancer;
 use crate::program::program;
-use crate::relay::Relay;
+use crate::relay::{Relay, free_listener};
 use crate::run::{Ran, Run};
 use crate::text;
 
@@ -188,9 +189,7 @@ impl Pair {
     #[track_caller]
     fn introduce(folder: TempDir, relay: Relay, join: impl Fn(&Party, &str) -> Ran) -> Self {
         let (ada, bo) = (Party::new(folder.path(), "ada"), Party::new(folder.path(), "bo"));
-        join(&ada, relay.owner_link());
-        join(&bo, &ada.invite("bo"));
-        ada.run(&["contact", "list"]).ok().says("bo joined and is pinned");
+        introduce(&ada, &bo, &relay, join);
         Self { relay, ada, bo, folder }
     }
 
@@ -205,6 +204,42 @@ impl Pair {
     pub fn stranger(&self, name: &str) -> Party {
         Party::new(self.root(), name)
     }
+}
+
+/// Ada and Bo on a relay of several nodes, each over the same database and the same blobs.
+pub struct Cluster {
+    pub nodes: Vec<Relay>,
+    pub balancer: Balancer,
+    pub ada: Party,
+    pub bo: Party,
+    // Last, so that the nodes are stopped before their folders go.
+    _folder: TempDir,
+}
+
+impl Cluster {
+    /// With so many nodes; `blobs` is the line of the configuration that says where blobs are.
+    #[track_caller]
+    #[must_use]
+    pub fn start(count: usize, ledger: &str, blobs: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let front = free_listener();
+        let first = Relay::start_behind(folder.path(), front.local_addr().unwrap().port(), ledger, blobs);
+        let others =
+            (1..count).map(|number| first.another(folder.path(), &format!("node{number}"))).collect::<Vec<_>>();
+        let nodes: Vec<Relay> = [first].into_iter().chain(others).collect();
+        let ports: Vec<u16> = nodes.iter().map(Relay::port).collect();
+        let balancer = Balancer::start(front, &ports);
+        let (ada, bo) = (Party::new(folder.path(), "ada"), Party::new(folder.path(), "bo"));
+        introduce(&ada, &bo, &nodes[0], Party::join);
+        Self { nodes, balancer, ada, bo, _folder: folder }
+    }
+}
+
+#[track_caller]
+fn introduce(ada: &Party, bo: &Party, relay: &Relay, join: impl Fn(&Party, &str) -> Ran) {
+    join(ada, relay.owner_link());
+    join(bo, &ada.invite("bo"));
+    ada.run(&["contact", "list"]).ok().says("bo joined and is pinned");
 }
 
 impl Default for Pair {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::party::Party;
-use crate::run::{Ran, Running, until};
+use crate::run::{Ran, Run, Running, until};
 use crate::text;
 
 const START: Duration = Duration::from_secs(30);
@@ -25,9 +25,14 @@ pub struct Relay {
 
 /// A port below those that the system gives to outgoing connections, so that a restarted relay finds it free.
 fn free_port() -> u16 {
+    free_listener().local_addr().unwrap().port()
+}
+
+/// A listener on such a port.
+pub(crate) fn free_listener() -> TcpListener {
     until("a free port", START, || {
         let port = 20_000 + u16::from_le_bytes(pouch_statement::random().unwrap()) % 12_000;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
     })
 }
 
@@ -39,20 +44,42 @@ impl Relay {
 
     /// Makes one in `root`, adds lines to its configuration, and starts it.
     pub fn start_configured(root: &Path, lines: &str) -> Self {
-        Self::make(root, &[], lines, "exec")
+        Self::make(root, &[], lines, "exec", None)
     }
 
     /// Makes and starts one behind a piece of shell that ends in `exec`, such as an `umask`.
     pub fn start_under(root: &Path, before: &str) -> Self {
-        Self::make(root, &[], "", before)
+        Self::make(root, &[], "", before, None)
     }
 
     /// Makes one in `root` whose ledger lies in that database, and starts it.
     pub fn start_over(root: &Path, ledger: &str) -> Self {
-        Self::make(root, &["--ledger", ledger], "", "exec")
+        Self::make(root, &["--ledger", ledger], "", "exec", None)
     }
 
-    fn make(root: &Path, words: &[&str], lines: &str, before: &str) -> Self {
+    /// Makes one in `root` over that database, with lines added to its configuration, that everybody reaches by another
+    /// port, and starts it.
+    pub(crate) fn start_behind(root: &Path, front: u16, ledger: &str, lines: &str) -> Self {
+        Self::make(root, &["--ledger", ledger], lines, "exec", Some(front))
+    }
+
+    /// Starts another node of the same relay: configuration and keys are copied, all else is shared.
+    pub(crate) fn another(&self, root: &Path, name: &str) -> Self {
+        let port = free_port();
+        let mut node = Self {
+            operator: Party::new(root, name),
+            port,
+            before: self.before.clone(),
+            owner_link: String::new(),
+            variables: vec![("POUCH_RELAY_LISTEN".to_owned(), format!("127.0.0.1:{port}"))],
+            running: None,
+        };
+        Run::of("cp").args(["-a", text(&self.operator.home()), text(&node.operator.home())]).end().ok();
+        node.serve();
+        node
+    }
+
+    fn make(root: &Path, words: &[&str], lines: &str, before: &str, front: Option<u16>) -> Self {
         let operator = Party::new(root, "relay");
         let port = free_port();
         let mut relay = Self {
@@ -63,8 +90,8 @@ impl Relay {
             variables: vec![],
             running: None,
         };
-        let (port, listen, data) = (port.to_string(), format!("127.0.0.1:{port}"), relay.data());
-        let init = ["relay", "init", "-q", "--host", "127.0.0.1", "--port", &port, "--listen", &listen, "--data"];
+        let (front, listen, data) = (front.unwrap_or(port).to_string(), format!("127.0.0.1:{port}"), relay.data());
+        let init = ["relay", "init", "-q", "--host", "127.0.0.1", "--port", &front, "--listen", &listen, "--data"];
         let made = relay.operator.pouch(init).args([text(&data)]).args(words).behind(before).end().ok();
         relay.owner_link = made.word();
         let file = data.join("relay.toml");

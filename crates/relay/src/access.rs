@@ -128,6 +128,7 @@ impl AccessWriter {
     /// Writes until all senders are gone, and then what is left.
     pub(crate) async fn run(mut self, ledger: &Ledger, metrics: &Metrics) {
         let mut entries = Vec::with_capacity(GROUP);
+        let mut counted = Instant::now();
         loop {
             let received = tokio::time::timeout(COUNTS, self.entries.recv_many(&mut entries, GROUP)).await;
             let asked = entries.iter().any(|entry| matches!(entry, Entry::Flush(_)));
@@ -140,8 +141,10 @@ impl AccessWriter {
                 }
             }
             let over = received == Ok(0);
-            if asked || over || received.is_err() {
+            // Also while accounts keep the record busy.
+            if asked || over || received.is_err() || counted.elapsed() >= COUNTS {
                 rows.extend(self.take_counts());
+                counted = Instant::now();
             }
             let (begun, any) = (Instant::now(), !rows.is_empty());
             write(ledger, rows).await;

@@ -4,6 +4,7 @@
 //! is told, as its bundle may have ended meanwhile.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use futures_util::StreamExt as _;
 use pouch_statement::{BundleId, Timestamp};
@@ -186,16 +187,17 @@ impl Check<'_> {
         Ok(true)
     }
 
-    /// Marks of bundles that are whole again go.
+    /// Marks of bundles that are whole again go, if all of it was read: another look would not see what was altered.
     async fn marks(&mut self, lost: &BTreeSet<[u8; 16]>) -> Result<(), CheckError> {
         for bundle in self.ledger.damaged().await? {
             if lost.contains(bundle.as_bytes()) {
                 continue;
             }
-            if self.options.repair {
+            let repairs = self.options.repair && self.options.deep;
+            if repairs {
                 self.ledger.unmark(bundle).await?;
             }
-            self.found(&Finding::Damaged(bundle), self.options.repair);
+            self.found(&Finding::Damaged(bundle), repairs);
         }
         Ok(())
     }
@@ -265,16 +267,17 @@ async fn look(blobs: &Blobs, object: &StoredObject, deep: bool) -> Result<Option
     let offset = if deep { 0 } else { object.length.saturating_sub(1) };
     let mut stream = match blobs.read(object.blob, offset, object.length - offset).await {
         Ok(stream) => stream,
-        Err(StoreError::Unavailable(error)) => return Err(CheckError::Blobs(error)),
         Err(StoreError::NotFound(_)) => return Ok(Some("missing".to_owned())),
-        Err(error) => return Ok(Some(error.to_string())),
+        // Whatever else it is may pass, and is no reason to call something lost.
+        Err(error) => return Err(CheckError::Blobs(error.to_string())),
     };
     let (mut blake3, mut sha256) = (blake3::Hasher::new(), sha2::Sha256::new());
     let mut length = 0;
     while let Some(bytes) = stream.next().await {
         let bytes = match bytes {
             Ok(bytes) => bytes,
-            Err(error) => return Ok(Some(format!("unreadable or too short: {error}"))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some("too short".to_owned())),
+            Err(error) => return Err(CheckError::Blobs(error.to_string())),
         };
         length += bytes.len() as u64;
         match object.part {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use pouch_protocol::limits::MAX_LIFETIME;
 use pouch_statement::RelayOrigin;
 use serde::Deserialize;
+use url::Url;
 
 pub use address::{ClientField, Networks, OperationsAddress};
 pub use blobs::{BlobConfig, EndpointError, S3Config, S3Endpoint};
@@ -125,7 +126,7 @@ values! {
     /// The private key (PEM) of the certificate.
     key: Option<PathBuf> = None, like "\"/etc/letsencrypt/live/HOST/privkey.pem\"";
     /// Where sealed parts and indexes are kept: "folder" (blobs/ in the data folder), or a table with a bucket of S3:
-    /// { endpoint = "https://s3.example", bucket = "pouch", access_key_id = "AK", secret_access_key_file = "s3.key" }
+    /// `{ endpoint = "https://s3.example", bucket = "pouch", access_key_id = "AK", secret_access_key_file = "s3.key" }`
     blobs: BlobConfig = BlobConfig::Folder;
     /// Bytes that uploads leave free on the data folder's disk, so that ledger and receipts still have room.
     disk_reserve_bytes: u64 = 256 * MIB, in 0..=LARGEST => "below four exbibytes";
@@ -210,6 +211,14 @@ impl Config {
             self.ledger.is_some() || self.ledger_password_file.is_none(),
             "ledger_password_file",
             "given together with `ledger`",
+        )?;
+        // The rest of the address is judged where it is used.
+        let url = self.ledger.as_deref().and_then(|text| Url::parse(text).ok());
+        let holds_password = |url: Url| url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password");
+        require(
+            !url.is_some_and(holds_password),
+            "ledger",
+            "without a password, which belongs into a file (`ledger_password_file`)",
         )?;
         let proxies = !self.proxy_protocol || !self.trusted_proxies.is_empty();
         require(proxies, "trusted_proxies", "given where `proxy_protocol` is: it is believed from nobody else")
@@ -350,6 +359,8 @@ mod tests {
         for bad in [
             "nope = 1",
             "certificate = \"/a\"",
+            "ledger = \"postgres://pouch:CANARY@db.example/pouch\"",
+            "ledger = \"postgres://pouch@db.example/pouch?password=CANARY\"",
             "connections = 0",
             "origin = \"http://a\"",
             "header_seconds = 0",

@@ -111,7 +111,8 @@ fn parse_line(line: &str) -> Option<Option<SocketAddr>> {
 pub(crate) fn client(headers: &HeaderMap, peer: IpAddr, config: &Config) -> IpAddr {
     let trusted = &config.trusted_proxies;
     let mut client = peer;
-    if trusted.is_empty() || !trusted.contain(peer) {
+    // With the PROXY protocol the balancer has said it before: TLS goes through it, and fields are the client's own words.
+    if config.proxy_protocol || trusted.is_empty() || !trusted.contain(peer) {
         return client;
     }
     let hops: Vec<_> = match config.client_field {
@@ -253,6 +254,9 @@ mod tests {
             client(&headers, peer.parse().unwrap(), config).to_string()
         };
         let (f, x) = ("forwarded", "x-forwarded-for");
+        // Where TLS goes through, a field is the client's own word, also that of a client in the balancers' network.
+        let through = Config { proxy_protocol: true, ..config.clone() };
+        assert_eq!(ask(&through, "10.0.0.1", &[(x, "198.51.100.7")]), "10.0.0.1");
         for (peer, fields, expected) in [
             // A stranger says what they like.
             ("192.0.2.9", vec![(x, "198.51.100.7")], "192.0.2.9"),

@@ -442,7 +442,9 @@ impl Server {
         if config.proxy_protocol && config.trusted_proxies.contain(peer.ip()) {
             client = proxied::header(&mut stream).await.map_err(|_| Lost::Proxy)?.unwrap_or(peer);
         }
-        if !config.trusted_proxies.contain(client.ip()) && !place.comes_from(rate::network(client.ip())) {
+        // A balancer's own connections, and those of which it does not say whose they are, are not counted together.
+        let balancer = client == peer && config.trusted_proxies.contain(peer.ip());
+        if !balancer && !place.comes_from(rate::network(client.ip())) {
             return Err(Lost::Address);
         }
         let paced = Paced::new(stream, config.progress_timeout(), Arc::clone(&self.app.metrics));

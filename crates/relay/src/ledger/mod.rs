@@ -40,8 +40,8 @@ pub(crate) use objects::{Begun, LEASE_SECONDS, Slot};
 pub(crate) use row::Limits;
 
 const FILE: &str = "ledger.sqlite";
-/// How long a spent nonce is kept: twice the clock window, so that no signature outlives its nonce.
-const NONCE_SECONDS: u64 = 2 * pouch_protocol::limits::CLOCK_WINDOW;
+/// How long a spent nonce is kept: twice as long as its signature can be valid, for clocks of nodes that differ.
+const NONCE_SECONDS: u64 = 4 * pouch_protocol::limits::CLOCK_WINDOW;
 
 /// Why the ledger is not opened.
 #[derive(Debug, thiserror::Error)]
