@@ -154,6 +154,26 @@ fn next_waits_for_what_comes() {
 }
 
 #[test]
+fn the_inbox_waits_for_what_comes() {
+    let pair = Pair::new();
+    let begun = std::time::Instant::now();
+    pair.bo.run(&["inbox", "--wait", "2s"]).fails(3, "nothing is waiting");
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    pair.bo.run(&["inbox", "--wait", "soon"]).ends(2);
+    let waiting = [&["inbox", "-q", "--wait"][..], &["inbox", "-q", "--wait", "10m"]];
+    let waiting = waiting.map(|words| pair.bo.pouch(words).start());
+    let begun = std::time::Instant::now();
+    let file = pair.ada.file("late", "better than never");
+    let id = pair.ada.send(&[text(&file), "--to", "bo"]);
+    for one in waiting {
+        assert_eq!(one.end().ok().word(), id);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "the relay was asked again, and did not tell");
+    // What is there is listed at once.
+    assert_eq!(pair.bo.run(&["inbox", "-q", "--wait"]).ok().word(), id);
+}
+
+#[test]
 fn a_receipt_that_does_not_come_is_not_waited_for_forever() {
     let pair = Pair::new();
     let file = pair.ada.file("f", "f");

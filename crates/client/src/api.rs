@@ -216,12 +216,22 @@ impl RelayApi {
     async fn pages<P: DeserializeOwned, R>(
         &self,
         route: &'static str,
+        split: impl FnMut(P) -> (Vec<R>, Option<u64>),
+    ) -> Result<Listing<R>> {
+        self.pages_from(route, None, split).await
+    }
+
+    /// [`RelayApi::pages`], with a query for the first one.
+    async fn pages_from<P: DeserializeOwned, R>(
+        &self,
+        route: &'static str,
+        mut query: Option<String>,
         mut split: impl FnMut(P) -> (Vec<R>, Option<u64>),
     ) -> Result<Listing<R>> {
         let mut rows = Vec::new();
         let mut after: Option<u64> = None;
         for _ in 0..MAX_PAGES {
-            let query = after.map(|a| format!("after={a}"));
+            let query = query.take().or(after.map(|a| format!("after={a}")));
             let page: P = self.ask(Call { query, ..Call::get(route, route.to_owned(), MAX_LISTING) }, true).await?;
             let (more, next) = split(page);
             if more.len() > MAX_PAGE as usize {
@@ -347,6 +357,12 @@ impl RelayApi {
     /// What waits for me, by the relay's word.
     pub async fn inbox(&self) -> Result<Listing<InboxItem>> {
         self.pages(route::INBOX, |p: Inbox| (p.items, p.next)).await
+    }
+
+    /// [`RelayApi::inbox`], which the relay answers as soon as something waits, and after so many seconds at the latest. It
+    /// may answer earlier with nothing: whoever asks again pauses then.
+    pub async fn inbox_within(&self, seconds: u64) -> Result<Listing<InboxItem>> {
+        self.pages_from(route::INBOX, Some(format!("wait={seconds}")), |p: Inbox| (p.items, p.next)).await
     }
 
     /// One delivery, received or not.

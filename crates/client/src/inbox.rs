@@ -14,7 +14,10 @@ use crate::party::Party;
 
 pub(crate) const RECEIVED: &str = "received";
 const REFUSED: &str = "refused";
-/// The longest pause between two looks into the inbox.
+/// How long the relay is asked to wait: less than proxies on the way let a request idle.
+const WAIT: Duration = Duration::from_secs(30);
+/// The first and the longest pause between two looks into the inbox, where the relay does not wait.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// A bundle in my mailbox, with my name for the account that the relay says it is from.
@@ -31,8 +34,12 @@ pub struct Waiting {
 /// # Errors
 /// The relay cannot be reached.
 pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Listing<Waiting>> {
+    named(party, api.inbox().await?)
+}
+
+/// With my names for those who sent it.
+fn named(party: &Party, items: Listing<InboxItem>) -> Result<Listing<Waiting>> {
     let book = party.contacts()?;
-    let items = api.inbox().await?;
     let named = |item: InboxItem| Waiting { from: book.by_mailbox(&item.sender).map(|c| c.name.clone()), item };
     Ok(Listing { rows: items.rows.into_iter().map(named).collect(), cut: items.cut })
 }
@@ -71,28 +78,57 @@ pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<
 /// # Errors
 /// [`Error::NothingWaiting`] at the end of the time.
 pub async fn next(party: &Party, api: &RelayApi, from: Option<&Name>, limit: Option<Duration>) -> Result<BundleId> {
-    let begun = Instant::now();
-    let mut pause = Duration::from_millis(250);
-    loop {
-        let waiting = match waiting(party, api).await {
-            // A pipeline that waits for hours rides out what passes.
-            Err(Error::Api(error)) if error.is_passing() => Vec::new(),
-            other => other?.rows,
-        };
+    look_until(party, api, limit, |waiting| {
         let wanted = |w: &&Waiting| from.is_none() || w.from.as_ref() == from;
         // What was refused stays in the list, but must not keep what comes after it from being received; and what was
         // received is not taken twice because the relay lists it again.
         let before = received_before(party)?;
         let fresh = |w: &&Waiting| !before.contains(&w.item.bundle) && !refused_path(party, w.item.bundle).exists();
-        let next = waiting.iter().filter(wanted).find(fresh);
-        if let Some(one) = next {
-            return Ok(one.item.bundle);
+        Ok(waiting.rows.iter().filter(wanted).find(fresh).map(|one| one.item.bundle))
+    })
+    .await
+}
+
+/// What waits for me, as soon as something does, at most after `limit`.
+///
+/// # Errors
+/// [`Error::NothingWaiting`] at the end of the time.
+pub async fn wait(party: &Party, api: &RelayApi, limit: Option<Duration>) -> Result<Listing<Waiting>> {
+    look_until(party, api, limit, |waiting| Ok(Some(waiting).filter(|waiting| !waiting.rows.is_empty()))).await
+}
+
+/// Looks into the inbox until `find` finds what it wants there, at most for `limit`. The relay waits for us; where it
+/// answers before its time and it is not what is wanted, we pause.
+async fn look_until<T>(
+    party: &Party,
+    api: &RelayApi,
+    limit: Option<Duration>,
+    mut find: impl FnMut(Listing<Waiting>) -> Result<Option<T>>,
+) -> Result<T> {
+    let begun = Instant::now();
+    let left = || limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let (asked, last) = (Instant::now(), left() == Some(Duration::ZERO));
+        let seconds = left().map_or(WAIT, |left| left.min(WAIT)).as_secs();
+        match api.inbox_within(seconds).await {
+            // A pipeline that waits for hours rides out what passes.
+            Err(error) if error.is_passing() => {}
+            items => {
+                if let Some(found) = find(named(party, items?)?)? {
+                    return Ok(found);
+                }
+            }
         }
-        if limit.is_some_and(|limit| begun.elapsed() + pause > limit) {
+        if last {
             return Err(Error::NothingWaiting);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(MAX_PAUSE);
+        if seconds > 0 && asked.elapsed() >= Duration::from_secs(seconds) {
+            pause = FIRST_PAUSE;
+        } else {
+            tokio::time::sleep(left().map_or(pause, |left| left.min(pause))).await;
+            pause = (pause * 3 / 2).min(MAX_PAUSE);
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub const MAX_MESSAGE: usize = 4 * MAX_STATEMENT;
 pub const MAX_LISTING: usize = 4 << 20;
 /// The most rows of one page of a listing.
 pub const MAX_PAGE: u32 = 500;
+/// How long `GET /v1/inbox` waits for a delivery at most, in seconds.
+pub const MAX_WAIT: u64 = 60;
 /// The most recipients of one bundle.
 pub const MAX_RECIPIENTS: usize = 100;
 /// How far `created` of a request may lie from the relay's clock, in seconds, either way.

@@ -177,17 +177,32 @@ impl Call {
         self.component(5)
     }
 
-    /// `?after=N`, the only query there is.
+    /// `?after=N`, the only query of most listings.
     pub(crate) fn after(&self) -> Result<Option<u64>, Failure> {
-        let bad = || Failure::new(ProblemKind::BadRequest, "the only query is after=NUMBER");
+        self.numbers(["after"], "the only query is after=NUMBER").map(|[after]| after)
+    }
+
+    /// The numbers that the query gives for `names`. Each is there once at most, and nothing else is.
+    pub(crate) fn numbers<const N: usize>(
+        &self,
+        names: [&str; N],
+        must: &'static str,
+    ) -> Result<[Option<u64>; N], Failure> {
+        let bad = || Failure::new(ProblemKind::BadRequest, must);
+        let mut numbers = [None; N];
         let Some(query) = self.head.uri.query() else {
-            return Ok(None);
+            return Ok(numbers);
         };
-        let number = query.strip_prefix("after=").ok_or_else(bad)?;
-        if number.is_empty() || !number.bytes().all(|c| c.is_ascii_digit()) {
-            return Err(bad());
+        for pair in query.split('&') {
+            let (name, text) = pair.split_once('=').ok_or_else(bad)?;
+            let at = names.iter().position(|known| *known == name).ok_or_else(bad)?;
+            let number = numbers.get_mut(at).filter(|number| number.is_none()).ok_or_else(bad)?;
+            if text.is_empty() || !text.bytes().all(|c| c.is_ascii_digit()) {
+                return Err(bad());
+            }
+            *number = Some(text.parse().map_err(|_| bad())?);
         }
-        number.parse().map(Some).map_err(|_| bad())
+        Ok(numbers)
     }
 }
 

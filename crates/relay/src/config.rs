@@ -166,6 +166,10 @@ values! {
     address_requests_per_second: u64 = 500, in 1..=1_000_000 => "between 1 and 1000000";
     /// Requests that may come from one address at once, before the rate above counts.
     address_requests_burst: u64 = 5000, in 1..=1_000_000 => "between 1 and 1000000";
+    /// Requests of one account that may wait for a delivery at once; further ones are answered without waiting.
+    account_waits: usize = 8, in 1..=65_536 => "between 1 and 65536";
+    /// Requests that may wait for a delivery at once; further ones are answered without waiting.
+    waits: usize = 256, in 1..=65_536 => "between 1 and 65536";
     /// Connections at once; when full, the oldest one that never signed a request makes room.
     connections: usize = 512, in 1..=65_536 => "between 1 and 65536";
     /// Connections from one address at once (of IPv6, from one /64); when full, the oldest of them that never signed

@@ -33,6 +33,7 @@ mod setup;
 mod sweep;
 pub mod systemd;
 mod tls;
+mod waits;
 
 pub use blob::S3Error;
 pub use check::{CheckError, CheckOptions, Checked, Finding, check};

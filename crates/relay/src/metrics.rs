@@ -119,6 +119,8 @@ impl Default for Metrics {
 pub(crate) struct Looked {
     /// Connections now.
     pub(crate) connections: usize,
+    /// Requests that wait for a delivery now.
+    pub(crate) waits: usize,
     /// Bytes that are free on the data folder's disk.
     pub(crate) disk_free: Option<u64>,
     /// Bytes that the ledger counts for all bundles.
@@ -203,6 +205,7 @@ impl Metrics {
         all.register("received_bytes", "Bytes received, as they are on the line", self.received.clone());
         all.register("sent_bytes", "Bytes sent, as they are on the line", self.sent.clone());
         all.register("connections", "Connections now", gauge(looked.connections as u64));
+        all.register("waiting_requests", "Requests that wait for a delivery now", gauge(looked.waits as u64));
         all.register("lost_connections", "Connections refused, evicted, or broken before a request", self.lost.clone());
         all.register("rate_limited", "Requests refused for their rate", self.limited.clone());
         all.register("swept", "What the sweeper did", self.swept.clone());
@@ -237,7 +240,7 @@ mod tests {
         metrics.lost(Lost::Tls);
         metrics.limited(By::Address);
         metrics.swept(Swept::Blobs, 5);
-        let looked = Looked { connections: 3, used: Some(9), total: 10, ready: true, disk_free: None };
+        let looked = Looked { connections: 3, waits: 2, used: Some(9), total: 10, ready: true, disk_free: None };
         let text = metrics.text(looked).unwrap();
         for line in [
             "# TYPE pouch_relay_requests counter",
@@ -250,6 +253,7 @@ mod tests {
             "pouch_relay_rate_limited_total{what=\"address\"} 1",
             "pouch_relay_swept_total{what=\"blobs\"} 5",
             "pouch_relay_connections 3",
+            "pouch_relay_waiting_requests 2",
             "pouch_relay_used_bytes 9",
             "pouch_relay_ready 1",
         ] {

@@ -168,6 +168,7 @@ async fn look(app: &App) -> Result<Looked, (&'static str, Looked)> {
     let read_only = disk.is_none_or(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     let looked = Looked {
         connections: app.connections.count(),
+        waits: app.waits.count(),
         disk_free: free,
         used,
         total: app.config.total_bytes,

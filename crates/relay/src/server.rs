@@ -35,6 +35,7 @@ use crate::operations::Operations;
 use crate::rate::{self, Rates};
 use crate::setup::LOCK;
 use crate::tls::{self, Certificate, TlsError};
+use crate::waits::Waits;
 use crate::{proxied, routes, sweep};
 
 /// The head of a request, all fields together (attacks.md 48).
@@ -128,6 +129,7 @@ pub(crate) struct App {
     pub(crate) connections: Arc<Connections>,
     pub(crate) accounts: Rates,
     pub(crate) addresses: Rates,
+    pub(crate) waits: Arc<Waits>,
     stopping: AtomicBool,
     running: Mutex<Option<mpsc::Sender<()>>>,
     _lock: FolderLock,
@@ -217,6 +219,7 @@ impl Relay {
             connections: Connections::new(config.connections, config.address_connections),
             accounts: Rates::of_accounts(&config),
             addresses: Rates::of_addresses(&config),
+            waits: Waits::new(config.waits, config.account_waits),
             stopping: AtomicBool::new(false),
             running: Mutex::new(Some(running)),
             config,
@@ -298,6 +301,7 @@ impl Relay {
         let shutdown = async move {
             shutdown.await;
             told.stopping.store(true, Ordering::Relaxed);
+            told.waits.end();
             tokio::time::sleep(told.config.drain_time()).await;
         };
         let (stop, stopped) = watch::channel(false);

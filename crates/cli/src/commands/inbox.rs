@@ -1,23 +1,32 @@
+use std::time::Duration;
+
 use clap::Args;
 use pouch_client::api::Listing;
 use pouch_client::inbox;
 use serde_json::json;
 
 use crate::run::{Context, Outcome, printing};
-use crate::show::{iso, local, short, size};
+use crate::show::{iso, local, parse_span, short, size};
 
 /// Show what waits for me
 ///
 /// Asks for no passphrase. Who sent a bundle and how large it is are the relay's word until it is received.
 #[derive(Args)]
-pub(crate) struct Inbox {}
+pub(crate) struct Inbox {
+    /// Wait until something is there; at most so long, like 15m or 8h, if a time is given
+    #[arg(long, value_name = "TIME", value_parser = parse_span, num_args = 0..=1)]
+    wait: Option<Option<u64>>,
+}
 
 impl Inbox {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         let party = context.party()?;
         let Listing { rows: waiting, cut } = context.run(async {
             let api = context.relay(&party).await?;
-            Ok(inbox::waiting(&party, &api).await?)
+            match self.wait {
+                None => Ok(inbox::waiting(&party, &api).await?),
+                Some(limit) => Ok(inbox::wait(&party, &api, limit.map(Duration::from_secs)).await?),
+            }
         })?;
         let shown = waiting.len();
         if waiting.is_empty() {

@@ -1,15 +1,19 @@
 //! What a recipient does: look, release, fetch, say what came of it.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG};
 use http::{HeaderValue, StatusCode};
-use pouch_protocol::limits::MAX_RECEIPT;
+use pouch_protocol::limits::{MAX_RECEIPT, MAX_WAIT};
 use pouch_protocol::{ProblemKind, ReceiptMessage};
 use pouch_statement::Sha256Digest;
+use tokio::time::{Instant, sleep_until};
 
+use super::Asked;
 use super::upload::{PartNumber, bundle_id};
 use crate::answer::{Answer, Failure, done, message, object};
 use crate::auth::{Call, Coverage};
@@ -17,11 +21,38 @@ use crate::blob::{AGE, StoreError};
 use crate::conditional::{self, Outcome};
 use crate::ledger::Receipt;
 use crate::object::{ObjectBody, Wanted, wanted};
+use crate::waits::LOOK;
 
+const INBOX_QUERY: &str = "the query is after=NUMBER, and wait=SECONDS of at most 60";
+
+/// At once, or with `wait` when something is there for the account.
 pub(super) async fn inbox(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
-    let after = call.after()?.unwrap_or(0);
-    message(&call.app.ledger.inbox(caller.account, after, call.now).await?)
+    let [after, wait] = call.numbers(["after", "wait"], INBOX_QUERY)?;
+    if wait.is_some_and(|seconds| seconds > MAX_WAIT) {
+        return Err(Failure::new(ProblemKind::BadRequest, INBOX_QUERY));
+    }
+    let (app, after) = (&call.app, after.unwrap_or(0));
+    let end = Instant::now() + Duration::from_secs(wait.unwrap_or(0));
+    let place = wait.and_then(|_| app.waits.enter(caller.mailbox));
+    let (Some(mut waiting), Some(mut asked)) = (place, call.head.extensions.get::<Asked>().cloned()) else {
+        return message(&app.ledger.inbox(caller.account, after, call.now).await?);
+    };
+    loop {
+        // Before the look, so that nothing is missed between it and the wait.
+        let delivery = waiting.delivery();
+        let page = app.ledger.inbox(caller.account, after, app.clock.now()).await?;
+        if !page.items.is_empty() || page.next.is_some() || Instant::now() >= end {
+            return message(&page);
+        }
+        let look = if app.ledger.is_exclusive() { end } else { end.min(Instant::now() + LOOK) };
+        tokio::select! {
+            () = delivery => {}
+            () = sleep_until(look) => {}
+            () = waiting.is_over() => return message(&page),
+            () = asked.gone() => return message(&page),
+        }
+    }
 }
 
 pub(super) async fn delivery(call: Call) -> Answer {

@@ -23,6 +23,7 @@ use http::{HeaderValue, Method};
 use http_body::Body as _;
 use pouch_protocol::limits::MAX_INDEX;
 use pouch_protocol::{ProblemKind, REQUEST_ID, route};
+use tokio::sync::watch;
 
 use crate::access::{Attempt, Outcome};
 use crate::answer::{Answer, Explained, Failure, ProblemWord, harden};
@@ -100,12 +101,26 @@ fn method_word(method: &Method) -> &'static str {
     }
 }
 
+/// Whether somebody is still there to be answered.
+#[derive(Clone)]
+struct Asked(watch::Receiver<()>);
+
+impl Asked {
+    /// Done when the connection ended before the answer.
+    async fn gone(&mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
 /// Answers on a task of its own: a client that goes away in the middle cannot stop an effect between two of its
 /// steps, and a panic becomes a problem.
-async fn surround(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn surround(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let Some(running) = app.running() else {
         return stopping();
     };
+    // Dropped with this future, when the connection ends before the answer.
+    let (_asking, asked) = watch::channel(());
+    request.extensions_mut().insert(Asked(asked));
     let task = tokio::spawn(async move {
         let response = answer(&app, request, next).await;
         drop(running);

@@ -127,7 +127,9 @@ pub(super) async fn commit(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
     let (commit, body) = call.message::<Commit>(&caller).await?;
+    let recipients = commit.recipients.clone();
     call.app.ledger.commit(caller.once, bundle, commit, Sha256Digest::of(&body), call.now).await?;
+    call.app.waits.wake(&recipients);
     done()
 }
 

@@ -112,7 +112,48 @@ impl World {
         Self::try_open(change, None).await
     }
 
+    /// A relay whose ledger lies in that database.
+    pub async fn over(ledger: String) -> Self {
+        Self::make(Some(ledger), |_| {}, None).await.unwrap()
+    }
+
+    /// A further node of it: with a copy of configuration and keys, on a port of its own.
+    pub async fn node(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("relay");
+        for sub in ["keys", "blobs", "staging"] {
+            std::fs::create_dir_all(data.join(sub)).unwrap();
+        }
+        std::fs::copy(self.data().join("relay.toml"), data.join("relay.toml")).unwrap();
+        for file in std::fs::read_dir(self.data().join("keys")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), data.join("keys").join(file.file_name())).unwrap();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut node = Self {
+            folder,
+            config: Config { data, ..self.config.clone() },
+            address: listener.local_addr().unwrap(),
+            clock: Arc::clone(&self.clock),
+            first_certificate: self.first_certificate.clone(),
+            owner_pins: self.owner_pins.clone(),
+            owner_link: None,
+            serving: None,
+            running: Mutex::new(None),
+        };
+        node.serve(listener, None).await.unwrap();
+        node
+    }
+
     async fn try_open(change: impl FnOnce(&mut Config), disk: Option<DiskHook>) -> Result<Self, OpenError> {
+        Self::make(None, change, disk).await
+    }
+
+    async fn make(
+        ledger: Option<String>,
+        change: impl FnOnce(&mut Config),
+        disk: Option<DiskHook>,
+    ) -> Result<Self, OpenError> {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -121,7 +162,7 @@ impl World {
             origin: format!("https://127.0.0.1:{}", address.port()).parse().unwrap(),
             listen: address,
             certificate: None,
-            ledger: None,
+            ledger,
             ledger_password_file: None,
         };
         let outcome = init(options).await.unwrap();

@@ -25,3 +25,4 @@ mod rates;
 mod requests;
 mod s3;
 mod tls;
+mod waits;
