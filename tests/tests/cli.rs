@@ -234,6 +234,28 @@ fn attack_25_contacts_are_verified_before_they_are_sent_to() {
 }
 
 #[test]
+fn the_owner_suspends_and_restores_an_account() {
+    let pair = Pair::new();
+    let accounts = || pair.ada.run(&["relay", "accounts", "--json"]).ok().objects();
+    let bos = |accounts: &[serde_json::Value]| accounts.iter().find(|a| a["name"] == "bo").unwrap().clone();
+    let mailbox = bos(&accounts())["mailbox"].as_str().unwrap().to_owned();
+    assert!(bos(&accounts())["suspended"].is_null());
+    pair.ada.run(&["relay", "suspend", "--help"]).ok().says("Refuse all requests of an account");
+    pair.ada.run(&["relay", "suspend", "nobody"]).fails(3, "no account nobody");
+    pair.ada.run(&["relay", "suspend", "ada"]).fails(5, "contradicts");
+    pair.bo.run(&["relay", "suspend", "ada"]).ends(5);
+    // By name, and by the beginning of the mailbox.
+    assert_eq!(pair.ada.run(&["relay", "suspend", "bo", "-q"]).ok().word(), mailbox);
+    assert!(bos(&accounts())["suspended"].is_string());
+    pair.ada.run(&["relay", "accounts"]).ok().says("suspended since");
+    pair.bo.run(&["inbox"]).fails(5, "suspended");
+    let id = pair.ada.send(&[text(&pair.ada.file("f", "f")), "--to", "bo"]);
+    let restored = pair.ada.run(&["relay", "restore", &mailbox[..8], "--json"]).ok().object("restored");
+    assert_eq!((restored["name"].as_str(), restored["mailbox"].as_str()), (Some("bo"), Some(mailbox.as_str())));
+    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().word(), id);
+}
+
+#[test]
 fn a_passphrase_protects_the_identity() {
     let pair = Pair::new();
     let cy = pair.stranger("cy");

@@ -237,6 +237,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Api(ApiError::Refused { kind, retry_after, request, .. }) => match kind {
             P::LinkSpent => "ask for a new link; if you did not use this one, say so: somebody else may have",
             P::Quota => "`pouch outbox` shows what takes the space, `pouch outbox revoke ID` gives it back",
+            P::Suspended => "ask whoever runs the relay",
             P::NotFound => "`pouch inbox` and `pouch outbox` show what is there",
             P::Gone => "ask the sender to send it again",
             P::Rate | P::Unavailable => match retry_after {

@@ -289,6 +289,16 @@ impl RelayApi {
         self.pages(route::ACCOUNTS, |p: Accounts| (p.accounts, p.next)).await
     }
 
+    /// Has an account's requests refused, for an owner.
+    pub async fn suspend(&self, mailbox: MailboxId) -> Result<()> {
+        self.tell(Call { method: "POST", ..Call::get(route::SUSPEND, route::suspend(mailbox), MAX_MESSAGE) }).await
+    }
+
+    /// Has them taken again, for an owner.
+    pub async fn restore(&self, mailbox: MailboxId) -> Result<()> {
+        self.tell(Call { method: "POST", ..Call::get(route::RESTORE, route::restore(mailbox), MAX_MESSAGE) }).await
+    }
+
     /// The newest of the access record that I may see, oldest first.
     pub async fn access(&self) -> Result<Listing<pouch_protocol::Access>> {
         let mut records = self.pages(route::ACCESS, |p: AccessPage| (p.records, p.next)).await?;

@@ -291,7 +291,7 @@ fn problem_class(kind: ProblemKind) -> Class {
         P::Rate | P::Unavailable | P::Internal => Class::Unreachable,
         P::Digest => Class::Evidence,
         P::BadRequest | P::Method => Class::Other,
-        P::Signature | P::Clock | P::Replay | P::Forbidden | P::Conflict | P::TooLarge => Class::Refused,
+        P::Signature | P::Clock | P::Replay | P::Forbidden | P::Suspended | P::Conflict | P::TooLarge => Class::Refused,
     }
 }
 

@@ -188,6 +188,8 @@ answers! {
         quota: u64,
         /// Bundles that it has on the relay, without those that ended.
         bundles: u64,
+        /// Since when its requests are refused.
+        suspended: Option<Timestamp>,
     }
 
     /// `GET /v1/accounts`.
@@ -352,6 +354,7 @@ mod tests {
         with_more::<Links>(json!({ "links": [link] })).unwrap();
         let account = json!({
             "mailbox": id(), "name": "bo", "role": "owner", "created": 1, "used": 1, "quota": 1, "bundles": 1,
+            "suspended": null,
         });
         with_more::<Account>(account.clone()).unwrap();
         with_more::<Accounts>(json!({ "accounts": [account], "next": null })).unwrap();

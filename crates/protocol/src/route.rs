@@ -18,6 +18,10 @@ pub const LINK: &str = "/v1/links/{link}";
 pub const ACCOUNT: &str = "/v1/account";
 /// `GET`: all accounts; owner only.
 pub const ACCOUNTS: &str = "/v1/accounts";
+/// `POST`: refuse an account's requests; owner only.
+pub const SUSPEND: &str = "/v1/accounts/{mailbox}/suspend";
+/// `POST`: take them again; owner only.
+pub const RESTORE: &str = "/v1/accounts/{mailbox}/restore";
 /// `GET`: the access record: an owner's whole relay, anybody else's own.
 pub const ACCESS: &str = "/v1/access";
 /// `POST`: begin a bundle.
@@ -47,6 +51,18 @@ pub const RECEIPT: &str = "/v1/inbox/{bundle}/receipt";
 #[must_use]
 pub fn link(link: LinkId) -> String {
     format!("/v1/links/{link}")
+}
+
+/// Path of [`SUSPEND`].
+#[must_use]
+pub fn suspend(mailbox: MailboxId) -> String {
+    format!("/v1/accounts/{mailbox}/suspend")
+}
+
+/// Path of [`RESTORE`].
+#[must_use]
+pub fn restore(mailbox: MailboxId) -> String {
+    format!("/v1/accounts/{mailbox}/restore")
 }
 
 /// Path of [`BUNDLE`].

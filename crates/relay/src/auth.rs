@@ -130,7 +130,9 @@ impl Call {
         let device = device.ok_or_else(|| unsigned("the key is not enrolled here"))?;
         self.attempt.is_by(device.mailbox);
         // Now and not after the answer: an upload may take minutes, in which strangers must not push it out.
-        if let Some(connection) = self.head.extensions.get::<Arc<Connection>>() {
+        // Whoever is suspended keeps no place that another may need.
+        let connection = self.head.extensions.get::<Arc<Connection>>();
+        if let Some(connection) = connection.filter(|_| !device.suspended) {
             connection.trust(device.account);
         }
         let standing = self.app.accounts.take(device.account.unsigned_abs());
@@ -138,6 +140,9 @@ impl Call {
         if !standing.granted {
             self.app.metrics.limited(By::Account);
             return Err(Failure::new(ProblemKind::Rate, "of this account"));
+        }
+        if device.suspended {
+            return Err(Failure::new(ProblemKind::Suspended, ""));
         }
         let once = Once { account: device.account, nonce: signed.nonce };
         Ok(Caller { account: device.account, mailbox: device.mailbox, role: device.role, once, covered })
@@ -167,7 +172,7 @@ impl Call {
         text.parse().map_err(|_| Failure::not_found())
     }
 
-    /// The id behind `/v1/bundles/` or `/v1/inbox/`, or `/v1/links/`.
+    /// The id behind `/v1/bundles/`, `/v1/inbox/`, `/v1/links/` or `/v1/accounts/`.
     pub(crate) fn id<T: std::str::FromStr>(&self) -> Result<T, Failure> {
         self.component(3)
     }

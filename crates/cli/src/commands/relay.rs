@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use pouch_client::Class;
 use pouch_client::api::Listing;
-use pouch_protocol::AccountRole;
+use pouch_protocol::{Account, AccountRole};
 use pouch_relay::systemd::{self, State};
 use pouch_relay::{CheckOptions, Finding, check};
 use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link, rotate_key};
+use pouch_statement::matches_prefix;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
@@ -30,6 +32,8 @@ enum Verb {
     Config(ShowConfig),
     RotateKey(RotateKey),
     Accounts(Accounts),
+    Suspend(Suspend),
+    Restore(Restore),
     Check(Check),
 }
 
@@ -107,6 +111,30 @@ struct RotateKey {
 #[derive(Args)]
 struct Accounts {}
 
+/// Refuse all requests of an account on the relay that I own, until it is restored
+///
+/// What others send to it waits in its mailbox. What it sent before can still be received.
+#[derive(Args)]
+struct Suspend {
+    #[command(flatten)]
+    whose: Whose,
+}
+
+/// Take the requests of a suspended account again
+#[derive(Args)]
+struct Restore {
+    #[command(flatten)]
+    whose: Whose,
+}
+
+// Not a doc comment: that would become the help of the commands that it is part of.
+#[derive(Args)]
+struct Whose {
+    /// The name on its card, or its mailbox or the beginning of it; `pouch relay accounts` lists both
+    #[arg(value_name = "NAME|MAILBOX")]
+    account: String,
+}
+
 impl Relay {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         match self.verb {
@@ -115,6 +143,8 @@ impl Relay {
             Verb::Config(verb) => verb.run(context),
             Verb::RotateKey(verb) => verb.run(context),
             Verb::Accounts(_) => accounts(context),
+            Verb::Suspend(Suspend { whose }) => whose.set(context, true),
+            Verb::Restore(Restore { whose }) => whose.set(context, false),
             Verb::Check(verb) => verb.run(context),
         }
     }
@@ -357,6 +387,55 @@ impl ShowConfig {
     }
 }
 
+impl Whose {
+    /// The account that is meant: by its whole name, or else by its mailbox.
+    fn find(&self, accounts: &Listing<Account>) -> Result<Account, Failure> {
+        let named = |account: &&Account| account.name.as_str() == self.account;
+        let held = |account: &&Account| matches_prefix(&account.mailbox.to_string(), &self.account);
+        let mut found: Vec<&Account> = accounts.rows.iter().filter(named).collect();
+        if found.is_empty() {
+            found = accounts.rows.iter().filter(held).collect();
+        }
+        match found.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Failure::Told {
+                code: exit::code(Class::NotFound),
+                text: format!("there is no account {}", self.account),
+                hint: Some("`pouch relay accounts` lists them".into()),
+                kind: None,
+            }),
+            several => {
+                let mailboxes: Vec<_> = several.iter().map(|account| account.mailbox.to_string()).collect();
+                Err(Failure::usage(
+                    format!("{} may be any of {}", self.account, mailboxes.join(", ")),
+                    "name one by its mailbox",
+                ))
+            }
+        }
+    }
+
+    fn set(&self, context: &Context, suspended: bool) -> Outcome {
+        let party = context.party()?;
+        let account = context.run(async {
+            let api = context.relay(&party).await?;
+            let account = self.find(&api.accounts().await?)?;
+            if suspended {
+                api.suspend(account.mailbox).await?;
+            } else {
+                api.restore(account.mailbox).await?;
+            }
+            Ok(account)
+        })?;
+        let word = if suspended { "suspended" } else { "restored" };
+        context
+            .show
+            .object(&json!({ "type": word, "mailbox": account.mailbox, "name": account.name }))
+            .map_err(printing)?;
+        context.show.essence(account.mailbox).map_err(printing)?;
+        context.show.line(format_args!("{}  {} is {word}", short(account.mailbox), account.name)).map_err(printing)
+    }
+}
+
 fn accounts(context: &Context) -> Outcome {
     let party = context.party()?;
     let Listing { rows: accounts, cut } = context.run(async {
@@ -376,6 +455,7 @@ fn accounts(context: &Context) -> Outcome {
                 "used": account.used,
                 "quota": account.quota,
                 "bundles": account.bundles,
+                "suspended": account.suspended.map(iso),
             }))
             .map_err(printing)?;
         context.show.essence(account.mailbox).map_err(printing)?;
@@ -386,13 +466,14 @@ fn accounts(context: &Context) -> Outcome {
         context
             .show
             .line(format_args!(
-                "{}  {:<16} {role:<7} since {}  {} of {} in {} bundles",
+                "{}  {:<16} {role:<7} since {}  {} of {} in {} bundles{}",
                 short(account.mailbox),
                 account.name,
                 local(account.created),
                 size(account.used),
                 size(account.quota),
                 account.bundles,
+                account.suspended.map(|since| format!("  suspended since {}", local(since))).unwrap_or_default(),
             ))
             .map_err(printing)?;
     }

@@ -1,18 +1,20 @@
 //! Accounts and devices: who may, and how they came to be.
 
 use super::database::{Conn, Lock, Row, query};
-use super::row::{bytes, mailbox, parsed, time, uint};
-use super::{Ledger, LedgerError, Result, int, refuse};
+use super::row::{bytes, mailbox, maybe_time, parsed, time, uint};
+use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use pouch_protocol::limits::MAX_PAGE;
 use pouch_protocol::{Account, AccountRole, Accounts, CardMac, JoinResponse, MacedCard, ProblemKind};
-use pouch_statement::{Detached, Device, PublicKey, Sha256Digest, Signed, SignedCard, Timestamp};
+use pouch_statement::{Detached, Device, MailboxId, PublicKey, Sha256Digest, Signed, SignedCard, Timestamp};
 
 /// The account behind an enrolled device key.
 #[derive(Clone, Copy)]
 pub(crate) struct DeviceAccount {
     pub(crate) account: i64,
-    pub(crate) mailbox: pouch_statement::MailboxId,
+    pub(crate) mailbox: MailboxId,
     pub(crate) role: AccountRole,
+    /// Its requests are refused.
+    pub(crate) suspended: bool,
 }
 
 /// Somebody who holds a link; everything in it is verified but for the link.
@@ -53,9 +55,9 @@ pub(super) fn mac_text(mac: &CardMac) -> Result<String> {
 }
 
 /// The columns of an account as [`account`] reads them.
-const ACCOUNT: &str = "SELECT seq, mailbox, name, role, created, used, bundles FROM account WHERE seq = $1";
-const ACCOUNTS: &str =
-    "SELECT seq, mailbox, name, role, created, used, bundles FROM account WHERE seq > $1 ORDER BY seq LIMIT $2";
+const ACCOUNT: &str = "SELECT seq, mailbox, name, role, created, used, bundles, suspended FROM account WHERE seq = $1";
+const ACCOUNTS: &str = "SELECT seq, mailbox, name, role, created, used, bundles, suspended FROM account
+     WHERE seq > $1 ORDER BY seq LIMIT $2";
 
 fn account(row: &Row, quota: u64) -> Result<Account> {
     Ok(Account {
@@ -66,6 +68,7 @@ fn account(row: &Row, quota: u64) -> Result<Account> {
         used: uint(row, "used")?,
         quota,
         bundles: uint(row, "bundles")?,
+        suspended: maybe_time(row, "suspended")?,
     })
 }
 
@@ -74,13 +77,19 @@ impl Ledger {
     pub(crate) async fn device(&self, key: &PublicKey) -> Result<Option<DeviceAccount>> {
         let mut conn = self.look().await?;
         let row = query(
-            "SELECT a.seq, a.mailbox, a.role FROM device d JOIN account a ON a.seq = d.account WHERE d.device_key = $1",
+            "SELECT a.seq, a.mailbox, a.role, a.suspended FROM device d JOIN account a ON a.seq = d.account
+             WHERE d.device_key = $1",
         )
         .bind(key.as_bytes().as_slice())
         .fetch_optional(&mut conn)
         .await?;
         row.map(|row| {
-            Ok(DeviceAccount { account: row.get("seq")?, mailbox: mailbox(&row, "mailbox")?, role: role(&row)? })
+            Ok(DeviceAccount {
+                account: row.get("seq")?,
+                mailbox: mailbox(&row, "mailbox")?,
+                role: role(&row)?,
+                suspended: maybe_time(&row, "suspended")?.is_some(),
+            })
         })
         .transpose()
     }
@@ -102,10 +111,53 @@ impl Ledger {
         Ok(Accounts { accounts, next })
     }
 
+    /// Has the requests of an account refused from now on; but never those of the last owner who could restore it.
+    pub(crate) async fn suspend(&self, once: Once, mailbox: MailboxId, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, mailbox, move |conn, mailbox| Box::pin(suspend(conn, *mailbox, now))).await
+    }
+
+    /// Takes the requests of an account again.
+    pub(crate) async fn restore(&self, once: Once, mailbox: MailboxId, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, mailbox, move |conn, mailbox| Box::pin(restore(conn, *mailbox))).await
+    }
+
     /// Account, device and the link's redemption, at once or not at all. Of two who race for a link one wins.
     pub(crate) async fn join(&self, joiner: Joiner, now: Timestamp) -> Result<JoinResponse> {
         self.write(joiner, move |conn, joiner| Box::pin(join(conn, joiner, now))).await
     }
+}
+
+async fn suspend(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Result<()> {
+    let row = query("SELECT seq, role FROM account WHERE mailbox = $1")
+        .bind(mailbox.as_bytes().as_slice())
+        .fetch_optional(conn)
+        .await?;
+    let Some(row) = row else {
+        return refuse(ProblemKind::NotFound, "");
+    };
+    let seq: i64 = row.get("seq")?;
+    conn.lock(Lock::Account(seq)).await?;
+    if role(&row)? == AccountRole::Owner {
+        conn.lock(Lock::Relay).await?;
+        let other = query("SELECT 1 FROM account WHERE role = 'owner' AND seq <> $1 AND suspended IS NULL").bind(seq);
+        if other.fetch_optional(conn).await?.is_none() {
+            return refuse(ProblemKind::Conflict, "the relay's last owner cannot be suspended");
+        }
+    }
+    query("UPDATE account SET suspended = $1 WHERE seq = $2 AND suspended IS NULL")
+        .bind(int(now.unix()))
+        .bind(seq)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+async fn restore(conn: &mut Conn, mailbox: MailboxId) -> Result<()> {
+    let restored = query("UPDATE account SET suspended = NULL WHERE mailbox = $1")
+        .bind(mailbox.as_bytes().as_slice())
+        .execute(conn)
+        .await?;
+    if restored == 0 { refuse(ProblemKind::NotFound, "") } else { Ok(()) }
 }
 
 async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinResponse> {
@@ -127,6 +179,12 @@ async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinRe
     if let Some(before) = link.get::<Option<&[u8]>>("request_sha256")? {
         let same = before == joiner.request_sha256.as_bytes();
         return if same { Ok(answer) } else { refuse(ProblemKind::LinkSpent, "") };
+    }
+    if let Some(inviter) = inviter {
+        let suspended = query("SELECT 1 FROM account WHERE seq = $1 AND suspended IS NOT NULL").bind(inviter);
+        if suspended.fetch_optional(conn).await?.is_some() {
+            return refuse(ProblemKind::Suspended, "whoever made this link is suspended");
+        }
     }
     if time(&link, "expires")? <= now {
         return refuse(ProblemKind::LinkSpent, "");

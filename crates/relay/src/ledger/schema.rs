@@ -13,13 +13,13 @@ use super::LedgerOpenError;
 use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// A step of the schema: the oldest code that can work with what it leaves, and its statements.
 type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
-const STEPS: [Step; VERSION as usize] = [(1, FIRST), (2, CHARGES), (3, NODES)];
+const STEPS: [Step; VERSION as usize] = [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY)];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -174,6 +174,14 @@ const NODES: &[&str] = &[
     "CREATE INDEX blob_due ON blob (state, due) WHERE state <> 'stored'",
     // damaged: when it was found that a blob of this bundle is not what it was.
     "ALTER TABLE bundle ADD COLUMN damaged {INT}",
+];
+
+/// What the owner may do to accounts, and an index for those who wait.
+const AUTHORITY: &[&str] = &[
+    // suspended: since when the account's requests are refused.
+    "ALTER TABLE account ADD COLUMN suspended {INT}",
+    // What waits in a mailbox, which is looked for often, without what was received.
+    "CREATE INDEX delivery_waiting ON delivery (account, seq) WHERE received IS NULL",
 ];
 
 /// What is expected to be there.

@@ -65,6 +65,8 @@ routes! {
     DELETE route::LINK => people::delete_link;
     GET route::ACCOUNT => people::account;
     GET route::ACCOUNTS => people::accounts;
+    POST route::SUSPEND => people::suspend;
+    POST route::RESTORE => people::restore;
     GET route::ACCESS => people::access;
     POST route::BUNDLES => upload::begin;
     GET route::BUNDLE => upload::bundle;

@@ -5,7 +5,7 @@ use pouch_protocol::{AccountRole, JoinRequest, NewLink, ProblemKind};
 use pouch_statement::{Detached, Device, Sha256Digest, Signed, SignedCard};
 
 use crate::answer::{Answer, Failure, done, message};
-use crate::auth::{Call, Coverage, parse};
+use crate::auth::{Call, Caller, Coverage, parse};
 use crate::ledger::Joiner;
 
 fn bad(detail: &'static str) -> Failure {
@@ -74,13 +74,33 @@ pub(super) async fn account(call: Call) -> Answer {
     message(&call.app.ledger.account(caller.account, call.app.config.account_bytes).await?)
 }
 
+/// Refuses everybody but the relay's owner.
+fn owner(caller: &Caller) -> Result<(), Failure> {
+    match caller.role {
+        AccountRole::Owner => Ok(()),
+        AccountRole::Member => Err(Failure::new(ProblemKind::Forbidden, "for the relay's owner")),
+    }
+}
+
 pub(super) async fn accounts(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
-    if caller.role != AccountRole::Owner {
-        return Err(Failure::new(ProblemKind::Forbidden, "for the relay's owner"));
-    }
+    owner(&caller)?;
     let after = call.after()?.unwrap_or(0);
     message(&call.app.ledger.accounts(after, call.app.config.account_bytes).await?)
+}
+
+pub(super) async fn suspend(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    owner(&caller)?;
+    call.app.ledger.suspend(caller.once, call.id()?, call.now).await?;
+    done()
+}
+
+pub(super) async fn restore(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    owner(&caller)?;
+    call.app.ledger.restore(caller.once, call.id()?, call.now).await?;
+    done()
 }
 
 pub(super) async fn access(call: Call) -> Answer {

@@ -198,3 +198,53 @@ async fn attack_41_59_no_secret_is_stored() {
     }
     assert!(files >= 6);
 }
+
+#[tokio::test]
+async fn a_suspended_account_is_refused_and_recorded_and_its_mailbox_takes_on() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let (bo, cy) = (world.member(&ada, "Bo").await, world.member(&ada, "Cy").await);
+    let before = world.deliver(&bo, &[sealed(1, 100)], &[&cy], false).await;
+    let suspend = |person: &Person| Draft::new("POST", route::suspend(person.mailbox));
+    let restore = |person: &Person| Draft::new("POST", route::restore(person.mailbox));
+    // For the owner alone, and not against the last one.
+    assert_eq!(world.by(&cy, suspend(&bo)).await.problem(), ProblemKind::Forbidden);
+    assert_eq!(world.by(&bo, restore(&bo)).await.problem(), ProblemKind::Forbidden);
+    assert_eq!(world.by(&ada, suspend(&ada)).await.problem(), ProblemKind::Conflict);
+    assert_eq!(world.by(&ada, suspend(&Person::new("Dee"))).await.problem(), ProblemKind::NotFound);
+    assert_eq!(world.by(&ada, Draft::new("POST", "/v1/accounts/x/suspend")).await.problem(), ProblemKind::NotFound);
+    world.by(&ada, suspend(&bo)).await.is_done();
+    world.by(&ada, suspend(&bo)).await.is_done();
+    let requests = [
+        Draft::get(route::ACCOUNT),
+        Draft::get(route::INBOX).query("wait=60"),
+        Draft::get(route::part(before, 0)),
+        Draft::new("DELETE", route::bundle(before)),
+        Draft::part(before, 0, &sealed(1, 1000)),
+        Draft::post(route::LINKS, &world.new_link(&bo, &LinkSecret::random().unwrap())),
+        restore(&bo),
+    ];
+    for draft in &requests {
+        let reply = world.by(&bo, draft.clone()).await;
+        assert_eq!((reply.status, reply.problem()), (403, ProblemKind::Suspended), "{draft:?}");
+    }
+    let record: AccessPage = world.by(&ada, Draft::get(route::ACCESS)).await.json();
+    let refused =
+        |r: &&pouch_protocol::Access| r.account == Some(bo.mailbox) && r.problem.as_deref() == Some("suspended");
+    assert_eq!(record.records.iter().filter(refused).count(), requests.len());
+    let did =
+        |r: &&pouch_protocol::Access| r.account == Some(ada.mailbox) && r.route == route::SUSPEND && r.status == 204;
+    assert_eq!(record.records.iter().filter(did).count(), 2);
+    // What it sent is still received, and what is sent to it waits.
+    assert_eq!(world.by(&cy, Draft::new("POST", route::release(before))).await.status, 200);
+    let after = world.deliver(&cy, &[sealed(2, 100)], &[&bo], false).await;
+    let all: Accounts = world.by(&ada, Draft::get(route::ACCOUNTS)).await.json();
+    let who: Vec<_> = all.accounts.iter().filter(|a| a.suspended.is_some()).map(|a| a.mailbox).collect();
+    assert_eq!(who, [bo.mailbox]);
+    world.restart().await;
+    assert_eq!(world.by(&bo, Draft::get(route::INBOX)).await.problem(), ProblemKind::Suspended);
+    world.by(&ada, restore(&bo)).await.is_done();
+    let inbox: pouch_protocol::Inbox = world.by(&bo, Draft::get(route::INBOX)).await.json();
+    assert_eq!(inbox.items.iter().map(|item| item.bundle).collect::<Vec<_>>(), [after]);
+    world.stop().await;
+}

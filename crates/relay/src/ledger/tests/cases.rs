@@ -169,6 +169,45 @@ pub(super) async fn links_are_used_once_and_owners_are_one(world: &World) {
     refused(world.b().join(world.invited("Cy", &secret), end).await, ProblemKind::LinkSpent);
 }
 
+pub(super) async fn an_account_is_suspended_and_restored(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let (link, secret) = world.link(&joiner);
+    world.a().new_link(once(ada), link, joiner.card.clone(), world.now).await.unwrap();
+    let bos = world.invited("Bo", &secret);
+    let key = bos.device.body().device_key;
+    let (inviter, again) = (world.joiner_again(&bos), world.joiner_again(&bos));
+    world.a().join(bos, world.now).await.unwrap();
+    let bo = world.person(&again).await;
+    let (link, secret) = world.link(&inviter);
+    world.a().new_link(once(bo), link, inviter.card.clone(), world.now).await.unwrap();
+    let suspended = async || world.b().device(&key).await.unwrap().unwrap().suspended;
+    let since = async || world.b().account(bo.account, 0).await.unwrap().suspended;
+    assert!(!suspended().await && since().await.is_none());
+    let one = once(ada);
+    world.a().suspend(one, bo.mailbox, world.now).await.unwrap();
+    refused(world.b().suspend(one, bo.mailbox, world.now).await, ProblemKind::Replay);
+    // Again has no effect: it counts from the first time.
+    world.b().suspend(once(ada), bo.mailbox, world.now.plus(5)).await.unwrap();
+    assert!(suspended().await && since().await == Some(world.now));
+    // Its mailbox takes what others send, its links nobody.
+    world.deliver(ada, &[bo], false).await;
+    let cy = world.invited("Cy", &secret);
+    let later = world.joiner_again(&cy);
+    refused(world.b().join(cy, world.now).await, ProblemKind::Suspended);
+    // Whoever joined before gets the same answer as then.
+    world.b().join(again, world.now).await.unwrap();
+    world.b().restore(once(ada), bo.mailbox, world.now).await.unwrap();
+    world.a().restore(once(ada), bo.mailbox, world.now).await.unwrap();
+    assert!(!suspended().await && since().await.is_none());
+    assert_eq!(world.a().inbox(bo.account, 0, world.now).await.unwrap().items.len(), 1);
+    world.b().join(later, world.now).await.unwrap();
+    // Nobody could restore the last owner.
+    refused(world.a().suspend(once(ada), ada.mailbox, world.now).await, ProblemKind::Conflict);
+    let nobody = MailboxId::random().unwrap();
+    refused(world.a().suspend(once(ada), nobody, world.now).await, ProblemKind::NotFound);
+    refused(world.b().restore(once(ada), nobody, world.now).await, ProblemKind::NotFound);
+}
+
 pub(super) async fn access_is_recorded_and_added_up(world: &World) {
     let (ada, joiner) = world.owner().await;
     let bo = world.member(ada, &joiner, "Bo").await;
