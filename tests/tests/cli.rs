@@ -256,6 +256,21 @@ fn the_owner_suspends_and_restores_an_account() {
 }
 
 #[test]
+fn the_owner_takes_a_bundle_down() {
+    let pair = Pair::new();
+    let id = pair.bo.send(&[text(&pair.bo.file("f", "f")), "--to", "ada"]);
+    pair.bo.run(&["relay", "takedown", &id, "--reason", "mine"]).ends(5);
+    pair.ada.run(&["relay", "takedown", &id]).ends(2);
+    pair.ada.run(&["relay", "takedown", &id, "--reason", ""]).fails(2, "needs a reason");
+    assert_eq!(pair.ada.run(&["inbox", "-q"]).ok().word(), id);
+    assert_eq!(pair.ada.run(&["relay", "takedown", &id, "--reason", "a court's order", "-q"]).ok().word(), id);
+    pair.ada.run(&["receive", &id]).fails(6, "a court's order");
+    pair.bo.run(&["outbox", &id]).ok().says("taken down because: a court's order");
+    let bundle = pair.bo.run(&["outbox", &id, "--json"]).ok().object("bundle");
+    assert_eq!((bundle["relay"].as_str(), bundle["reason"].as_str()), (Some("taken-down"), Some("a court's order")));
+}
+
+#[test]
 fn a_passphrase_protects_the_identity() {
     let pair = Pair::new();
     let cy = pair.stranger("cy");

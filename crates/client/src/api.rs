@@ -9,7 +9,7 @@ use pouch_protocol::limits::{MAX_ENVELOPE, MAX_LISTING, MAX_MESSAGE, MAX_PAGE};
 use pouch_protocol::{
     AccessPage, Account, Accounts, BundleStatus, Commit, Covered, Inbox, InboxItem, JoinRequest, JoinResponse, Links,
     NewBundle, NewLink, Outbox, PROBLEM_TYPE, PartField, Problem, ProblemKind, ReceiptMessage, RelayInfo, Request,
-    content_digest, route, sign_request,
+    Takedown, content_digest, route, sign_request,
 };
 use pouch_statement::{BundleId, LinkId, MailboxId, RelayOrigin, Sha256Digest, SigningKey};
 use serde::Serialize;
@@ -297,6 +297,11 @@ impl RelayApi {
     /// Has them taken again, for an owner.
     pub async fn restore(&self, mailbox: MailboxId) -> Result<()> {
         self.tell(Call { method: "POST", ..Call::get(route::RESTORE, route::restore(mailbox), MAX_MESSAGE) }).await
+    }
+
+    /// Ends a bundle of whomsoever, for an owner.
+    pub async fn take_down(&self, bundle: BundleId, takedown: &Takedown) -> Result<()> {
+        self.tell(Call::with_json("POST", route::TAKEDOWN, route::takedown(bundle), takedown)?).await
     }
 
     /// The newest of the access record that I may see, oldest first.

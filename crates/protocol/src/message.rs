@@ -1,7 +1,7 @@
 //! The JSON messages. A relay refuses a request with members that it does not know. A client passes over what a newer relay
 //! adds to an answer: no answer gives a right or a key by itself (docs/protocol.md, "Unknown members").
 
-use pouch_statement::{BundleId, Detached, LinkId, MailboxId, Name, Outcome, Sha256Digest, Timestamp};
+use pouch_statement::{BundleId, Detached, LinkId, MailboxId, Name, Note, Outcome, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::link::CardMac;
@@ -59,6 +59,9 @@ pub enum BundleState {
     Burnt,
     /// Withdrawn by its sender.
     Revoked,
+    /// Ended by the relay's owner.
+    #[serde(rename = "taken-down")]
+    TakenDown,
 }
 
 /// Where one recipient's delivery stands.
@@ -96,6 +99,12 @@ requests! {
         expires: Timestamp,
         /// The inviter's card.
         inviter: MacedCard,
+    }
+
+    /// `POST /v1/bundles/{bundle}/takedown`.
+    struct Takedown {
+        /// What sender and recipients are told; not empty.
+        reason: Note,
     }
 
     /// `POST /v1/bundles`.
@@ -230,6 +239,8 @@ answers! {
         size: u64,
         /// Whether it burns.
         burn: bool,
+        /// Why it was taken down, if it was.
+        reason: Option<Note>,
         /// Its recipients.
         deliveries: Vec<Delivery>,
     }
@@ -363,7 +374,7 @@ mod tests {
         with_more::<Delivery>(delivery.clone()).unwrap();
         let status = json!({
             "bundle": id(), "state": "committed", "created": 1, "committed": 1, "expires": 1, "size": 1, "burn": false,
-            "deliveries": [delivery],
+            "reason": null, "deliveries": [delivery],
         });
         with_more::<BundleStatus>(status.clone()).unwrap();
         with_more::<Outbox>(json!({ "bundles": [status], "next": 1 })).unwrap();
@@ -390,6 +401,7 @@ mod tests {
         let digest = "00".repeat(32);
         let commit = json!({ "parts": 1, "parts_sha256": digest, "index_sha256": digest, "recipients": [id()] });
         with_more::<Commit>(commit).unwrap_err();
+        with_more::<Takedown>(json!({ "reason": "a court's order" })).unwrap_err();
         with_more::<ReceiptMessage>(receipt()).unwrap_err();
         with_more::<MacedCard>(maced()).unwrap_err();
         with_more::<Detached>(detached()).unwrap_err();

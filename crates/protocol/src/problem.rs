@@ -29,7 +29,7 @@ pub enum ProblemKind {
     Conflict,
     /// 410: the link was used, withdrawn or is over.
     LinkSpent,
-    /// 410: the bundle was there, and expired, was burnt or was revoked.
+    /// 410: the bundle was there, and expired, was burnt, revoked or taken down.
     Gone,
     /// 413: more bytes than this route takes.
     TooLarge,
@@ -57,7 +57,7 @@ const KINDS: [(ProblemKind, &str, u16, &str); 17] = [
     (ProblemKind::Method, "method", 405, "this path does not take that method"),
     (ProblemKind::Conflict, "conflict", 409, "this contradicts what is there"),
     (ProblemKind::LinkSpent, "link-spent", 410, "this link was used, withdrawn or is over"),
-    (ProblemKind::Gone, "gone", 410, "the bundle expired, was burnt or was revoked"),
+    (ProblemKind::Gone, "gone", 410, "the bundle expired, was burnt, revoked or taken down"),
     (ProblemKind::TooLarge, "too-large", 413, "more bytes than this takes"),
     (ProblemKind::Digest, "digest", 422, "the body is not what its digest says"),
     (ProblemKind::Rate, "rate", 429, "too many requests"),

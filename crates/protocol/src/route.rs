@@ -36,6 +36,8 @@ pub const INDEX: &str = "/v1/bundles/{bundle}/index";
 pub const ENVELOPE: &str = "/v1/bundles/{bundle}/envelopes/{mailbox}";
 /// `POST`: everything is there; deliver.
 pub const COMMIT: &str = "/v1/bundles/{bundle}/commit";
+/// `POST`: end a bundle, with a reason; owner only.
+pub const TAKEDOWN: &str = "/v1/bundles/{bundle}/takedown";
 /// `GET`: the bundles I sent.
 pub const OUTBOX: &str = "/v1/outbox";
 /// `GET`: the bundles that wait for me.
@@ -93,6 +95,12 @@ pub fn envelope(bundle: BundleId, mailbox: MailboxId) -> String {
 #[must_use]
 pub fn commit(bundle: BundleId) -> String {
     format!("/v1/bundles/{bundle}/commit")
+}
+
+/// Path of [`TAKEDOWN`].
+#[must_use]
+pub fn takedown(bundle: BundleId) -> String {
+    format!("/v1/bundles/{bundle}/takedown")
 }
 
 /// Path of [`DELIVERY`].

@@ -58,7 +58,7 @@ impl Failure {
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         match &error {
-            LedgerError::Refused(kind, detail) => Self::new(*kind, *detail),
+            LedgerError::Refused(kind, detail) => Self::new(*kind, detail.clone()),
             _ => match error.cause() {
                 Cause::Full => Self::new(ProblemKind::Quota, "the relay's disk is full"),
                 Cause::Passing => {

@@ -189,6 +189,7 @@ fn one(id: &str, context: &Context) -> Done {
         BundleState::Expired => "expired",
         BundleState::Burnt => "burnt",
         BundleState::Revoked => "revoked",
+        BundleState::TakenDown => "taken down by the relay's owner",
     });
     context
         .show
@@ -200,6 +201,9 @@ fn one(id: &str, context: &Context) -> Done {
             local(sent.expires)
         ))
         .map_err(printing)?;
+    if let Some(reason) = status.as_ref().and_then(|s| s.reason.as_ref()) {
+        context.show.line(format_args!("  taken down because: {reason}")).map_err(printing)?;
+    }
     for recipient in &sent.recipients {
         let delivery = status.as_ref().and_then(|s| s.deliveries.iter().find(|d| d.mailbox == recipient.mailbox));
         let text = match (sent.verdict(recipient), delivery.map(|d| d.state)) {
@@ -247,6 +251,7 @@ fn object(context: &Context, sent: &Sent, status: Option<&BundleStatus>) -> Done
             "kind": sent.kind,
             "progress": sent.progress,
             "relay": status.map(|s| s.state),
+            "reason": status.and_then(|s| s.reason.as_ref()),
             "created": iso(sent.created),
             "expires": iso(sent.expires),
             "size": sent.size,

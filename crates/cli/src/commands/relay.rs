@@ -10,7 +10,7 @@ use pouch_protocol::{Account, AccountRole};
 use pouch_relay::systemd::{self, State};
 use pouch_relay::{CheckOptions, Finding, check};
 use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link, rotate_key};
-use pouch_statement::matches_prefix;
+use pouch_statement::{BundleId, Note, matches_prefix};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
@@ -34,6 +34,7 @@ enum Verb {
     Accounts(Accounts),
     Suspend(Suspend),
     Restore(Restore),
+    Takedown(Takedown),
     Check(Check),
 }
 
@@ -127,6 +128,19 @@ struct Restore {
     whose: Whose,
 }
 
+/// End a bundle on the relay that I own, at once and for all
+///
+/// Sender and recipients are told the reason. What somebody has fetched before cannot be called back.
+#[derive(Args)]
+struct Takedown {
+    /// The bundle's whole id, as `pouch log show --relay --json` has it
+    #[arg(value_name = "BUNDLE")]
+    bundle: BundleId,
+    /// What sender and recipients are told
+    #[arg(long, value_name = "TEXT")]
+    reason: Note,
+}
+
 // Not a doc comment: that would become the help of the commands that it is part of.
 #[derive(Args)]
 struct Whose {
@@ -144,6 +158,7 @@ impl Relay {
             Verb::RotateKey(verb) => verb.run(context),
             Verb::Accounts(_) => accounts(context),
             Verb::Suspend(Suspend { whose }) => whose.set(context, true),
+            Verb::Takedown(verb) => verb.run(context),
             Verb::Restore(Restore { whose }) => whose.set(context, false),
             Verb::Check(verb) => verb.run(context),
         }
@@ -433,6 +448,24 @@ impl Whose {
             .map_err(printing)?;
         context.show.essence(account.mailbox).map_err(printing)?;
         context.show.line(format_args!("{}  {} is {word}", short(account.mailbox), account.name)).map_err(printing)
+    }
+}
+
+impl Takedown {
+    fn run(self, context: &Context) -> Outcome {
+        let Self { bundle, reason } = self;
+        if reason.as_str().is_empty() {
+            return Err(Failure::usage("a takedown needs a reason", "--reason is what sender and recipients are told"));
+        }
+        let party = context.party()?;
+        let takedown = pouch_protocol::Takedown { reason };
+        context.run(async { Ok(context.relay(&party).await?.take_down(bundle, &takedown).await?) })?;
+        context
+            .show
+            .object(&json!({ "type": "taken-down", "bundle": bundle, "reason": takedown.reason }))
+            .map_err(printing)?;
+        context.show.essence(bundle).map_err(printing)?;
+        context.show.line(format_args!("{bundle} is taken down: {}", takedown.reason)).map_err(printing)
     }
 }
 

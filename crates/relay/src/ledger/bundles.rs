@@ -9,7 +9,7 @@ use pouch_protocol::limits::{MAX_LISTING, MAX_PAGE, MAX_RECEIPT};
 use pouch_protocol::{
     BundleState, BundleStatus, Delivery, DeliveryState, NewBundle, Outbox, ProblemKind, ReceiptMessage,
 };
-use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
+use pouch_statement::{BundleId, Note, Outcome, Sha256Digest, Timestamp};
 
 /// Room that a listing takes for rows, below [`MAX_LISTING`] so that the JSON around them fits too.
 const LISTING_ROOM: usize = MAX_LISTING - MAX_LISTING / 4;
@@ -60,6 +60,11 @@ impl Ledger {
     pub(crate) async fn delete_bundle(&self, once: Once, id: BundleId, now: Timestamp) -> Result<()> {
         self.write_once(once, now, id, move |conn, id| Box::pin(delete(conn, once.account, *id, now))).await
     }
+
+    /// Ends whosesoever bundle that is pending or committed; sender and recipients are told why. Again has no effect.
+    pub(crate) async fn take_down(&self, once: Once, id: BundleId, reason: Note, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, reason, move |conn, reason| Box::pin(take_down(conn, id, reason, now))).await
+    }
 }
 
 async fn delete(conn: &mut Conn, account: i64, id: BundleId, now: Timestamp) -> Result<()> {
@@ -69,8 +74,26 @@ async fn delete(conn: &mut Conn, account: i64, id: BundleId, now: Timestamp) -> 
         BundleState::Pending => forget(conn, &bundle, now).await,
         BundleState::Committed => end(conn, &bundle, BundleState::Revoked, now).await,
         BundleState::Revoked => Ok(()),
-        _ => refuse(ProblemKind::Gone, ""),
+        _ => bundle.gone(),
     }
+}
+
+async fn take_down(conn: &mut Conn, id: BundleId, reason: &Note, now: Timestamp) -> Result<()> {
+    conn.lock(Lock::Bundle(id)).await?;
+    let Some(bundle) = BundleRow::find(conn, id).await? else {
+        return refuse(ProblemKind::NotFound, "");
+    };
+    match bundle.state(now) {
+        BundleState::Pending | BundleState::Committed => {}
+        BundleState::TakenDown => return Ok(()),
+        _ => return bundle.gone(),
+    }
+    query("UPDATE bundle SET taken_down = $1 WHERE seq = $2")
+        .bind(reason.as_str())
+        .bind(bundle.seq)
+        .execute(conn)
+        .await?;
+    end(conn, &bundle, BundleState::TakenDown, now).await
 }
 
 async fn begin(conn: &mut Conn, account: i64, new: &NewBundle, limits: Limits, now: Timestamp) -> Result<()> {
@@ -80,7 +103,7 @@ async fn begin(conn: &mut Conn, account: i64, new: &NewBundle, limits: Limits, n
         }
         return match bundle.state(now) {
             BundleState::Pending | BundleState::Committed => Ok(()),
-            _ => refuse(ProblemKind::Gone, ""),
+            _ => bundle.gone(),
         };
     }
     if new.expires <= now || new.expires.since(now) > limits.lifetime {
@@ -127,7 +150,9 @@ async fn status(conn: &mut Conn, bundle: &BundleRow, now: Timestamp, room: &mut 
     .bind(bundle.seq)
     .fetch_all(conn)
     .await?;
-    *room = room.saturating_sub(ROW_ROOM);
+    // In JSON a character takes at most twice its bytes: no control characters are in it.
+    let reason = bundle.taken_down.as_ref().map_or(0, |reason| 2 * reason.as_str().len());
+    *room = room.saturating_sub(ROW_ROOM + reason);
     let deliveries = rows.iter().map(|row| delivery(row, room)).collect::<Result<_>>()?;
     Ok(BundleStatus {
         bundle: bundle.id,
@@ -137,6 +162,7 @@ async fn status(conn: &mut Conn, bundle: &BundleRow, now: Timestamp, room: &mut 
         expires: bundle.expires,
         size: bundle.size,
         burn: bundle.burn,
+        reason: bundle.taken_down.clone(),
         deliveries,
     })
 }

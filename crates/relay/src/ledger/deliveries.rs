@@ -12,7 +12,7 @@ macro_rules! select_delivery {
     ($tail:literal) => {
         concat!(
             "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256, b.damaged, d.seq AS delivery, d.released, d.received, d.outcome, \
+             b.size, b.content, b.parts, b.commit_sha256, b.damaged, b.taken_down, d.seq AS delivery, d.released, d.received, d.outcome, \
              d.commitment, d.sealed, s.mailbox AS sender_mailbox \
              FROM delivery d JOIN bundle b ON b.seq = d.bundle JOIN account s ON s.seq = b.sender ",
             $tail
@@ -72,7 +72,7 @@ async fn find(conn: &mut Conn, account: i64, id: BundleId) -> Result<DeliveryRow
 }
 
 fn alive(delivery: &DeliveryRow, now: Timestamp) -> Result<()> {
-    if delivery.bundle.state(now) == BundleState::Committed { Ok(()) } else { refuse(ProblemKind::Gone, "") }
+    if delivery.bundle.state(now) == BundleState::Committed { Ok(()) } else { delivery.bundle.gone() }
 }
 
 impl Ledger {

@@ -21,6 +21,7 @@ mod row;
 mod schema;
 mod sweep;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -113,7 +114,7 @@ pub enum LedgerOpenError {
 pub(crate) enum LedgerError {
     /// The answer is no.
     #[error("refused: {}", .0.word())]
-    Refused(ProblemKind, &'static str),
+    Refused(ProblemKind, Cow<'static, str>),
     /// The database.
     #[error("ledger: {0}")]
     Sql(#[from] sqlx::Error),
@@ -170,15 +171,16 @@ impl From<LedgerError> for LedgerOpenError {
             LedgerError::Group(error) => Self::Sql(sqlx::Error::Protocol(error.to_string())),
             LedgerError::Busy => Self::Busy,
             LedgerError::Damaged(what) => Self::Damaged(what),
-            LedgerError::Refused(_, what) => Self::Damaged(what),
+            LedgerError::Refused(_, Cow::Borrowed(what)) => Self::Damaged(what),
+            LedgerError::Refused(..) => Self::Damaged("a refusal where nobody asked"),
         }
     }
 }
 
 pub(crate) type Result<T> = std::result::Result<T, LedgerError>;
 
-fn refuse<T>(kind: ProblemKind, detail: &'static str) -> Result<T> {
-    Err(LedgerError::Refused(kind, detail))
+fn refuse<T>(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Result<T> {
+    Err(LedgerError::Refused(kind, detail.into()))
 }
 
 /// A request that is accepted once.

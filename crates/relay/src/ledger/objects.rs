@@ -170,7 +170,7 @@ impl Ledger {
             }
         }
         if !matches!(bundle.state(now), BundleState::Pending | BundleState::Committed) {
-            return refuse(ProblemKind::Gone, "");
+            return bundle.gone();
         }
         bundle.check_whole()?;
         match find(&mut tx, bundle.seq, number(part)).await? {

@@ -5,7 +5,7 @@ use super::{LedgerError, Result, int, refuse};
 use crate::clock::at;
 use pouch_protocol::limits::BURN_LEASE;
 use pouch_protocol::{BundleState, ProblemKind};
-use pouch_statement::{BundleId, MailboxId, Timestamp};
+use pouch_statement::{BundleId, MailboxId, Note, Timestamp};
 
 /// What the configuration allows, as the ledger's checks need it.
 #[derive(Clone, Copy)]
@@ -62,6 +62,8 @@ pub(super) struct BundleRow {
     pub(super) parts: u64,
     pub(super) commit_sha256: Option<Vec<u8>>,
     damaged: bool,
+    /// Why the relay's owner ended it.
+    pub(super) taken_down: Option<Note>,
 }
 
 /// What [`BundleRow::read`] reads; other queries put their own part before and behind.
@@ -69,7 +71,7 @@ macro_rules! select_bundle {
     ($tail:literal) => {
         concat!(
             "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256, b.damaged FROM bundle b ",
+             b.size, b.content, b.parts, b.commit_sha256, b.damaged, b.taken_down FROM bundle b ",
             $tail
         )
     };
@@ -78,6 +80,9 @@ pub(super) use select_bundle;
 
 impl BundleRow {
     pub(super) fn read(row: &Row) -> Result<Self> {
+        let taken_down: Option<&str> = row.get("taken_down")?;
+        let taken_down: Option<Note> =
+            taken_down.map(|text| text.parse().map_err(|_| LedgerError::Damaged("taken_down"))).transpose()?;
         Ok(Self {
             seq: row.get("seq")?,
             id: BundleId::from_bytes(bytes(row, "id")?),
@@ -87,6 +92,7 @@ impl BundleRow {
                 "committed" => BundleState::Committed,
                 "expired" => BundleState::Expired,
                 "burnt" => BundleState::Burnt,
+                "revoked" if taken_down.is_some() => BundleState::TakenDown,
                 "revoked" => BundleState::Revoked,
                 _ => return Err(LedgerError::Damaged("state")),
             },
@@ -100,6 +106,7 @@ impl BundleRow {
             parts: uint(row, "parts")?,
             commit_sha256: row.get("commit_sha256")?,
             damaged: maybe_time(row, "damaged")?.is_some(),
+            taken_down,
         })
     }
 
@@ -128,6 +135,14 @@ impl BundleRow {
         if self.damaged { refuse(ProblemKind::Gone, DAMAGED) } else { Ok(()) }
     }
 
+    /// Refuses what can be had of a bundle no more.
+    pub(super) fn gone<T>(&self) -> Result<T> {
+        match &self.taken_down {
+            Some(reason) => refuse(ProblemKind::Gone, format!("taken down by the relay's owner: {reason}")),
+            None => refuse(ProblemKind::Gone, ""),
+        }
+    }
+
     /// The state as the ledger has it.
     pub(super) fn stored_state(&self) -> BundleState {
         self.state
@@ -147,7 +162,7 @@ impl BundleRow {
         match bundle.state(now) {
             BundleState::Pending => Ok(bundle),
             BundleState::Committed => refuse(ProblemKind::Conflict, "the bundle is committed"),
-            _ => refuse(ProblemKind::Gone, ""),
+            _ => bundle.gone(),
         }
     }
 }
@@ -159,7 +174,7 @@ pub(super) fn state_word(state: BundleState) -> &'static str {
         BundleState::Committed => "committed",
         BundleState::Expired => "expired",
         BundleState::Burnt => "burnt",
-        BundleState::Revoked => "revoked",
+        BundleState::Revoked | BundleState::TakenDown => "revoked",
     }
 }
 

@@ -13,13 +13,13 @@ use super::LedgerOpenError;
 use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// A step of the schema: the oldest code that can work with what it leaves, and its statements.
 type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
-const STEPS: [Step; VERSION as usize] = [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY)];
+const STEPS: [Step; VERSION as usize] = [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN)];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -182,6 +182,12 @@ const AUTHORITY: &[&str] = &[
     "ALTER TABLE account ADD COLUMN suspended {INT}",
     // What waits in a mailbox, which is looked for often, without what was received.
     "CREATE INDEX delivery_waiting ON delivery (account, seq) WHERE received IS NULL",
+];
+
+/// Bundles that the owner took down.
+const TAKEDOWN: &[&str] = &[
+    // taken_down: why. The state of such a bundle is `revoked`, which nodes of the release before know, too.
+    "ALTER TABLE bundle ADD COLUMN taken_down TEXT",
 ];
 
 /// What is expected to be there.

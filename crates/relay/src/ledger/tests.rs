@@ -250,6 +250,7 @@ const SUITE: &[(&str, Case)] = suite![
     cases::listings_have_pages,
     cases::links_are_used_once_and_owners_are_one,
     cases::an_account_is_suspended_and_restored,
+    cases::a_bundle_is_taken_down,
     cases::access_is_recorded_and_added_up,
     cases::what_is_over_is_ended_and_pruned,
     cases::an_upload_that_is_heard_of_outlives_the_sweeper,

@@ -77,6 +77,7 @@ routes! {
     GET route::INDEX => download::index;
     PUT route::ENVELOPE => upload::put_envelope;
     POST route::COMMIT => upload::commit;
+    POST route::TAKEDOWN => people::take_down;
     GET route::OUTBOX => upload::outbox;
     GET route::INBOX => download::inbox;
     GET route::DELIVERY => download::delivery;

@@ -63,7 +63,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
 
-    use pouch_protocol::limits::{MAX_PAGE, MAX_PARTS, MAX_RECEIPT, MAX_RECIPIENTS};
+    use pouch_protocol::limits::{MAX_PAGE, MAX_PARTS, MAX_RECEIPT, MAX_RECIPIENTS, MAX_WAIT};
+    use pouch_protocol::route;
     use serde_json::Value;
 
     use super::*;
@@ -99,6 +100,8 @@ mod tests {
         assert_eq!(commit["parts"]["maximum"], MAX_PARTS);
         assert_eq!(commit["recipients"]["maxItems"], MAX_RECIPIENTS);
         assert_eq!(schemas["Inbox"]["properties"]["items"]["maxItems"], MAX_PAGE);
+        let wait = &description()["paths"][route::INBOX]["get"]["parameters"][1];
+        assert_eq!((&wait["name"], &wait["schema"]["maximum"]), (&"wait".into(), &MAX_WAIT.into()));
         // Base64 makes four characters of three bytes.
         assert_eq!(schemas["ReceiptMessage"]["properties"]["sealed"]["maxLength"], MAX_RECEIPT.div_ceil(3) * 4);
     }

@@ -1,9 +1,10 @@
 //! Joining, links, accounts, the access record.
 
 use pouch_protocol::limits::{MAX_LIFETIME, MAX_MESSAGE};
-use pouch_protocol::{AccountRole, JoinRequest, NewLink, ProblemKind};
+use pouch_protocol::{AccountRole, JoinRequest, NewLink, ProblemKind, Takedown};
 use pouch_statement::{Detached, Device, Sha256Digest, Signed, SignedCard};
 
+use super::upload::bundle_id;
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage, parse};
 use crate::ledger::Joiner;
@@ -100,6 +101,19 @@ pub(super) async fn restore(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     owner(&caller)?;
     call.app.ledger.restore(caller.once, call.id()?, call.now).await?;
+    done()
+}
+
+pub(super) async fn take_down(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let bundle = bundle_id(&call)?;
+    owner(&caller)?;
+    let (Takedown { reason }, _) = call.message(&caller).await?;
+    if reason.as_str().is_empty() {
+        return Err(bad("a takedown needs a reason"));
+    }
+    call.app.ledger.take_down(caller.once, bundle, reason, call.now).await?;
+    call.app.wake_sweeper();
     done()
 }
 

@@ -363,3 +363,47 @@ async fn commit_is_atomic_beside_a_concurrent_put() {
     world.wait_for_blobs(0).await;
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_bundle_that_is_taken_down_is_gone_with_the_reason() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let (bo, cy) = (world.member(&ada, "Bo").await, world.member(&ada, "Cy").await);
+    let bundle = world.deliver(&bo, &[sealed(1, 5000)], &[&cy], false).await;
+    let take_down = |reason: &str| Draft::post(route::takedown(bundle), &serde_json::json!({ "reason": reason }));
+    for person in [&bo, &cy] {
+        assert_eq!(world.by(person, take_down("x")).await.problem(), ProblemKind::Forbidden);
+    }
+    for reason in [String::new(), "two\nlines".to_owned(), "x".repeat(1025)] {
+        assert_eq!(world.by(&ada, take_down(&reason)).await.problem(), ProblemKind::BadRequest, "{reason}");
+    }
+    assert_eq!(world.by(&cy, Draft::get(route::part(bundle, 0))).await.status, 200);
+    world.by(&ada, take_down("a court's order")).await.is_done();
+    world.by(&ada, take_down("a court's order")).await.is_done();
+    let requests = [
+        (&bo, Draft::get(route::part(bundle, 0))),
+        (&bo, Draft::new("DELETE", route::bundle(bundle))),
+        (&cy, Draft::get(route::index(bundle))),
+        (&cy, Draft::get(route::delivery(bundle))),
+        (&cy, Draft::new("POST", route::release(bundle))),
+    ];
+    for (person, draft) in requests {
+        let reply = world.by(person, draft).await;
+        assert_eq!(reply.problem(), ProblemKind::Gone);
+        let problem: pouch_protocol::Problem = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(problem.detail.as_deref(), Some("taken down by the relay's owner: a court's order"));
+    }
+    // Of those whom it does not concern nobody hears of it, but the owner.
+    assert_eq!(world.by(&ada, Draft::get(route::part(bundle, 0))).await.problem(), ProblemKind::NotFound);
+    let status: pouch_protocol::BundleStatus = world.by(&bo, Draft::get(route::bundle(bundle))).await.json();
+    assert_eq!(status.state, pouch_protocol::BundleState::TakenDown);
+    assert_eq!(status.reason.unwrap().as_str(), "a court's order");
+    // The sender finds it in the record, with who did it.
+    let record: pouch_protocol::AccessPage = world.by(&bo, Draft::get(route::ACCESS)).await.json();
+    let did =
+        |r: &&pouch_protocol::Access| r.account == Some(ada.mailbox) && r.route == route::TAKEDOWN && r.status == 204;
+    assert!(record.records.iter().filter(did).all(|r| r.bundle == Some(bundle)));
+    assert_eq!(record.records.iter().filter(did).count(), 2);
+    world.wait_for_blobs(0).await;
+    world.stop().await;
+}

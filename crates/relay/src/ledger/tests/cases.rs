@@ -1,7 +1,7 @@
 //! One request after the other.
 
 use pouch_protocol::{BundleState, DeliveryState};
-use pouch_statement::Outcome;
+use pouch_statement::{Note, Outcome};
 
 use super::*;
 use crate::ledger::check::Mended;
@@ -206,6 +206,44 @@ pub(super) async fn an_account_is_suspended_and_restored(world: &World) {
     let nobody = MailboxId::random().unwrap();
     refused(world.a().suspend(once(ada), nobody, world.now).await, ProblemKind::NotFound);
     refused(world.b().restore(once(ada), nobody, world.now).await, ProblemKind::NotFound);
+}
+
+pub(super) async fn a_bundle_is_taken_down(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let cy = world.member(ada, &joiner, "Cy").await;
+    let (delivered, pending) = (world.deliver(bo, &[cy], false).await, world.begin(bo, false).await);
+    world.put(bo, slot(pending, Some(0), 700)).await;
+    world.a().release(once(cy), delivered, world.now).await.unwrap();
+    let reason = |text: &str| text.parse::<Note>().unwrap();
+    for bundle in [delivered, pending] {
+        world.a().take_down(once(ada), bundle, reason("a \"court\""), world.now).await.unwrap();
+        // Again has no effect: what was said first counts.
+        world.b().take_down(once(ada), bundle, reason("another"), world.now).await.unwrap();
+        let status = world.b().bundle(bo.account, bundle, world.now).await.unwrap();
+        assert_eq!((status.state, status.reason), (BundleState::TakenDown, Some(reason("a \"court\""))));
+        let told = |outcome: Result<()>| match outcome {
+            Err(LedgerError::Refused(ProblemKind::Gone, detail)) => {
+                assert!(detail.ends_with(": a \"court\""), "{detail}")
+            }
+            other => panic!("{other:?}"),
+        };
+        told(world.a().object(bo.account, bundle, Some(0), world.now).await.map(drop));
+        told(world.b().delete_bundle(once(bo), bundle, world.now).await);
+    }
+    refused(world.b().release(once(cy), delivered, world.now).await, ProblemKind::Gone);
+    assert!(world.a().inbox(cy.account, 0, world.now).await.unwrap().items.is_empty());
+    assert_eq!(world.a().outbox(bo.account, None, world.now).await.unwrap().bundles.len(), 2);
+    // Its blobs are doomed, and of its room the receipt's is left, which may still come.
+    assert_eq!(world.b().claim_doomed(0, world.now).await.unwrap().len(), 5);
+    assert_eq!(world.used(bo).await, pouch_protocol::limits::MAX_RECEIPT);
+    world.a().receive(once(cy), delivered, receipt(Outcome::Verified), world.now).await.unwrap();
+    // What is over cannot be ended.
+    let revoked = world.deliver(bo, &[cy], false).await;
+    world.a().delete_bundle(once(bo), revoked, world.now).await.unwrap();
+    refused(world.b().take_down(once(ada), revoked, reason("x"), world.now).await, ProblemKind::Gone);
+    let nothing = BundleId::random().unwrap();
+    refused(world.b().take_down(once(ada), nothing, reason("x"), world.now).await, ProblemKind::NotFound);
 }
 
 pub(super) async fn access_is_recorded_and_added_up(world: &World) {
