@@ -1,3 +1,5 @@
+mod check;
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,11 +10,12 @@ use pouch_client::Class;
 use pouch_client::api::Listing;
 use pouch_protocol::{Account, AccountRole};
 use pouch_relay::systemd::{self, State};
-use pouch_relay::{CheckOptions, Finding, check};
 use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link, rotate_key};
 use pouch_statement::{BundleId, Note, matches_prefix};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+
+use check::Check;
 
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local, short, size};
@@ -76,20 +79,6 @@ struct Serve {
     /// Where it keeps everything; `relay` in the state folder if not given
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-}
-
-/// Verify the ledger against the stored objects, both ways
-#[derive(Args)]
-struct Check {
-    /// Where it keeps everything; `relay` in the state folder if not given
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Repair what can be: counters, objects that nothing refers to; mark bundles of which something is lost
-    #[arg(long)]
-    repair: bool,
-    /// Read all objects whole and compare their digests
-    #[arg(long)]
-    deep: bool,
 }
 
 /// Print the configuration that is in force, and where each value comes from
@@ -273,76 +262,6 @@ impl Serve {
             served
         })
     }
-}
-
-impl Check {
-    fn run(self, context: &Context) -> Outcome {
-        let config = load(&folder(self.data, context)?)?.config;
-        let options = CheckOptions { repair: self.repair, deep: self.deep };
-        let mut printed = Ok(());
-        let mut tell = |finding: &Finding, repaired: bool| {
-            if printed.is_ok() {
-                printed = show_finding(context, finding, repaired);
-            }
-        };
-        let checked = context.run(async { check(&config, options, &mut tell).await.map_err(state) })?;
-        printed.map_err(printing)?;
-        let left = checked.found - checked.repaired;
-        context
-            .show
-            .object(&json!({
-                "type": "check",
-                "objects": checked.objects,
-                "blobs": checked.blobs,
-                "kept": checked.kept,
-                "found": checked.found,
-                "repaired": checked.repaired,
-            }))
-            .map_err(printing)?;
-        context
-            .show
-            .line(format_args!(
-                "{} objects, {} blobs ({} kept for backups): {} findings, {} repaired",
-                checked.objects, checked.blobs, checked.kept, checked.found, checked.repaired
-            ))
-            .map_err(printing)?;
-        context.show.essence(left).map_err(printing)?;
-        if left == 0 {
-            return Ok(());
-        }
-        let hint = if self.repair {
-            "what is lost is lost: its senders have to send it again"
-        } else {
-            "--repair repairs what can be"
-        };
-        Err(Failure::Told {
-            code: exit::STATE,
-            text: format!("ledger and blobs do not agree: {left} findings are left"),
-            hint: Some(hint.into()),
-            kind: None,
-        })
-    }
-}
-
-fn show_finding(context: &Context, finding: &Finding, repaired: bool) -> std::io::Result<()> {
-    let (word, bundle, text) = match finding {
-        Finding::Sum { of, counter, says, must } => {
-            ("sum", None, format!("{of}: {counter} is {says}, its rows give {must}"))
-        }
-        Finding::Lost { bundle, part: Some(part), what } => {
-            ("lost", Some(bundle), format!("{bundle}: part {part}: {what}"))
-        }
-        Finding::Lost { bundle, part: None, what } => ("lost", Some(bundle), format!("{bundle}: index: {what}")),
-        Finding::Unused(count) => ("unused", None, format!("{count} stored blobs of no object")),
-        Finding::Orphan { length, since } => {
-            ("orphan", None, format!("a blob of {} since {} that no row names", size(*length), local(*since)))
-        }
-        Finding::Damaged(bundle) => ("damaged", Some(bundle), format!("{bundle}: marked as damaged, and whole")),
-    };
-    context.show.object(&json!({
-        "type": "finding", "finding": word, "bundle": bundle, "detail": text, "repaired": repaired,
-    }))?;
-    context.show.line(format_args!("{word}: {text}{}", if repaired { " (repaired)" } else { "" }))
 }
 
 /// Raises the number of files that may be open to what the system allows; the limit, if that is too low for so many
