@@ -3,7 +3,7 @@
 
 mod bundle_support;
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -206,24 +206,6 @@ fn a_stream_is_read_in_order_by_any_number_of_threads() {
             let carried = carried(&world, parts, sealed);
             assert!(world.receive(&carried, Released::new(Vec::new())).unwrap() == bytes, "{length} on {threads}");
         }
-    }
-}
-
-/// Fails, or panics, after so many bytes.
-struct Breaks {
-    left: usize,
-    panics: bool,
-}
-
-impl Read for Breaks {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if self.left == 0 {
-            assert!(!self.panics, "a reader that panics");
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
-        let length = out.len().min(self.left);
-        self.left -= length;
-        Ok(length)
     }
 }
 

@@ -1,7 +1,10 @@
 //! Two people, bundles between them, and bundles that nobody honest would make.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod compressed;
+
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -391,5 +394,23 @@ pub fn world_copy(carried: &Carried) -> Carried {
         envelope: carried.envelope.clone(),
         manifest: carried.manifest.clone(),
         key: carried.key.expose_secret_string().parse().unwrap(),
+    }
+}
+
+/// Fails, or panics, after so many bytes.
+pub struct Breaks {
+    pub left: usize,
+    pub panics: bool,
+}
+
+impl Read for Breaks {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            assert!(!self.panics, "a reader that panics");
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        let length = out.len().min(self.left);
+        self.left -= length;
+        Ok(length)
     }
 }
