@@ -1,11 +1,18 @@
 //! Measures `pouch` against its peers on this machine and prints Markdown tables. `README.md` says how to read them.
 
 mod aead;
+mod bundles;
+mod crowd;
 mod encrypt;
 mod exchange;
+mod load;
+mod nginx;
 mod options;
 mod process;
+mod relay;
 mod rounds;
+mod site;
+mod soak;
 mod table;
 mod tools;
 mod tree;
@@ -19,7 +26,7 @@ use crate::options::{Options, What};
 use crate::tools::Tools;
 
 /// What went wrong, for the person who started the measurement.
-type Failure = Box<dyn Error>;
+type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match run() {
@@ -46,11 +53,18 @@ fn run() -> Result<(), Failure> {
         What::Encrypt => encrypt::measure(&options, &tools),
         What::Exchange => exchange::measure(&options, &tools),
         What::Tree => tree::measure(&options, &tools),
+        What::Relay => relay::measure(&options, &tools),
+        What::Bundles => bundles::measure(&options, &tools),
+        What::Crowd => crowd::measure(&options),
+        What::Soak => soak::measure(&options),
         What::All => {
             aead::measure(&options)?;
             encrypt::measure(&options, &tools)?;
             exchange::measure(&options, &tools)?;
-            tree::measure(&options, &tools)
+            tree::measure(&options, &tools)?;
+            relay::measure(&options, &tools)?;
+            bundles::measure(&options, &tools)?;
+            crowd::measure(&options)
         }
     }
 }

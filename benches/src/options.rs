@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use crate::Failure;
 
-const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (aead | encrypt | exchange | tree | all) \
-                     [--size 1GiB] [--rounds 5] [--dir DIR]";
+const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (aead | encrypt | exchange | tree | relay | bundles | \
+                     crowd | soak | all) [--size 1GiB] [--rounds 5] [--dir DIR] [--bundles 20000] [--clients 16] \
+                     [--minutes 30]";
 /// A measurement of fewer bytes is one of the start of a process.
 const MIN_SIZE: u64 = 1 << 20;
 const MAX_SIZE: u64 = 1 << 40;
@@ -18,6 +19,11 @@ pub(crate) enum What {
     Encrypt,
     Exchange,
     Tree,
+    Relay,
+    Bundles,
+    Crowd,
+    Soak,
+    /// All but the soak.
     All,
 }
 
@@ -31,11 +37,25 @@ pub(crate) struct Options {
     pub(crate) rounds: u32,
     /// Where the files lie; the temporary folder if not given.
     pub(crate) dir: PathBuf,
+    /// How many small bundles.
+    pub(crate) bundles: usize,
+    /// How many accounts ask a relay at once.
+    pub(crate) clients: usize,
+    /// How long a soak takes.
+    pub(crate) minutes: u32,
 }
 
 impl Options {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, Failure> {
-        let mut options = Self { what: What::All, size: 1 << 30, rounds: 5, dir: std::env::temp_dir() };
+        let mut options = Self {
+            what: What::All,
+            size: 1 << 30,
+            rounds: 5,
+            dir: std::env::temp_dir(),
+            bundles: 20_000,
+            clients: 16,
+            minutes: 30,
+        };
         let mut what = None;
         let mut words = words;
         while let Some(word) = words.next() {
@@ -45,9 +65,16 @@ impl Options {
                 "encrypt" if what.is_none() => what = Some(What::Encrypt),
                 "exchange" if what.is_none() => what = Some(What::Exchange),
                 "tree" if what.is_none() => what = Some(What::Tree),
+                "relay" if what.is_none() => what = Some(What::Relay),
+                "bundles" if what.is_none() => what = Some(What::Bundles),
+                "crowd" if what.is_none() => what = Some(What::Crowd),
+                "soak" if what.is_none() => what = Some(What::Soak),
                 "all" if what.is_none() => what = Some(What::All),
                 "--size" => options.size = size(&value()?)?,
-                "--rounds" => options.rounds = rounds(&value()?)?,
+                "--rounds" => options.rounds = number("rounds", &value()?, MAX_ROUNDS)?,
+                "--bundles" => options.bundles = number("bundles", &value()?, 10_000_000)? as usize,
+                "--clients" => options.clients = number("clients", &value()?, 256)? as usize,
+                "--minutes" => options.minutes = number("minutes", &value()?, 10_000)?,
                 "--dir" => options.dir = PathBuf::from(value()?),
                 _ => return Err(USAGE.into()),
             }
@@ -71,9 +98,9 @@ fn size(text: &str) -> Result<u64, Failure> {
     Ok(bytes.ok_or_else(wrong)?)
 }
 
-fn rounds(text: &str) -> Result<u32, Failure> {
-    let number = text.parse().ok().filter(|n| (1..=MAX_ROUNDS).contains(n));
-    Ok(number.ok_or_else(|| format!("{text} is no number of rounds from 1 to {MAX_ROUNDS}"))?)
+fn number(of: &str, text: &str, most: u32) -> Result<u32, Failure> {
+    let number = text.parse().ok().filter(|n| (1..=most).contains(n));
+    Ok(number.ok_or_else(|| format!("{text} is no number of {of} from 1 to {most}"))?)
 }
 
 #[cfg(test)]
@@ -96,7 +123,13 @@ mod tests {
         for line in ["", "encrypt exchange", "encrypt --size", "encrypt --size 1", "encrypt --size 0MiB", "x"] {
             assert!(parse(line).is_err(), "{line}");
         }
-        for line in ["all --size 2TiB", "all --size 99999999999999999999GiB", "all --rounds 0", "all --rounds 1001"] {
+        for line in [
+            "all --size 2TiB",
+            "all --size 99999999999999999999GiB",
+            "all --rounds 0",
+            "all --rounds 1001",
+            "soak --minutes 0",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -24,6 +24,10 @@ pub(crate) struct Tools {
     pub(crate) age: Option<Tool>,
     pub(crate) age_keygen: Option<Tool>,
     pub(crate) rage: Option<Tool>,
+    pub(crate) nginx: Option<Tool>,
+    pub(crate) curl: Option<Tool>,
+    /// What slows fsyncs down.
+    pub(crate) strace: bool,
     /// GNU time, which reports a child's peak memory from `wait4`.
     pub(crate) time: Option<PathBuf>,
 }
@@ -36,6 +40,9 @@ impl Tools {
             age: on_path("age"),
             age_keygen: on_path("age-keygen"),
             rage: on_path("rage"),
+            nginx: on_path("nginx"),
+            curl: on_path("curl"),
+            strace: on_path("strace").is_some(),
             time: time.is_file().then_some(time),
         })
     }
@@ -43,13 +50,19 @@ impl Tools {
     /// The machine, the versions, and what is missing.
     pub(crate) fn describe(&self) -> String {
         let mut text = machine();
-        for tool in [Some(&self.pouch), self.age.as_ref(), self.rage.as_ref()].into_iter().flatten() {
+        for tool in [Some(&self.pouch), self.age.as_ref(), self.rage.as_ref(), self.nginx.as_ref(), self.curl.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             let _ = writeln!(text, "- {}: {}", tool.name, tool.version);
         }
         let missing = [
             ("age", self.age.is_none()),
             ("age-keygen", self.age_keygen.is_none()),
             ("rage", self.rage.is_none()),
+            ("nginx", self.nginx.is_none()),
+            ("curl", self.curl.is_none()),
+            ("strace (so no slowed fsync)", !self.strace),
             ("/usr/bin/time (so no peak memory)", self.time.is_none()),
         ];
         for (name, _) in missing.iter().filter(|(_, missing)| *missing) {
@@ -80,10 +93,13 @@ fn on_path(name: &'static str) -> Option<Tool> {
     Some(Tool { name, version: version(&path), path })
 }
 
+/// The first line of what it says of itself; nginx knows the short option alone, and answers on standard error.
 fn version(path: &Path) -> String {
-    let output = Command::new(path).arg("--version").output();
-    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
-    if text.is_empty() { "of unknown version".to_owned() } else { text }
+    let option = if path.ends_with("nginx") { "-v" } else { "--version" };
+    let output = Command::new(path).arg(option).output();
+    let said = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
+    let first = String::from_utf8_lossy(&said).lines().next().map(|line| line.trim().to_owned());
+    first.filter(|line| !line.is_empty()).unwrap_or_else(|| "of unknown version".to_owned())
 }
 
 fn machine() -> String {

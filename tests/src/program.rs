@@ -15,9 +15,10 @@ pub fn workspace() -> &'static Path {
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        // target/PROFILE/deps/TEST
-        let folder = test.ancestors().nth(2).unwrap();
+        let me = std::env::current_exe().unwrap();
+        // target/PROFILE/deps/TEST, or target/PROFILE/pouch-benches
+        let folder = me.parent().unwrap();
+        let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
         let program = folder.join("pouch");
         if !is_fresh(&program) {
             build(folder);

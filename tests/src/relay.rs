@@ -49,7 +49,12 @@ impl Relay {
 
     /// Makes and starts one behind a piece of shell that ends in `exec`, such as an `umask`.
     pub fn start_under(root: &Path, before: &str) -> Self {
-        Self::make(root, &[], "", before, None)
+        Self::start_configured_under(root, "", before)
+    }
+
+    /// Adds lines to its configuration, and starts it behind a piece of shell.
+    pub fn start_configured_under(root: &Path, lines: &str, before: &str) -> Self {
+        Self::make(root, &[], lines, before, None)
     }
 
     /// Makes one in `root` whose ledger lies in that database, and starts it.
@@ -163,12 +168,11 @@ impl Relay {
         let told = self.operator.home().with_extension("ready");
         let log = self.operator.home().with_extension("log");
         let words = ["relay", "serve", "--data", text(&self.data())].map(str::to_owned);
-        let mut run = self.operator.pouch(words);
+        let mut run = self.operator.pouch(words).env("POUCH_LOG", "debug");
         for (name, value) in &self.variables {
             run = run.env(name, value);
         }
         let mut running = run
-            .env("POUCH_LOG", "debug")
             .env("RELAY_LOG_FILE", &log)
             .output_to(File::create(&told).unwrap())
             .behind(&format!("exec 2>>\"$RELAY_LOG_FILE\"; {}", self.before))

@@ -90,26 +90,12 @@ pub struct Https {
 }
 
 impl Https {
-    /// For the relay at `relay`. With pins its certificate must carry one of those keys and no authority counts;
-    /// without, the system's authorities decide.
+    /// For the relay at `relay`, with the TLS of [`tls`].
     ///
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(relay: RelayOrigin, pins: &[Sha256Digest]) -> Result<Self, TransportError> {
-        let setup = |e: &dyn std::fmt::Display| TransportError::Setup(e.to_string());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = if pins.is_empty() {
-            Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(|e| setup(&e))?)
-        } else {
-            Arc::new(PinVerifier { pins: pins.to_vec(), provider: provider.clone() })
-        };
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| setup(&e))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let tls = tls(pins)?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
@@ -216,6 +202,32 @@ impl Transport for Https {
     fn call(&self, request: HttpRequest) -> Answer<'_> {
         Box::pin(self.exchange(request))
     }
+}
+
+/// The TLS that a relay is spoken to with: version 1.3, HTTP/1.1. With pins its certificate must carry one of those keys
+/// and no authority counts; without, the system's authorities decide.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn tls(pins: &[Sha256Digest]) -> Result<ClientConfig, TransportError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = if pins.is_empty() {
+        Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(setup)?)
+    } else {
+        Arc::new(PinVerifier { pins: pins.to_vec(), provider: provider.clone() })
+    };
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+fn setup(reason: impl std::fmt::Display) -> TransportError {
+    TransportError::Setup(reason.to_string())
 }
 
 /// Accepts exactly the certificates whose SubjectPublicKeyInfo has one of the pinned SHA-256 digests.
