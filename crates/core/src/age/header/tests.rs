@@ -79,3 +79,35 @@ fn malformed_headers_are_refused() {
     }
     assert!(matches!(read(b"%PDF-1.7\n"), Err(Error::HeaderFailure(HeaderError::NotAge))));
 }
+
+/// Gives a byte at a time, and is interrupted before each.
+struct Interrupted<'a> {
+    bytes: &'a [u8],
+    ready: bool,
+}
+
+impl io::Read for Interrupted<'_> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        unreachable!("headers are read from the buffer")
+    }
+}
+
+impl BufRead for Interrupted<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.ready = !self.ready;
+        if self.ready { Ok(self.bytes.get(..1).unwrap_or_default()) } else { Err(io::ErrorKind::Interrupted.into()) }
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes = self.bytes.get(count..).unwrap_or_default();
+    }
+}
+
+#[test]
+fn an_interrupted_read_goes_on() {
+    let stanzas = [stanza(48), stanza(3)];
+    let bytes = encode(&stanzas, &file_key()).unwrap();
+    let mut input = Interrupted { bytes: &bytes, ready: true };
+    assert_eq!(Header::read(&mut input).unwrap().stanzas, stanzas);
+    assert!(input.bytes.is_empty());
+}
