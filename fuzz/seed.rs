@@ -38,6 +38,50 @@ fn main() -> Result<(), Box<dyn Error>> {
         corpus.put("request", &format!("{number}-field"), field("covering_field"))?;
     }
 
+    // Requests to a relay: a byte for the signature, the line, the fields, the body.
+    let begin = r#"{"bundle":"BUNDLE","expires":1900000000,"burn":true}"#;
+    let receipt = format!(r#"{{"outcome":"verified","commitment":"{}","sealed":"YWdl"}}"#, "0".repeat(64));
+    let commit =
+        format!(r#"{{"parts":1,"parts_sha256":"{0}","index_sha256":"{0}","recipients":["MAILBOX"]}}"#, "0".repeat(64));
+    let sealed = "age-encryption.org/v1\nsealed";
+    for (number, request) in [
+        "GET /v1",
+        "GET /v1/openapi.json",
+        "GET /j",
+        "POST /v1/join\n\n{}",
+        "POST /v1/links\n\n{}",
+        "GET /v1/links",
+        "DELETE /v1/links/BUNDLE",
+        "GET /v1/account",
+        "GET /v1/accounts?after=1",
+        "GET /v1/access?after=9",
+        "POST /v1/accounts/MAILBOX/suspend",
+        "POST /v1/accounts/MAILBOX/restore",
+        "GET /v1/outbox",
+        "GET /v1/inbox?after=0",
+        "GET /v1/bundles/BUNDLE",
+        "DELETE /v1/bundles/BUNDLE",
+        "GET /v1/inbox/BUNDLE",
+        "POST /v1/inbox/BUNDLE/release",
+        "GET /v1/bundles/BUNDLE/index\nrange: bytes=0-9",
+        "GET /v1/bundles/BUNDLE/parts/0\nif-match: \"x\"",
+        "POST /v1/bundles/BUNDLE/takedown\n\n{\"reason\":\"x\"}",
+        &format!("POST /v1/bundles\ncontent-type: application/json\n\n{begin}"),
+        &format!("POST /v1/bundles/BUNDLE/commit\n\n{commit}"),
+        &format!("POST /v1/inbox/BUNDLE/receipt\n\n{receipt}"),
+        &format!("PUT /v1/bundles/BUNDLE/index\n\n{sealed}"),
+        &format!("PUT /v1/bundles/BUNDLE/envelopes/MAILBOX\n\n{sealed}"),
+        &format!("PUT /v1/bundles/BUNDLE/parts/0\npouch-part: number=0, length=28, blake3=:AAAA:\n\n{sealed}"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        corpus.put("relay", &number.to_string(), format!("\x01{request}"))?;
+        if let Some((_, body)) = request.split_once("\n\n") {
+            corpus.put("message", &number.to_string(), body)?;
+        }
+    }
+
     // Frames: blocks as they are, and one byte many times (RFC 8878, §3.1.1.2), with and without a checksum's flag.
     for (name, frame) in [
         ("raw", &b"\x05\x00\x28\xb5\x2f\xfd\x20\x05\x29\x00\x00hello"[..]),

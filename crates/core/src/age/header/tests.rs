@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::super::Identity;
 use super::*;
@@ -78,6 +78,33 @@ fn malformed_headers_are_refused() {
         assert!(matches!(read(first.as_bytes()), Err(Error::HeaderFailure(HeaderError::UnknownVersion))));
     }
     assert!(matches!(read(b"%PDF-1.7\n"), Err(Error::HeaderFailure(HeaderError::NotAge))));
+}
+
+// attacks.md 21
+#[test]
+fn limits_are_met_to_the_byte() {
+    let first = "age-encryption.org/v1\n";
+    let last = format!("--- {}\n", "A".repeat(43));
+    let line = |length: usize| format!("-> {}\n", "a".repeat(length - 4));
+    let text = |stanzas: &str| format!("{first}{stanzas}{last}");
+    let found = |text: &str| match read(text.as_bytes()) {
+        Ok(header) => Ok(header.stanzas.len()),
+        Err(Error::HeaderFailure(error)) => Err(error),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(found(&text(&(line(MAX_HEADER_LINE_LEN) + "\n"))), Ok(1));
+    let long = HeaderError::LongLine { line: 2, limit: MAX_HEADER_LINE_LEN };
+    assert_eq!(found(&text(&(line(MAX_HEADER_LINE_LEN + 1) + "\n"))), Err(long.clone()));
+    // With the limit within what the reader gives at once, and without the end of the line.
+    assert_eq!(found(&format!("{first}{}", "-".repeat(3 * MAX_HEADER_LINE_LEN))), Err(long));
+
+    let whole = line(1 << 14) + "\n";
+    let room = MAX_HEADER_LEN - first.len() - last.len();
+    let (count, rest) = (room / whole.len(), room % whole.len());
+    let filled = |more: usize| text(&(whole.repeat(count) + &line(rest - 1 + more) + "\n"));
+    assert_eq!(filled(0).len(), MAX_HEADER_LEN);
+    assert_eq!(found(&filled(0)), Ok(count + 1));
+    assert_eq!(found(&filled(1)), Err(HeaderError::TooLong { limit: MAX_HEADER_LEN }));
 }
 
 /// Gives a byte at a time, and is interrupted before each.
