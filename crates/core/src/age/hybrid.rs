@@ -29,7 +29,7 @@ pub(super) const RECIPIENT_LEN: usize = 1959;
 /// Characters of an identity: `AGE-SECRET-KEY-PQ-1`, 52 for 32 bytes, 6 of checksum.
 pub(super) const IDENTITY_LEN: usize = 77;
 /// First argument of the stanza.
-pub(super) const STANZA_TAG: &str = "mlkem768x25519";
+const STANZA_TAG: &str = "mlkem768x25519";
 
 const RECIPIENT_HRP: Hrp = Hrp::parse_unchecked("age1pq");
 const IDENTITY_HRP: Hrp = Hrp::parse_unchecked("age-secret-key-pq-");

@@ -44,15 +44,6 @@ impl KeyKind {
     pub const fn is_post_quantum(self) -> bool {
         matches!(self, Self::Hybrid)
     }
-
-    /// First argument of the stanzas for such a key.
-    pub(super) const fn stanza_tag(self) -> &'static str {
-        match self {
-            Self::X25519 => "X25519",
-            Self::Hybrid => hybrid::STANZA_TAG,
-            Self::SshEd25519 => ssh::STANZA_TAG,
-        }
-    }
 }
 
 /// For whom to seal: the public half of an [`Identity`], as the string `age1…` or `age1pq1…`, or

@@ -89,8 +89,7 @@ pub(super) fn open_header(with: &Opener<'_>, input: &mut impl BufRead) -> Result
 pub(super) fn open_sole_header(identity: &Identity, input: &mut impl BufRead) -> Result<PayloadKey> {
     let header = Header::read(input)?;
     match header.stanzas.as_slice() {
-        [stanza] if stanza.tag == identity.kind().stanza_tag() => open_payload(&identity.into(), &header, input),
-        [_] => Err(Error::NoMatch),
+        [_] => open_payload(&identity.into(), &header, input),
         _ => Err(HeaderError::NotSole.into()),
     }
 }
@@ -100,7 +99,7 @@ fn open_payload(with: &Opener<'_>, header: &Header, input: &mut impl BufRead) ->
     header.verify(&file_key)?;
     let mut nonce = [0; PAYLOAD_NONCE_LEN];
     input.read_exact(&mut nonce).map_err(|error| match error.kind() {
-        // An armor error is of another kind, and comes out of the conversion as itself.
+        // What an input says that is ours, such as a file within a file that is cut, stays what it is.
         io::ErrorKind::UnexpectedEof if Error::of(&error).is_none() => HeaderError::NoNonce.into(),
         _ => Error::from(error),
     })?;
@@ -147,9 +146,10 @@ impl Opener<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::stream::PayloadError;
     use super::super::{decrypt, encrypt};
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     fn seal<'a>(to: impl Into<Sealer<'a>>) -> Result<Vec<u8>> {
         let mut writer = encrypt(to, Vec::new())?;
@@ -170,6 +170,27 @@ mod tests {
         assert!(matches!(decrypt(&stranger, file.as_slice()), Err(Error::NoMatch)));
         let none: &[Identity] = &[];
         assert!(matches!(decrypt(none, file.as_slice()), Err(Error::NoMatch)));
+    }
+
+    #[test]
+    fn a_cut_nonce_is_told_from_an_input_that_is_cut_itself() {
+        let identity = Identity::generate();
+        let file = seal(&identity.recipient()).unwrap();
+        let header = file.len() - "content".len() - 16 - PAYLOAD_NONCE_LEN;
+        let cut = &file[..header + 3];
+        assert!(matches!(decrypt(&identity, cut), Err(Error::HeaderFailure(HeaderError::NoNonce))));
+        let within = io::BufReader::new(cut.chain(Truncated));
+        let truncated = Error::PayloadFailure(PayloadError::Truncated).to_string();
+        assert_eq!(decrypt(&identity, within).err().unwrap().to_string(), truncated);
+    }
+
+    /// The end of an age file that is cut, as its reader tells it.
+    struct Truncated;
+
+    impl Read for Truncated {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(Error::PayloadFailure(PayloadError::Truncated).into())
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::header::HeaderError;
 use super::keys::{KeyError, other_ssh_type};
 
 /// First argument of the stanza, and the type of the key (RFC 8709).
-pub(super) const STANZA_TAG: &str = "ssh-ed25519";
+const STANZA_TAG: &str = "ssh-ed25519";
 /// Most rounds of bcrypt-pbkdf that are computed: `ssh-keygen` takes 16 or 24 if nobody asks for more.
 pub(super) const MAX_ROUNDS: u32 = 4096;
 

@@ -94,7 +94,7 @@ fn limits_are_met_to_the_byte() {
     };
     assert_eq!(found(&text(&(line(MAX_HEADER_LINE_LEN) + "\n"))), Ok(1));
     let long = HeaderError::LongLine { line: 2, limit: MAX_HEADER_LINE_LEN };
-    assert_eq!(found(&text(&(line(MAX_HEADER_LINE_LEN + 1) + "\n"))), Err(long.clone()));
+    assert_eq!(found(&text(&(line(MAX_HEADER_LINE_LEN + 1) + "\n"))), Err(long));
     // With the limit within what the reader gives at once, and without the end of the line.
     assert_eq!(found(&format!("{first}{}", "-".repeat(3 * MAX_HEADER_LINE_LEN))), Err(long));
 
