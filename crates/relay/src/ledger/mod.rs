@@ -152,15 +152,28 @@ impl LedgerError {
             Self::Sql(error) => error,
             Self::Group(error) => &**error,
         };
-        match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
-            // disk_full (PostgreSQL, Appendix A).
-            Some("53100") => Cause::Full,
-            // SQLITE_FULL and SQLITE_BUSY (sqlite.org/rescode.html); extended codes have the primary one in the low byte.
-            Some(code) if code.parse::<u32>().is_ok_and(|code| code & 0xff == 13) => Cause::Full,
-            Some(code) if code.parse::<u32>().is_ok_and(|code| code & 0xff == 5) => Cause::Passing,
-            _ if matches!(error, sqlx::Error::PoolTimedOut) || database::may_retry(error) => Cause::Passing,
-            _ => Cause::Broken,
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref().and_then(cause_of) {
+            Some(cause) => cause,
+            None if matches!(error, sqlx::Error::PoolTimedOut) || database::may_retry(error) => Cause::Passing,
+            None => Cause::Broken,
         }
+    }
+}
+
+/// What a database's code says by itself: an SQLSTATE of five characters (PostgreSQL, Appendix A), or a number of SQLite,
+/// which has four digits at most (sqlite.org/rescode.html).
+fn cause_of(code: &str) -> Option<Cause> {
+    if code.len() == 5 {
+        // disk_full
+        return (code == "53100").then_some(Cause::Full);
+    }
+    // Extended codes have the primary one in the low byte.
+    match code.parse::<u32>().ok()? & 0xff {
+        // SQLITE_FULL, SQLITE_BUSY
+        13 => Some(Cause::Full),
+        5 => Some(Cause::Passing),
+        _ => None,
     }
 }
 

@@ -214,3 +214,22 @@ fn postgres_dies_under_load() {
         world.close().await;
     });
 }
+
+#[test]
+fn codes_of_one_database_are_not_taken_for_the_others() {
+    for (code, cause) in [
+        ("13", Some(Cause::Full)),
+        ("5", Some(Cause::Passing)),
+        // SQLITE_BUSY_SNAPSHOT; SQLITE_IOERR_WRITE
+        ("517", Some(Cause::Passing)),
+        ("778", None),
+        // disk_full; insufficient_privilege, whose low byte is SQLite's 5, and one with 13; serialization_failure
+        ("53100", Some(Cause::Full)),
+        ("42501", None),
+        ("08461", None),
+        ("40001", None),
+        ("2200H", None),
+    ] {
+        assert_eq!(cause_of(code), cause, "{code}");
+    }
+}
