@@ -78,6 +78,9 @@ impl Loaded {
         for value in VALUES.iter().filter(|value| table.contains_key(value.name)) {
             sources.insert(value.name, Source::File);
         }
+        let mut variables: Vec<_> = variables.into_iter().collect();
+        // The environment has no order: a value comes before its fields, which then say more than it does.
+        variables.sort();
         for (variable, text) in variables {
             let Some(end) = variable.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
                 continue;
@@ -321,13 +324,27 @@ mod tests {
 
     #[test]
     fn a_field_of_a_table_has_a_variable() {
-        let endpoint = Variable { name: "blobs", field: Some("endpoint"), kind: Kind::Text };
-        let mut table = Table::new();
-        table.insert("blobs".to_owned(), Toml::String("folder".to_owned()));
-        endpoint.put(&mut table, Toml::String("https://a".to_owned()));
-        let bucket = Variable { name: "blobs", field: Some("bucket"), kind: Kind::Text };
-        bucket.put(&mut table, Toml::String("b".to_owned()));
-        let expected: Table = toml::from_str("blobs = { endpoint = \"https://a\", bucket = \"b\" }").unwrap();
-        assert_eq!(table, expected);
+        let mut variables = [
+            ("POUCH_RELAY_BLOBS", "folder"),
+            ("POUCH_RELAY_BLOBS_BUCKET", "parcels"),
+            ("POUCH_RELAY_BLOBS_ENDPOINT", "https://s3.example"),
+            ("POUCH_RELAY_BLOBS_MEMORY_BYTES", "16777216"),
+        ];
+        // Whatever the order of the environment, and whatever the file says of the rest.
+        for file in ["", "blobs = { endpoint = \"https://other.example\", bucket = \"other\" }"] {
+            for _ in 0..variables.len() {
+                variables.rotate_left(1);
+                let blobs = load(file, &variables).unwrap().config.blobs;
+                let crate::config::BlobConfig::S3(s3) = &blobs else { panic!("{blobs:?}") };
+                let endpoint = s3.endpoint.to_string();
+                assert_eq!((endpoint.as_str(), s3.bucket.as_str()), ("https://s3.example", "parcels"));
+                assert_eq!((s3.memory_bytes, s3.region.as_str()), (16 << 20, "us-east-1"));
+            }
+        }
+        // A field alone is added to the file's table.
+        let file = "blobs = { endpoint = \"https://s3.example\", bucket = \"parcels\" }";
+        let blobs = load(file, &[("POUCH_RELAY_BLOBS_BUCKET", "others")]).unwrap().config.blobs;
+        let crate::config::BlobConfig::S3(s3) = &blobs else { panic!("{blobs:?}") };
+        assert_eq!((s3.endpoint.to_string().as_str(), s3.bucket.as_str()), ("https://s3.example", "others"));
     }
 }
