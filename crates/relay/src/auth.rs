@@ -130,10 +130,11 @@ impl Call {
         let device = device.ok_or_else(|| unsigned("the key is not enrolled here"))?;
         self.attempt.is_by(device.mailbox);
         // Now and not after the answer: an upload may take minutes, in which strangers must not push it out.
-        // Whoever is suspended keeps no place that another may need.
-        let connection = self.head.extensions.get::<Arc<Connection>>();
-        if let Some(connection) = connection.filter(|_| !device.suspended) {
-            connection.trust(device.account);
+        // Whoever is suspended keeps no place that another may need, also none that they had before.
+        match self.head.extensions.get::<Arc<Connection>>() {
+            Some(connection) if device.suspended => connection.distrust(device.account),
+            Some(connection) => connection.trust(device.account),
+            None => {}
         }
         let standing = self.app.accounts.take(device.account.unsigned_abs());
         self.attempt.stands(standing);

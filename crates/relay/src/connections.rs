@@ -14,10 +14,12 @@ use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
 use crate::body::PROGRESS_BYTES;
-use crate::metrics::Metrics;
+use crate::metrics::{Lost, Metrics};
 
 /// Connections that one account may keep when others need room; a client uses a handful.
 const FAIR: usize = 16;
+/// Connections through a balancer that may, beside all others, not yet have said whose they are.
+const UNTOLD: usize = 64;
 
 /// One live connection.
 #[derive(Default)]
@@ -31,6 +33,11 @@ impl Connection {
     /// Somebody with an account signed a request on it: it is not evicted for strangers.
     pub(crate) fn trust(&self, account: i64) {
         self.account.store(account, Ordering::Relaxed);
+    }
+
+    /// The account has lost its standing, and the connection with it; one on which another signed last is theirs.
+    pub(crate) fn distrust(&self, account: i64) {
+        let _ = self.account.compare_exchange(account, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn account(&self) -> i64 {
@@ -53,8 +60,11 @@ pub(crate) struct Connections {
 #[derive(Default)]
 struct Live {
     next: u64,
+    /// Each with its client's network; `None` for one that is a balancer's own.
     places: BTreeMap<u64, (Arc<Connection>, Option<u64>)>,
     networks: HashMap<u64, BTreeSet<u64>>,
+    /// Those that have no place yet: whose they are is not known.
+    untold: BTreeMap<u64, Arc<Connection>>,
 }
 
 /// A place among them, given back when dropped.
@@ -70,32 +80,72 @@ impl Connections {
         Arc::new(Self { limit, each, live: Mutex::default() })
     }
 
-    /// A place for a newcomer. When all are taken, the oldest connection on which nobody signed makes room, so that
-    /// idle ones cannot keep out an honest client; then the oldest of the account that has most, so that no account can
-    /// keep out the others. `None` when no account has more than [`FAIR`].
-    pub(crate) fn admit(self: &Arc<Self>) -> Option<Place> {
+    /// A place for a newcomer from `network`; `None` is a balancer's own, counted to no network.
+    ///
+    /// A network that has as many as it may have makes room among its own: its oldest connection on which nobody signed
+    /// goes, or the newcomer is refused, and nobody else loses anything. When all places are taken, the oldest of all on
+    /// which nobody signed makes room, so that idle ones cannot keep out an honest client; then the oldest of the account
+    /// that has most, so that no account can keep out the others; and when no account has more than [`FAIR`], none does.
+    pub(crate) fn admit(self: &Arc<Self>, network: Option<u64>) -> Result<Place, Lost> {
+        let place = self.place();
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if live.places.len() >= self.limit {
-            let oldest = in_the_way(&live.places)?;
-            live.evict(oldest);
+        live.make_room(network, self.limit, self.each)?;
+        live.put(&place, network);
+        drop(live);
+        Ok(place)
+    }
+
+    /// No place yet, for a newcomer of whom a balancer is to say whose it is ([`Place::comes_from`]). Of [`UNTOLD`] such the
+    /// oldest makes room.
+    pub(crate) fn await_network(self: &Arc<Self>) -> Place {
+        let place = self.place();
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.untold.len() >= UNTOLD
+            && let Some((_, oldest)) = live.untold.pop_first()
+        {
+            oldest.evicted.notify_one();
         }
+        live.untold.insert(place.number, Arc::clone(&place.connection));
+        drop(live);
+        place
+    }
+
+    fn place(self: &Arc<Self>) -> Place {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let number = live.next;
         live.next += 1;
-        let connection = Arc::new(Connection::default());
-        live.places.insert(number, (Arc::clone(&connection), None));
-        Some(Place { connection, number, all: Arc::clone(self) })
+        Place { connection: Arc::default(), number, all: Arc::clone(self) }
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).places.len()
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.places.len() + live.untold.len()
     }
 }
 
 impl Live {
-    fn evict(&mut self, number: u64) {
-        if let Some(connection) = self.remove(number) {
+    /// One place more, if there may be one ([`Connections::admit`]).
+    fn make_room(&mut self, network: Option<u64>, limit: usize, each: usize) -> Result<(), Lost> {
+        let own = network.and_then(|network| self.networks.get(&network));
+        let evicted = match own.filter(|own| own.len() >= each) {
+            Some(own) => {
+                let unsigned = |number: &&u64| self.places.get(number).is_some_and(|(c, _)| c.account() == 0);
+                Some(own.iter().find(unsigned).copied().ok_or(Lost::Address)?)
+            }
+            None if self.places.len() >= limit => Some(in_the_way(&self.places).ok_or(Lost::Full)?),
+            None => None,
+        };
+        if let Some(connection) = evicted.and_then(|number| self.remove(number)) {
             connection.evicted.notify_one();
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, place: &Place, network: Option<u64>) {
+        self.places.insert(place.number, (Arc::clone(&place.connection), network));
+        if let Some(network) = network {
+            self.networks.entry(network).or_default().insert(place.number);
         }
     }
 
@@ -114,24 +164,14 @@ impl Live {
 }
 
 impl Place {
-    /// Counts the connection to its client's network. When that has as many as it may have, the oldest of them on which
-    /// nobody signed makes room; `false` if there is none.
-    #[must_use]
-    pub(crate) fn comes_from(&self, network: u64) -> bool {
+    /// The place itself, once a balancer has said whose the connection is: [`Connections::admit`] for one that waited.
+    pub(crate) fn comes_from(&self, network: Option<u64>) -> Result<(), Lost> {
         let mut live = self.all.live.lock().unwrap_or_else(PoisonError::into_inner);
-        let numbers = live.networks.get(&network);
-        if let Some(numbers) = numbers.filter(|numbers| numbers.len() >= self.all.each) {
-            let unsigned = |number: &&u64| live.places.get(number).is_some_and(|(c, _)| c.account() == 0);
-            match numbers.iter().find(unsigned).copied() {
-                Some(oldest) => live.evict(oldest),
-                None => return false,
-            }
-        }
-        if let Some((_, own)) = live.places.get_mut(&self.number) {
-            *own = Some(network);
-            live.networks.entry(network).or_default().insert(self.number);
-        }
-        true
+        // Gone: it had to make room while it waited.
+        live.untold.remove(&self.number).ok_or(Lost::Evicted)?;
+        live.make_room(network, self.all.limit, self.all.each)?;
+        live.put(self, network);
+        Ok(())
     }
 }
 
@@ -149,7 +189,9 @@ fn in_the_way(places: &BTreeMap<u64, (Arc<Connection>, Option<u64>)>) -> Option<
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.all.live.lock().unwrap_or_else(PoisonError::into_inner).remove(self.number);
+        let mut live = self.all.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.untold.remove(&self.number);
+        live.remove(self.number);
     }
 }
 
@@ -256,11 +298,9 @@ mod tests {
     fn attack_46_who_makes_room() {
         let all = Connections::new(FAIR + 4, FAIR + 4);
         let place = |account: i64| {
-            let place = all.admit();
-            if let Some(place) = &place {
-                place.connection.trust(account);
-            }
-            place
+            let place = all.admit(None)?;
+            place.connection.trust(account);
+            Ok::<_, Lost>(place)
         };
         let held: Vec<_> = (0..=FAIR).map(|_| place(7).unwrap()).collect();
         let (honest, stranger, other) = (place(1).unwrap(), place(0).unwrap(), place(2).unwrap());
@@ -270,27 +310,67 @@ mod tests {
         assert!(!still(&stranger) && still(held.first().unwrap()));
         let second = place(4).unwrap();
         assert!(!still(held.first().unwrap()) && still(held.get(1).unwrap()));
-        assert!(place(5).is_none());
+        assert_eq!(place(5).err(), Some(Lost::Full));
         assert!([&honest, &other, &first, &second].into_iter().all(still));
+        // Whose account lost its standing is a stranger; on a connection that another signs, nobody else's is lost.
+        first.connection.distrust(3);
+        second.connection.distrust(3);
+        place(5).unwrap();
+        assert!(!still(&first) && still(&second));
     }
 
     // attacks.md 46: one address cannot take all places, and whoever signed keeps theirs.
     #[test]
     fn attack_46_who_makes_room_at_one_address() {
         let all = Connections::new(100, 2);
-        let [one, two, three, four, elsewhere] = [(); 5].map(|()| all.admit().unwrap());
-        assert!(one.comes_from(1) && two.comes_from(1) && elsewhere.comes_from(2));
+        let [one, two, elsewhere] = [1, 1, 2].map(|network| all.admit(Some(network)).unwrap());
         one.connection.trust(7);
-        assert!(three.comes_from(1));
+        let three = all.admit(Some(1)).unwrap();
         assert!(is_live(&all, &one) && !is_live(&all, &two) && is_live(&all, &elsewhere));
         three.connection.trust(7);
-        assert!(!four.comes_from(1));
+        assert_eq!(all.admit(Some(1)).err(), Some(Lost::Address));
         // A place that is given back counts no more, whether it was evicted or not.
         drop((one, two));
-        assert!(four.comes_from(1));
+        let four = all.admit(Some(1)).unwrap();
         drop((three, four, elsewhere));
         let live = all.live.lock().unwrap();
-        assert!(live.places.is_empty() && live.networks.is_empty());
+        assert!(live.places.is_empty() && live.networks.is_empty() && live.untold.is_empty());
+    }
+
+    // attacks.md 46: whoever has all places of their address pushes out nobody elsewhere, directly or through a balancer.
+    #[test]
+    fn attack_46_a_full_address_costs_strangers_no_place() {
+        let all = Connections::new(3, 2);
+        let [one, two, stranger] = [1, 1, 2].map(|network| all.admit(Some(network)).unwrap());
+        one.connection.trust(7);
+        two.connection.trust(7);
+        assert_eq!(all.admit(Some(1)).err(), Some(Lost::Address));
+        let told = all.await_network();
+        assert_eq!(told.comes_from(Some(1)), Err(Lost::Address));
+        assert!([&one, &two, &stranger].into_iter().all(|place| is_live(&all, place)));
+        // With one of its own that nobody signed on, that one goes, though the stranger is older.
+        two.connection.distrust(7);
+        let told = all.await_network();
+        told.comes_from(Some(1)).unwrap();
+        assert!(!is_live(&all, &two) && is_live(&all, &told) && is_live(&all, &stranger));
+        // A newcomer from elsewhere takes the oldest of all.
+        let other = all.admit(Some(3)).unwrap();
+        assert!(!is_live(&all, &stranger) && is_live(&all, &other));
+    }
+
+    // attacks.md 46: nor do those that never say whose they are.
+    #[test]
+    fn attack_46_connections_that_do_not_tell_are_bounded() {
+        let all = Connections::new(2, 2);
+        let stranger = all.admit(Some(1)).unwrap();
+        let untold: Vec<_> = (0..=UNTOLD).map(|_| all.await_network()).collect();
+        assert_eq!(all.count(), 1 + UNTOLD);
+        let (first, second) = (untold.first().unwrap(), untold.get(1).unwrap());
+        assert_eq!(first.comes_from(Some(2)), Err(Lost::Evicted));
+        second.comes_from(Some(2)).unwrap();
+        assert!(is_live(&all, &stranger) && is_live(&all, second));
+        drop(untold);
+        assert_eq!(all.count(), 1);
     }
 
     // attacks.md 46: a reader that takes a few bytes now and then is as good as one that takes none.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -294,7 +294,7 @@ impl Relay {
         let server = Server {
             router: routes::router(Arc::clone(&app)),
             acceptor,
-            refused: Often::default(),
+            often: Told::default(),
             app: Arc::clone(&app),
         };
         let told = Arc::clone(&app);
@@ -375,7 +375,15 @@ struct Server {
     app: Arc<App>,
     router: Router,
     acceptor: TlsAcceptor,
+    often: Told,
+}
+
+/// Lines that strangers can bring about, each with a count of its own.
+#[derive(Default)]
+struct Told {
+    not_accepted: Often,
     refused: Often,
+    no_header: Often,
 }
 
 async fn accept(
@@ -394,16 +402,20 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = server.app.connections.admit() else {
-                    server.lose(Lost::Full);
-                    continue;
+                let place = match server.place(peer.ip()) {
+                    Ok(place) => place,
+                    Err(lost) => {
+                        server.lose(lost);
+                        continue;
+                    }
                 };
                 let (server, stopped) = (Arc::clone(server), stopped.clone());
                 tasks.spawn(async move { server.connection(stream, peer, place, stopped).await });
             }
             Err(error) => {
                 // Out of descriptors, or a connection that ended before it began: the next one may go well.
-                server.refused.tell(|count| tracing::warn!(%error, count, "connections cannot be accepted"));
+                let often = &server.often.not_accepted;
+                often.tell(|count| tracing::warn!(%error, count, "connections cannot be accepted"));
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -415,14 +427,29 @@ impl Server {
     fn lose(&self, lost: Lost) {
         self.app.metrics.lost(lost);
         match lost {
-            Lost::Full | Lost::Address => self.refused.tell(|count| {
+            Lost::Full | Lost::Address => self.often.refused.tell(|count| {
                 tracing::warn!(count, "connections were refused: all places, or all of an address, are taken");
             }),
-            Lost::Proxy => self.refused.tell(|count| {
+            Lost::Proxy => self.often.no_header.tell(|count| {
                 tracing::warn!(count, "connections of a trusted proxy began without the PROXY protocol");
             }),
             Lost::Evicted | Lost::Tls => tracing::debug!(?lost, "a connection ended early"),
         }
+    }
+
+    /// Whether `peer` says before TLS whose a connection is.
+    fn tells(&self, peer: IpAddr) -> bool {
+        self.app.config.proxy_protocol && self.app.config.trusted_proxies.contain(peer)
+    }
+
+    /// A place for a connection of `peer`. A balancer's own connections, and those of which it does not say whose they are,
+    /// are not counted together.
+    fn place(&self, peer: IpAddr) -> Result<Place, Lost> {
+        if self.tells(peer) {
+            return Ok(self.app.connections.await_network());
+        }
+        let balancer = self.app.config.trusted_proxies.contain(peer);
+        self.app.connections.admit((!balancer).then(|| rate::network(peer)))
     }
 
     async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, stopped: watch::Receiver<bool>) {
@@ -443,13 +470,10 @@ impl Server {
         let config = &self.app.config;
         let _ = stream.set_nodelay(true);
         let mut client = peer;
-        if config.proxy_protocol && config.trusted_proxies.contain(peer.ip()) {
-            client = proxied::header(&mut stream).await.map_err(|_| Lost::Proxy)?.unwrap_or(peer);
-        }
-        // A balancer's own connections, and those of which it does not say whose they are, are not counted together.
-        let balancer = client == peer && config.trusted_proxies.contain(peer.ip());
-        if !balancer && !place.comes_from(rate::network(client.ip())) {
-            return Err(Lost::Address);
+        if self.tells(peer.ip()) {
+            let told = proxied::header(&mut stream).await.map_err(|_| Lost::Proxy)?;
+            client = told.unwrap_or(peer);
+            place.comes_from(told.map(|told| rate::network(told.ip())))?;
         }
         let paced = Paced::new(stream, config.progress_timeout(), Arc::clone(&self.app.metrics));
         let tls = self.acceptor.accept(paced).await.map_err(|_| Lost::Tls)?;

@@ -172,3 +172,24 @@ async fn attack_47_55_http_1_1_over_tls_1_3_only() {
     assert!(!answer.starts_with(b"HTTP"));
     world.stop().await;
 }
+
+// attacks.md 46: whoever is suspended keeps no place from before against those who have an account.
+#[tokio::test]
+async fn attack_46_a_suspended_account_makes_room() {
+    let mut world = World::with(|config| config.connections = 2, None).await;
+    let ada = world.owner("Ada").await;
+    let bo = world.member(&ada, "Bo").await;
+    let account = || Draft::get(route::ACCOUNT);
+    let (mut bos, _bo) = world.connect().await.unwrap();
+    assert_eq!(world.send_on(&mut bos, account().signed(&world, &bo)).await.unwrap().status, 200);
+    let (mut adas, _ada) = world.connect().await.unwrap();
+    let suspend = Draft::new("POST", route::suspend(bo.mailbox));
+    world.send_on(&mut adas, suspend.signed(&world, &ada)).await.unwrap().is_done();
+    let refused = world.send_on(&mut bos, account().signed(&world, &bo)).await.unwrap();
+    assert_eq!(refused.problem(), ProblemKind::Suspended);
+    // Both places were of accounts that have no more than they may: without the suspension there would be none.
+    assert_eq!(world.by(&ada, account()).await.status, 200);
+    assert!(world.send_on(&mut bos, account().signed(&world, &bo)).await.is_err());
+    assert_eq!(world.send_on(&mut adas, account().signed(&world, &ada)).await.unwrap().status, 200);
+    world.stop().await;
+}
