@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pouch_protocol::{NewBundle, PartField};
 use pouch_statement::{Blake3Digest, BundleId};
-use pouch_tests::{Pair, Run, files_beneath, have, noise, until};
+use pouch_tests::{Pair, Party, Run, files_beneath, have, noise, text, until};
 use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -115,4 +115,28 @@ fn a_part_is_acknowledged_after_bytes_name_and_row_are_durable() {
         calls.iter().filter(sends).filter(|c| c.ended > create.begun && c.begun < sync_row.ended).collect();
     assert!(early.is_empty(), "{early:?}\n{trace}");
     assert!(calls.iter().filter(sends).any(|call| call.begun > sync_row.ended), "{trace}");
+}
+
+// Without the name of its folder a relay is lost, though all in it is durable.
+#[test]
+fn init_makes_the_names_of_the_folders_durable_that_it_makes() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let operator = Party::new(root.path(), "operator");
+    let (new, trace) = (root.path().join("new"), root.path().join("trace"));
+    let data = new.join("relay");
+    let strace = format!("exec strace -f -yy -s 0 -e trace=mkdir,mkdirat,openat,fsync -o {}", text(&trace));
+    let init = ["relay", "init", "-q", "--host", "127.0.0.1", "--port", "4433", "--data", text(&data)];
+    operator.pouch(init).behind(&strace).end().ok();
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    let calls = parse(&trace);
+    for folder in [&new, &data] {
+        let made = find(&calls, 0, &["mkdir", &format!("\"{}\"", text(folder)), "= 0"]);
+        let parent = format!("<{}>", text(folder.parent().unwrap()));
+        let durable = find(&calls, made.ended, &["fsync(", &parent, "= 0"]);
+        let config = find(&calls, 0, &["openat(", "relay.toml", "O_CREAT"]);
+        assert!(durable.ended < config.begun, "{trace}");
+    }
 }

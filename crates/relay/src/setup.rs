@@ -119,10 +119,17 @@ pub async fn init(options: InitOptions) -> Result<InitOutcome, InitError> {
         tls::Certificate::open(&config)?;
     }
     Ledger::can_create(&config).await?;
-    if let Some(parent) = data.parent().filter(|p| !p.as_os_str().is_empty()) {
+    let named = |path: &&Path| !path.as_os_str().is_empty();
+    let made: Vec<&Path> = data.ancestors().filter(named).take_while(|path| !path.exists()).collect();
+    if let Some(parent) = data.parent().filter(named) {
         std::fs::create_dir_all(parent).map_err(|e| file(parent, e))?;
     }
     disk.make_folder(data).map_err(|e| file(data, e))?;
+    // A folder without a durable name is lost with all that is durable in it.
+    for path in made {
+        let parent = path.parent().filter(named).unwrap_or(Path::new("."));
+        disk.sync_folder(parent).map_err(|e| file(parent, e))?;
+    }
     if !disk.list(data).map_err(|e| file(data, e))?.is_empty() {
         return Err(InitError::NotEmpty(data.clone()));
     }
