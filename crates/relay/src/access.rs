@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pouch_statement::{BundleId, MailboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ledger::{AccessRow, Ledger};
+use crate::ledger::{AccessRow, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::rate::Standing;
 
@@ -147,7 +147,7 @@ impl AccessWriter {
                 counted = Instant::now();
             }
             let (begun, any) = (Instant::now(), !rows.is_empty());
-            write(ledger, rows).await;
+            write(ledger, metrics, rows).await;
             if any {
                 metrics.committed(begun.elapsed());
             }
@@ -182,7 +182,7 @@ impl AccessWriter {
     }
 }
 
-async fn write(ledger: &Ledger, rows: Vec<AccessRow>) {
+async fn write(ledger: &Ledger, metrics: &Metrics, rows: Vec<AccessRow>) {
     if rows.is_empty() {
         return;
     }
@@ -190,10 +190,59 @@ async fn write(ledger: &Ledger, rows: Vec<AccessRow>) {
     for attempt in 1..=TRIES {
         match ledger.record(Arc::clone(&rows)).await {
             Ok(()) => return,
+            // A row that stands there twice misleads less than one that is missing: this is not run again by the ledger,
+            // which does not know whether it was committed, but it is here.
+            Err(error @ LedgerError::Unsure(_)) => {
+                tracing::warn!(%error, attempt, rows = rows.len(), "access records may be written twice")
+            }
             Err(error) => {
                 tracing::error!(%error, attempt, rows = rows.len(), "access records cannot be written")
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    metrics.records_lost(rows.len());
+    tracing::error!(rows = rows.len(), "access records are lost: the ledger took them in none of {TRIES} attempts");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Config;
+    use crate::metrics::Looked;
+
+    #[tokio::test]
+    async fn rows_that_the_ledger_does_not_take_are_counted_as_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data: folder.path().to_owned(), ..Config::default() };
+        let ledger = Ledger::create(&config).await.unwrap();
+        let (record, writer) = channel();
+        let metrics = Metrics::default();
+        let note = async |account| {
+            let learnt = Learnt { account, ..Learnt::default() };
+            let time = crate::clock::at(1_800_000_000);
+            let (method, route) = ("GET", "/v1/inbox".to_owned());
+            record.note(Outcome { time, address: None, method, route, learnt, status: 200, problem: None }).await;
+        };
+        let lost = || {
+            let text = metrics.text(Looked::default()).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("pouch_relay_lost_access_records_total "));
+            line.unwrap().to_owned()
+        };
+        let work = async {
+            note(MailboxId::random().ok()).await;
+            record.flush().await;
+            assert_eq!(lost(), "0");
+            ledger.close().await;
+            note(MailboxId::random().ok()).await;
+            note(None).await;
+            record.flush().await;
+            assert_eq!(lost(), "2");
+        };
+        tokio::select! {
+            () = work => {}
+            () = writer.run(&ledger, &metrics) => {}
+        }
     }
 }

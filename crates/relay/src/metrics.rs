@@ -96,6 +96,7 @@ pub(crate) struct Metrics {
     swept: Family<Word, Counter>,
     certificates: Family<Word, Counter>,
     commits: Histogram,
+    lost_records: Counter,
 }
 
 impl Default for Metrics {
@@ -110,6 +111,7 @@ impl Default for Metrics {
             swept: Family::default(),
             certificates: Family::default(),
             commits: Histogram::new(COMMIT_SECONDS),
+            lost_records: Counter::default(),
         }
     }
 }
@@ -189,6 +191,11 @@ impl Metrics {
         self.commits.observe(took.as_secs_f64());
     }
 
+    /// So many rows of the access record could not be written.
+    pub(crate) fn records_lost(&self, rows: usize) {
+        self.lost_records.inc_by(rows as u64);
+    }
+
     /// All of it in the text format of OpenMetrics 1.0.
     pub(crate) fn text(&self, looked: Looked) -> Result<String, Error> {
         let mut all = Registry::with_prefix("pouch_relay");
@@ -211,6 +218,7 @@ impl Metrics {
         all.register("swept", "What the sweeper did", self.swept.clone());
         all.register("certificate_reads", "Certificate files read again", self.certificates.clone());
         all.register("ledger_commit_seconds", "Time of the access record's commits", self.commits.clone());
+        all.register("lost_access_records", "Rows that the ledger did not take", self.lost_records.clone());
         if let Some(free) = looked.disk_free {
             all.register("disk_free_bytes", "Free on the data folder's disk", gauge(free));
         }
