@@ -120,16 +120,30 @@ impl Sink {
     }
 }
 
-/// Room that an upload has announced to need; given back when dropped.
+/// Room that an upload has announced and still needs: what is written is no longer among the free bytes. Given back when
+/// dropped.
 struct Room {
     coming: Arc<AtomicU64>,
     length: u64,
+}
+
+impl Room {
+    /// So many bytes have gone to the disk.
+    fn written(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.length);
+        self.length -= bytes;
+        self.coming.fetch_sub(bytes, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         self.coming.fetch_sub(self.length, Ordering::SeqCst);
     }
+}
+
+fn length(batch: &[Bytes]) -> u64 {
+    batch.iter().map(|bytes| bytes.len() as u64).sum()
 }
 
 impl Folder {
@@ -210,9 +224,8 @@ impl Folder {
     async fn stream_in(&self, name: BlobName, body: &Upload, announced: Announced) -> Result<(), ReceiveError> {
         let (disk, path, target) = (self.disk.clone(), self.staging(name), self.path(name));
         let mut batch = first_batch(body, BATCH).await?;
-        let _room = self.take_room(announced.length).await?;
-        let in_batch: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
-        if in_batch >= announced.length {
+        let mut room = self.take_room(announced.length).await?;
+        if length(&batch) >= announced.length {
             // All of it: one step instead of three.
             if body.next().await?.is_some() {
                 return Err(ReceiveError::Digest);
@@ -221,9 +234,11 @@ impl Folder {
         } else {
             let mut sink = self.upload_step(move || Ok(Sink::create(disk, path, announced)?)).await?;
             while !batch.is_empty() {
+                let bytes = length(&batch);
                 let written = self.upload_step(move || sink.append(&batch));
                 let (written, next) = tokio::join!(written, next_batch(body, BATCH));
                 sink = written?;
+                room.written(bytes);
                 batch = next?;
             }
             self.upload_step(move || sink.publish(&target)).await?;

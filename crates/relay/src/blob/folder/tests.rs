@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use super::*;
 use crate::blob::AGE;
 use crate::blob::tests::{announced, collect, frames};
+use crate::disk::DiskOp;
 use crate::disk::simulated::{Lies, Random, SimulatedDisk};
 
 /// Power losses in an ordinary run, two for each seed; `POUCH_CRASHES` sets another number of seeds.
@@ -156,4 +158,33 @@ fn a_missing_sync_is_noticed() {
 fn the_power_goes_at_every_kind_of_call() {
     let calls: Vec<u64> = (0..100).map(|seed| live(seed, Lies::None).unwrap()).collect();
     assert!(calls.iter().filter(|calls| **calls > 340).count() > 60, "{calls:?}");
+}
+
+// What is written is not free any more: counted as coming besides, one upload would take the room of two.
+#[tokio::test]
+async fn an_upload_needs_the_less_room_the_more_of_it_is_written() {
+    let data = tempfile::tempdir().unwrap();
+    let (coming, seen) = (Arc::new(std::sync::OnceLock::<Arc<AtomicU64>>::new()), Arc::new(Mutex::new(Vec::new())));
+    let hook = {
+        let (coming, seen) = (Arc::clone(&coming), Arc::clone(&seen));
+        move |op: DiskOp, _: &Path| {
+            if op == DiskOp::Write {
+                seen.lock().unwrap().push(coming.get().unwrap().load(Ordering::SeqCst));
+            }
+            Ok(())
+        }
+    };
+    let folder = Folder::open(data.path(), Disk::new(Some(Arc::new(hook))), 0).unwrap();
+    coming.set(Arc::clone(&folder.coming)).unwrap();
+    let bytes = [AGE, &vec![7; 10 * BATCH]].concat();
+    let (whole, name) = (bytes.len() as u64, BlobName::random().unwrap());
+    folder.receive(name, &frames(&bytes, BATCH), announced(&bytes)).await.unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(seen.is_sorted_by(|before, after| before >= after), "{seen:?}");
+    assert_eq!((seen[0], folder.coming.load(Ordering::SeqCst)), (whole, 0));
+    assert!(*seen.last().unwrap() <= 2 * BATCH as u64, "{seen:?}");
+    // Also of one that is broken off.
+    let cut = frames(&bytes[..5 * BATCH], BATCH);
+    folder.receive(BlobName::random().unwrap(), &cut, announced(&bytes)).await.unwrap_err();
+    assert_eq!(folder.coming.load(Ordering::SeqCst), 0);
 }
