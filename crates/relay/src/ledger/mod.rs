@@ -37,7 +37,7 @@ pub(crate) use access::{AccessRow, MANY};
 pub(crate) use accounts::Joiner;
 pub(crate) use check::{Mended, StoredObject};
 pub(crate) use deliveries::Receipt;
-pub(crate) use objects::{Begun, LEASE_SECONDS, Slot};
+pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Slot};
 pub(crate) use row::Limits;
 
 const FILE: &str = "ledger.sqlite";

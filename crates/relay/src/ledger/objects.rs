@@ -38,12 +38,27 @@ pub(crate) enum Begun {
     Pending,
 }
 
+/// What an upload that was finished has made of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finished {
+    /// There was none under its number.
+    First,
+    /// It took the place of one, whose blob is doomed.
+    Replaced,
+}
+
 /// A stored object.
 #[derive(Clone, Copy)]
 pub(crate) struct ObjectRow {
     pub(crate) blob: BlobName,
     pub(crate) length: u64,
     pub(crate) digest: [u8; 32],
+}
+
+/// An envelope.
+struct Sealed {
+    bytes: Bytes,
+    sha256: Sha256Digest,
 }
 
 fn number(part: Option<u32>) -> i64 {
@@ -110,7 +125,13 @@ impl Ledger {
     }
 
     /// Makes a durable blob the bundle's object; an earlier one under the same number is doomed.
-    pub(crate) async fn finish_object(&self, account: i64, slot: &Slot, name: BlobName, now: Timestamp) -> Result<()> {
+    pub(crate) async fn finish_object(
+        &self,
+        account: i64,
+        slot: &Slot,
+        name: BlobName,
+        now: Timestamp,
+    ) -> Result<Finished> {
         let slot = *slot;
         self.write((), move |conn, ()| Box::pin(finish(conn, account, slot, name, now))).await
     }
@@ -144,7 +165,10 @@ impl Ledger {
             return Ok(());
         }
         drop(tx);
-        self.write(sealed, move |conn, sealed| Box::pin(put(conn, account, id, recipient, sealed, limits, now))).await
+        self.write(Sealed { bytes: sealed, sha256 }, move |conn, sealed| {
+            Box::pin(put(conn, account, id, recipient, sealed, limits, now))
+        })
+        .await
     }
 
     /// The object for the bundle's sender or one of its recipients.
@@ -211,7 +235,7 @@ async fn keep(conn: &mut Conn, name: BlobName, now: Timestamp) -> Result<bool> {
     Ok(kept > 0)
 }
 
-async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: Timestamp) -> Result<()> {
+async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: Timestamp) -> Result<Finished> {
     conn.lock(Lock::Bundle(slot.bundle)).await?;
     let bundle = BundleRow::open_for(conn, slot.bundle, account, now).await?;
     let settled = query("UPDATE blob SET state = 'stored' WHERE name = $1 AND bundle = $2 AND state = 'pending'")
@@ -245,8 +269,8 @@ async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: 
         .await?;
     grow(conn, bundle.seq, slot.length, earlier.map_or(0, |e| e.length), now).await?;
     match earlier {
-        Some(earlier) => give_space(conn, account, earlier.length).await,
-        None => Ok(()),
+        Some(earlier) => give_space(conn, account, earlier.length).await.map(|()| Finished::Replaced),
+        None => Ok(Finished::First),
     }
 }
 
@@ -269,13 +293,13 @@ async fn put(
     account: i64,
     id: BundleId,
     recipient: MailboxId,
-    sealed: &Bytes,
+    sealed: &Sealed,
     limits: Limits,
     now: Timestamp,
 ) -> Result<()> {
     conn.lock(Lock::Bundle(id)).await?;
     let bundle = BundleRow::open_for(conn, id, account, now).await?;
-    let length = sealed.len() as u64;
+    let length = sealed.bytes.len() as u64;
     let (to, less, receipt) = match envelope(conn, bundle.seq, recipient).await? {
         Some((to, earlier, _)) => (to, earlier, 0),
         None => (new_recipient(conn, &bundle, recipient).await?, 0, MAX_RECEIPT),
@@ -291,8 +315,8 @@ async fn put(
     )
     .bind(bundle.seq)
     .bind(to)
-    .bind(Sha256Digest::of(sealed).as_bytes().as_slice())
-    .bind(&**sealed)
+    .bind(sealed.sha256.as_bytes().as_slice())
+    .bind(&*sealed.bytes)
     .execute(conn)
     .await?;
     grow(conn, bundle.seq, length, less, now).await?;

@@ -119,7 +119,7 @@ impl Asked {
 /// steps, and a panic becomes a problem.
 async fn surround(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let Some(running) = app.running() else {
-        return stopping();
+        return bare(Failure::new(ProblemKind::Unavailable, "the relay is stopping"));
     };
     // Dropped with this future, when the connection ends before the answer.
     let (_asking, asked) = watch::channel(());
@@ -129,17 +129,27 @@ async fn surround(State(app): State<Arc<App>>, mut request: Request, next: Next)
         drop(running);
         response
     });
-    task.await.unwrap_or_else(|error| {
-        let mut response = Failure::internal(error).into_response();
-        harden(response.headers_mut());
-        response
-    })
+    task.await.unwrap_or_else(|error| bare(Failure::internal(error)))
 }
 
-fn stopping() -> Response {
-    let mut response = Failure::new(ProblemKind::Unavailable, "the relay is stopping").into_response();
-    harden(response.headers_mut());
+/// What is answered outside of [`answer`], for want of all that it needs.
+fn bare(failure: Failure) -> Response {
+    let mut response = failure.into_response();
+    let id = finish(&mut response);
+    if let Some(Explained(error)) = response.extensions().get() {
+        tracing::error!(id, error, "a request failed");
+    }
     response
+}
+
+/// The fields that every answer has; the name that the request gets.
+fn finish(response: &mut Response) -> String {
+    harden(response.headers_mut());
+    let id = RequestId::random().to_string();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    id
 }
 
 async fn answer(app: &Arc<App>, request: Request, next: Next) -> Response {
@@ -175,11 +185,7 @@ async fn answer(app: &Arc<App>, request: Request, next: Next) -> Response {
     if !framed || !upload.drain(limit, time).await || app.is_stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    harden(response.headers_mut());
-    let id = RequestId::random().to_string();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
+    let id = finish(&mut response);
     match (learnt.standing, standing) {
         (Some(standing), _) => app.accounts.tell(&standing, response.headers_mut()),
         (None, Some(standing)) => app.addresses.tell(&standing, response.headers_mut()),

@@ -13,7 +13,7 @@ use pouch_statement::{BundleId, MailboxId, Sha256Digest};
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage};
 use crate::blob::{AGE, Announced, BlobName, Hasher};
-use crate::ledger::{Begun, LEASE_SECONDS, Slot};
+use crate::ledger::{Begun, Finished, LEASE_SECONDS, Slot};
 use crate::server::App;
 
 /// A part's number as it stands in a path: decimal, no sign, no leading zeros.
@@ -90,9 +90,11 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
     {
         tracing::error!(%error, "an upload that failed keeps its room until the next start");
     }
-    // Either may have left a blob to delete: the failed one, or the one that was replaced.
-    app.wake_sweeper();
-    outcome.and_then(|()| done())
+    if !matches!(outcome, Ok(Finished::First)) {
+        // A blob is to be deleted: that of the failed upload, or the one that was replaced.
+        app.wake_sweeper();
+    }
+    outcome.and_then(|_| done())
 }
 
 /// An upload of any length: as long as it lasts the ledger hears of it, so that no sweeper gives it up.

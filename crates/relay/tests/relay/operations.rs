@@ -142,5 +142,42 @@ async fn a_failure_has_a_name_that_the_answer_carries() {
     assert_eq!(failed.problem(), ProblemKind::Internal);
     let good = world.send(good).await;
     assert!(good.status == 200 && good.request != failed.request, "{good:?}");
+    // Also when what surrounds the handlers fails: here at the end, when the time of the record is asked for.
+    world.clock.panic_once();
+    let failed = world.send(Draft::get("/v1/nothing")).await;
+    assert_eq!((failed.status, failed.problem()), (500, ProblemKind::Internal));
+    assert_eq!(failed.header("cache-control"), "no-store");
+    world.stop().await;
+}
+
+// The sweeper works in the one writer of the ledger: it is woken for what is to be deleted, not for each part.
+#[tokio::test]
+async fn an_upload_wakes_the_sweeper_only_for_what_it_leaves_to_delete() {
+    let mut world = World::with(on_loopback, None).await;
+    let ada = world.owner("Ada").await;
+    let bundle = world.begin(&ada, false).await;
+    let rounds = async || {
+        let (_, text) = world.ask("GET", "/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix("pouch_relay_swept_total{what=\"rounds\"} "));
+        line.unwrap_or("0").parse::<u64>().unwrap()
+    };
+    let wait_for =
+        async |count: u64| world.wait_for_metric(&format!("pouch_relay_swept_total{{what=\"rounds\"}} {count}")).await;
+    wait_for(1).await;
+    for number in 0..8 {
+        world.by(&ada, Draft::part(bundle, number, &sealed(1, 1000))).await.is_done();
+        world.by(&ada, Draft::part(bundle, number, &sealed(1, 1000))).await.is_done();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(rounds().await, 1);
+    // One that is replaced, and one that is not what was announced.
+    world.by(&ada, Draft::part(bundle, 0, &sealed(2, 1000))).await.is_done();
+    wait_for(2).await;
+    world.wait_for_blobs(8).await;
+    let mut wrong = Draft::part(bundle, 9, &sealed(3, 1000));
+    wrong.body = sealed(4, 1000);
+    assert_eq!(world.by(&ada, wrong).await.problem(), ProblemKind::Digest);
+    wait_for(3).await;
+    world.wait_for_blobs(8).await;
     world.stop().await;
 }

@@ -201,7 +201,7 @@ fn postgres_dies_under_load() {
             assert_eq!(there.digest, outcomes[found].1);
             for (_, _, outcome) in &outcomes {
                 match outcome {
-                    Ok(()) => sure += 1,
+                    Ok(_) => sure += 1,
                     Err(error) => {
                         assert_eq!(error.cause(), Cause::Passing, "{error:?}");
                         unsure += 1;
