@@ -74,7 +74,9 @@ impl GroupSync {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
     use std::time::Duration;
 
     use super::*;
@@ -106,19 +108,35 @@ mod tests {
         }
     }
 
+    /// Lets it get as far as it can for now; whether it has to wait.
+    async fn begins_only<F: Future + Unpin>(future: &mut F) -> bool {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending())).await
+    }
+
     // A sync that was under way when a name came may have missed it.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_sync_that_runs_already_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        let (count, fail) = (Arc::<AtomicUsize>::default(), Arc::default());
-        let group = GroupSync::new(slow(&count, &fail), Arc::new(Steps::threads()), folder.path().to_owned());
-        let first = tokio::spawn({
-            let group = Arc::clone(&group);
-            async move { group.sync().await }
-        });
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        group.sync().await.unwrap();
-        assert_eq!(count.load(Ordering::SeqCst), 2);
-        first.await.unwrap().unwrap();
+        let (begins, begun) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel();
+        let ends = Mutex::new(ends);
+        // Each says that it begins, and ends when it is told to.
+        let disk = Disk::new(Some(Arc::new(move |_, _: &Path| {
+            begins.send(()).unwrap();
+            ends.lock().unwrap().recv().map_err(io::Error::other)
+        })));
+        let group = GroupSync::new(disk, Arc::new(Steps::threads()), folder.path().to_owned());
+        let mut first = Box::pin(group.sync());
+        assert!(begins_only(&mut first).await);
+        let begun = tokio::task::spawn_blocking(move || begun.recv().map(|()| begun)).await.unwrap().unwrap();
+        let mut second = Box::pin(group.sync());
+        assert!(begins_only(&mut second).await);
+        end.send(()).unwrap();
+        first.await.unwrap();
+        let begun = tokio::task::spawn_blocking(move || begun.recv().map(|()| begun)).await.unwrap().unwrap();
+        assert!(begins_only(&mut second).await, "its own sync runs still");
+        end.send(()).unwrap();
+        second.await.unwrap();
+        assert!(begun.try_recv().is_err(), "two syncs are enough");
     }
 }

@@ -84,8 +84,21 @@ pub(super) async fn quota_is_exact_at_its_borders(world: &World) {
         world.a().begin_bundle(once(bo), new, few, world.now).await.map(|()| bundle)
     };
     begin().await.unwrap();
-    begin().await.unwrap();
+    let second = begin().await.unwrap();
     refused(begin().await, ProblemKind::Quota);
+    // A pending one is forgotten, a delivered one counts among the ended ones until its state is pruned.
+    world.b().delete_bundle(once(bo), second, world.now).await.unwrap();
+    let delivered = world.deliver(bo, &[ada], false).await;
+    refused(begin().await, ProblemKind::Quota);
+    world.b().delete_bundle(once(bo), delivered, world.now).await.unwrap();
+    refused(begin().await, ProblemKind::Quota);
+    world.b().prune(3600, world.now.plus(3599)).await.unwrap();
+    refused(begin().await, ProblemKind::Quota);
+    for name in world.b().claim_doomed(0, world.now).await.unwrap() {
+        world.b().forget_blobs(vec![name]).await.unwrap();
+    }
+    world.b().prune(3600, world.now.plus(3600)).await.unwrap();
+    begin().await.unwrap();
 }
 
 pub(super) async fn a_part_put_again_replaces_and_dooms(world: &World) {
@@ -127,7 +140,7 @@ pub(super) async fn whoever_is_not_in_it_finds_nothing(world: &World) {
     refused(world.b().begin_bundle(once(eve), again, limits(), now).await, ProblemKind::Conflict);
 }
 
-pub(super) async fn listings_have_pages(world: &World) {
+pub(super) async fn listings_are_in_order(world: &World) {
     let (ada, joiner) = world.owner().await;
     let bo = world.member(ada, &joiner, "Bo").await;
     let mut sent = Vec::new();
@@ -142,6 +155,76 @@ pub(super) async fn listings_have_pages(world: &World) {
     let accounts = world.b().accounts(0, 7).await.unwrap().accounts;
     let found: Vec<_> = accounts.iter().map(|a| (a.mailbox, a.role, a.quota)).collect();
     assert_eq!(found, [(ada.mailbox, AccountRole::Owner, 7), (bo.mailbox, AccountRole::Member, 7)]);
+}
+
+/// Follows a listing to its end; how many each page has, and all of it.
+async fn follow<T>(mut page: impl AsyncFnMut(Option<u64>) -> (Vec<T>, Option<u64>)) -> (Vec<usize>, Vec<T>) {
+    let (mut lengths, mut all, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let (rows, next) = page(after).await;
+        lengths.push(rows.len());
+        all.extend(rows);
+        after = next;
+        if after.is_none() {
+            return (lengths, all);
+        }
+    }
+}
+
+pub(super) async fn listings_go_on_where_a_page_ended(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let ids: Vec<[u8; 16]> = (0..501).map(|_| pouch_statement::random().unwrap()).collect();
+    let rows = world.a().write(ids.clone(), move |conn, ids| {
+        Box::pin(async move {
+            for id in ids {
+                query(
+                    "INSERT INTO bundle (id, sender, state, created, touched, committed, expires, burn)
+                     VALUES ($1, $2, 'committed', 1, 1, 1, $3, 0)",
+                )
+                .bind(id.as_slice())
+                .bind(ada.account)
+                .bind(i64::MAX >> 20)
+                .execute(conn)
+                .await?;
+                query("INSERT INTO delivery (bundle, account) SELECT seq, $1 FROM bundle WHERE id = $2")
+                    .bind(bo.account)
+                    .bind(id.as_slice())
+                    .execute(conn)
+                    .await?;
+                query(
+                    "INSERT INTO account (mailbox, fingerprint, name, role, card_statement, card_signature, created)
+                     VALUES ($1, $1, 'x', 'member', '', '', 1)",
+                )
+                .bind(id.as_slice())
+                .execute(conn)
+                .await?;
+            }
+            Ok(())
+        })
+    });
+    rows.await.unwrap();
+    let bundles: Vec<_> = ids.iter().map(|id| BundleId::from_bytes(*id)).collect();
+    let outbox = follow(async |after| {
+        let page = world.b().outbox(ada.account, after, world.now).await.unwrap();
+        (page.bundles.iter().map(|status| status.bundle).collect(), page.next)
+    });
+    let (lengths, mut found) = outbox.await;
+    found.reverse();
+    assert_eq!((lengths, found), (vec![500, 1], bundles.clone()));
+    let inbox = follow(async |after| {
+        let page = world.b().inbox(bo.account, after.unwrap_or(0), world.now).await.unwrap();
+        (page.items.iter().map(|item| item.bundle).collect(), page.next)
+    });
+    assert_eq!(inbox.await, (vec![500, 1], bundles));
+    let accounts = follow(async |after| {
+        let page = world.b().accounts(after.unwrap_or(0), 0).await.unwrap();
+        (page.accounts.iter().map(|account| account.mailbox).collect(), page.next)
+    });
+    let mut mailboxes = vec![ada.mailbox, bo.mailbox];
+    mailboxes.extend(ids.iter().map(|id| MailboxId::from_bytes(*id)));
+    assert_eq!(accounts.await, (vec![500, 3], mailboxes));
+    world.b().repair_sums().await.unwrap();
 }
 
 pub(super) async fn links_are_used_once_and_owners_are_one(world: &World) {

@@ -7,6 +7,7 @@ use pouch_protocol::BundleState;
 use pouch_statement::Outcome;
 
 use super::*;
+use crate::ledger::objects::LEASE_SECONDS;
 
 /// Contenders for each node.
 const MANY_AT_ONCE: usize = 12;
@@ -239,10 +240,13 @@ pub(super) async fn uploads_meet_sweepers(world: &World) {
         world.put(sender, slot(bundle, Some(0), 100)).await;
         bundles.push((sender, bundle));
     }
-    let later = now.plus(20);
+    let (later, before) = (now.plus(20), crate::clock::at(now.unix() - LEASE_SECONDS));
     let outcomes = contend(world, |node, n| {
         let (sender, bundle) = bundles[n % bundles.len()];
         async move {
+            // Nothing is heard of this one any more.
+            let silent = slot(bundle, Some(9), 50);
+            node.begin_object(sender.account, &silent, BlobName::random().unwrap(), limits(), before).await?;
             for part in 1..6 {
                 let (slot, name) = (slot(bundle, Some(part), 50), BlobName::random().unwrap());
                 node.begin_object(sender.account, &slot, name, limits(), now).await?;
@@ -250,7 +254,7 @@ pub(super) async fn uploads_meet_sweepers(world: &World) {
                     while node.end_overdue(later).await? > 0 {}
                 }
                 if part == 5 {
-                    node.give_up(later.plus(600)).await?;
+                    while node.give_up(now).await? > 0 {}
                 }
                 let finished = node.finish_object(sender.account, &slot, name, now).await;
                 if finished.is_err() {
@@ -261,8 +265,14 @@ pub(super) async fn uploads_meet_sweepers(world: &World) {
             Ok(())
         }
     });
-    let refusals = [ProblemKind::Gone, ProblemKind::NotFound, ProblemKind::Conflict];
-    granted(outcomes.await, &refusals);
+    // Whoever's bundle is not over is in nobody's way.
+    let granted = granted(outcomes.await, &[ProblemKind::Gone, ProblemKind::NotFound]);
+    assert!(granted >= MANY_AT_ONCE, "{granted}");
+    while world.b().give_up(now).await.unwrap() > 0 {}
+    while world.b().end_overdue(later).await.unwrap() > 0 {}
+    assert_eq!(world.count("SELECT COUNT(*) AS n FROM blob WHERE state = 'pending'").await, 0);
+    let stored = "SELECT COUNT(*) AS n FROM object";
+    assert_eq!(world.count(stored).await, 6 * MANY_AT_ONCE as i64, "all parts of the twelve that go on");
     world.check_sums().await;
 }
 
