@@ -142,9 +142,26 @@ impl Calls for Machine {
     }
 
     fn room(&self, path: &Path) -> io::Result<u64> {
-        let facts = rustix::fs::statvfs(path)?;
-        Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+        space(path).map(|space| space.free)
     }
+}
+
+/// What a file system has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    /// Bytes that unprivileged processes can still write.
+    pub(crate) free: u64,
+    /// Nobody can.
+    pub(crate) read_only: bool,
+}
+
+/// What the file system of `path` has.
+pub(crate) fn space(path: &Path) -> io::Result<Space> {
+    let facts = rustix::fs::statvfs(path)?;
+    Ok(Space {
+        free: facts.f_bavail.saturating_mul(facts.f_frsize),
+        read_only: facts.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+    })
 }
 
 /// The one way to the disk.

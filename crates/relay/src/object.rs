@@ -103,6 +103,7 @@ impl Body for ObjectBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditional::tests::headers;
 
     #[test]
     fn ranges() {
@@ -128,13 +129,7 @@ mod tests {
 
     #[test]
     fn a_range_counts_for_the_object_that_is_meant() {
-        let ask = |fields: &[(&'static str, &'static str)]| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in fields {
-                headers.append(*name, http::HeaderValue::from_static(value));
-            }
-            wanted(&headers, "\"a\"", 10)
-        };
+        let ask = |fields: &[(&'static str, &'static str)]| wanted(&headers(fields), "\"a\"", 10);
         let range = ("range", "bytes=1-2");
         assert_eq!(ask(&[range]), Wanted::Range(1, 2));
         assert_eq!(ask(&[range, ("if-range", "\"a\"")]), Wanted::Range(1, 2));

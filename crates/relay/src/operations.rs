@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::config::OperationsAddress;
+use crate::disk;
 use crate::metrics::{Looked, TYPE};
 use crate::server::App;
 
@@ -163,9 +164,9 @@ async fn answer(app: &App, request: &Request<Incoming>) -> Response<Full<Bytes>>
 /// Looks at ledger and disk. Not ready is said with the reason.
 async fn look(app: &App) -> Result<Looked, (&'static str, Looked)> {
     let used = timeout(PATIENCE, app.ledger.used()).await.ok().and_then(Result::ok);
-    let disk = rustix::fs::statvfs(&app.config.data).ok();
-    let free = disk.as_ref().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    let read_only = disk.is_none_or(|disk| disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    let space = disk::space(&app.config.data).ok();
+    let free = space.map(|space| space.free);
+    let read_only = space.is_none_or(|space| space.read_only);
     let looked = Looked {
         connections: app.connections.count(),
         waits: app.waits.count(),

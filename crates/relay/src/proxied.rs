@@ -162,9 +162,8 @@ fn address(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use http::HeaderValue;
-
     use super::*;
+    use crate::conditional::tests::headers;
 
     async fn read(bytes: &[u8]) -> (Result<Option<String>, String>, usize) {
         let mut rest = bytes;
@@ -247,11 +246,7 @@ mod tests {
         let config = Config::parse("trusted_proxies = [\"10.0.0.0/8\", \"2001:db8:f::/48\"]").unwrap();
         let forwarded = Config { client_field: ClientField::Forwarded, ..config.clone() };
         let ask = |config: &Config, peer: &str, fields: &[(&'static str, &str)]| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in fields {
-                headers.append(*name, HeaderValue::from_str(value).unwrap());
-            }
-            client(&headers, peer.parse().unwrap(), config).to_string()
+            client(&headers(fields), peer.parse().unwrap(), config).to_string()
         };
         let (f, x) = ("forwarded", "x-forwarded-for");
         // Where TLS goes through, a field is the client's own word, also that of a client in the balancers' network.

@@ -124,13 +124,6 @@ impl<'de> Deserialize<'de> for OperationsAddress {
     }
 }
 
-impl Setting for OperationsAddress {
-    const KIND: Kind = Kind::Text;
-    fn written(&self) -> Option<String> {
-        Some(quoted(&self.to_string()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use pouch_statement::RelayOrigin;
 
-use super::Config;
+use super::{Config, OperationsAddress};
 
 /// How the text of a variable becomes a value of TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,26 +69,17 @@ impl Setting for PathBuf {
     }
 }
 
-impl Setting for String {
-    const KIND: Kind = Kind::Text;
-    fn written(&self) -> Option<String> {
-        Some(quoted(self))
-    }
+macro_rules! texts {
+    ($($text:ty),*) => {
+        $(impl Setting for $text {
+            const KIND: Kind = Kind::Text;
+            fn written(&self) -> Option<String> {
+                Some(quoted(&self.to_string()))
+            }
+        })*
+    };
 }
-
-impl Setting for RelayOrigin {
-    const KIND: Kind = Kind::Text;
-    fn written(&self) -> Option<String> {
-        Some(quoted(&self.to_string()))
-    }
-}
-
-impl Setting for SocketAddr {
-    const KIND: Kind = Kind::Text;
-    fn written(&self) -> Option<String> {
-        Some(quoted(&self.to_string()))
-    }
-}
+texts!(String, RelayOrigin, SocketAddr, OperationsAddress);
 
 impl<T: Setting> Setting for Option<T> {
     const KIND: Kind = T::KIND;

@@ -2,7 +2,7 @@
 
 use super::bundles::{charge_receipts, delivery_state, end, outcome};
 use super::database::{Conn, Lock, Row, query};
-use super::row::{BundleRow, bytes, mailbox, maybe_time, uint};
+use super::row::{BundleRow, bytes, mailbox, maybe_time, select_bundle, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use pouch_protocol::limits::MAX_PAGE;
 use pouch_protocol::{BundleState, Inbox, InboxItem, ProblemKind};
@@ -10,11 +10,9 @@ use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
 
 macro_rules! select_delivery {
     ($tail:literal) => {
-        concat!(
-            "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256, b.damaged, b.taken_down, d.seq AS delivery, d.released, d.received, d.outcome, \
-             d.commitment, d.sealed, s.mailbox AS sender_mailbox \
-             FROM delivery d JOIN bundle b ON b.seq = d.bundle JOIN account s ON s.seq = b.sender ",
+        select_bundle!(
+            ", d.seq AS delivery, d.released, d.received, d.outcome, d.commitment, d.sealed, s.mailbox AS sender_mailbox",
+            "delivery d JOIN bundle b ON b.seq = d.bundle JOIN account s ON s.seq = b.sender ",
             $tail
         )
     };

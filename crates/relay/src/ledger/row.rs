@@ -66,12 +66,18 @@ pub(super) struct BundleRow {
     pub(super) taken_down: Option<Note>,
 }
 
-/// What [`BundleRow::read`] reads; other queries put their own part before and behind.
+/// What [`BundleRow::read`] reads of a bundle `b`, then what a query adds, from where, and which.
 macro_rules! select_bundle {
     ($tail:literal) => {
+        select_bundle!("", "bundle b ", $tail)
+    };
+    ($more:literal, $from:literal, $tail:literal) => {
         concat!(
             "SELECT b.seq, b.id, b.sender, b.state, b.created, b.committed, b.expires, b.burn, b.first_release, \
-             b.size, b.content, b.parts, b.commit_sha256, b.damaged, b.taken_down FROM bundle b ",
+             b.size, b.content, b.parts, b.commit_sha256, b.damaged, b.taken_down",
+            $more,
+            " FROM ",
+            $from,
             $tail
         )
     };

@@ -277,18 +277,13 @@ impl S3 {
     }
 
     async fn abort(&self, path: &Path, upload: &str) {
-        let outcome = self.store.abort_multipart(path, &upload.to_owned()).await.map_err(failed);
-        if let Err(error) = outcome
-            && !matches!(error, StoreError::NotFound(_))
-        {
+        if let Err(error) = gone(self.store.abort_multipart(path, &upload.to_owned()).await) {
             tracing::warn!(%error, "an unfinished upload to S3 stays until it is collected");
         }
     }
 
     async fn delete(&self, path: &Path) {
-        if let Err(error) = self.store.delete(path).await.map_err(failed)
-            && !matches!(error, StoreError::NotFound(_))
-        {
+        if let Err(error) = gone(self.store.delete(path).await) {
             tracing::warn!(%error, "what is left of an upload to S3 stays until it is collected");
         }
     }
@@ -333,12 +328,7 @@ impl BlobStore for S3 {
     }
 
     fn remove(&self, name: BlobName) -> BlobFuture<'_, ()> {
-        Box::pin(async move {
-            match self.store.delete(&self.path(name)).await.map_err(failed) {
-                Err(StoreError::NotFound(_)) => Ok(()),
-                outcome => outcome,
-            }
-        })
+        Box::pin(async move { gone(self.store.delete(&self.path(name)).await) })
     }
 
     fn list(&self, after: Option<String>) -> BlobFuture<'_, Page> {
@@ -367,13 +357,7 @@ impl BlobStore for S3 {
     }
 
     fn discard<'a>(&'a self, unfinished: &'a Unfinished) -> BlobFuture<'a, ()> {
-        Box::pin(async move {
-            let path = self.path(unfinished.name);
-            match self.store.abort_multipart(&path, &unfinished.upload).await.map_err(failed) {
-                Err(StoreError::NotFound(_)) => Ok(()),
-                outcome => outcome,
-            }
-        })
+        Box::pin(async move { gone(self.store.abort_multipart(&self.path(unfinished.name), &unfinished.upload).await) })
     }
 
     fn is_mine(&self) -> bool {
@@ -391,6 +375,14 @@ fn short(error: &dyn std::fmt::Display) -> String {
     match text.char_indices().nth(MAX_ERROR) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
+    }
+}
+
+/// What is to go and is not there has gone.
+fn gone(outcome: object_store::Result<()>) -> Result<(), StoreError> {
+    match outcome.map_err(failed) {
+        Err(StoreError::NotFound(_)) => Ok(()),
+        outcome => outcome,
     }
 }
 
