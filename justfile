@@ -27,9 +27,12 @@ demo *args:
 bench *args:
     cargo run --release -p pouch-benches -- {{args}}
 
-# The tests at full size and with more rounds, then fuzzing and mutants: gigabytes of disk, and hours rather than minutes
-torture kills="200" cases="4096" seconds="300" crashes="20000":
-    POUCH_LARGE=1 POUCH_KILLS={{kills}} POUCH_CRASHES={{crashes}} PROPTEST_CASES={{cases}} cargo test --workspace --release
+# The tests at full size and with more rounds, then fuzzing and mutants: gigabytes of disk, and hours rather than minutes. Every tool
+# must be there: POUCH_GO_AGE=DIR, and the two services, POUCH_POSTGRES=DIR and POUCH_CEPH=DIR of a Ceph that
+# `tests/services/ceph start DIR` has started.
+# A crowd of 10,000 needs `ulimit -n 21000`.
+torture kills="200" cases="4096" seconds="300" crashes="20000" crowd="10000":
+    POUCH_REQUIRE_TOOLS=1 POUCH_LARGE=1 POUCH_KILLS={{kills}} POUCH_CRASHES={{crashes}} POUCH_CROWD={{crowd}} PROPTEST_CASES={{cases}} cargo test --workspace --release
     just fuzz {{seconds}}
     just mutants
 

@@ -1,17 +1,16 @@
 //! Programs that a machine may not have, and runs that are too large for every day.
 
-use pouch_services::skip;
+use pouch_services::missing;
 
 /// Whether these programs are there. If not, says what is skipped; with `POUCH_REQUIRE_TOOLS` (CI) that is a failure.
 #[must_use]
 pub fn have(tools: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let missing = tools.iter().find(|tool| !std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
-    if let Some(tool) = missing {
-        assert!(std::env::var_os("POUCH_REQUIRE_TOOLS").is_none(), "{tool} is required and not installed");
-        skip(&format!("{tool} is not installed"));
+    let lacking = tools.iter().find(|tool| !std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
+    if let Some(tool) = lacking {
+        missing(&format!("{tool} is not installed"));
     }
-    missing.is_none()
+    lacking.is_none()
 }
 
 /// Whether gigabytes may be moved: `POUCH_LARGE`.
@@ -25,7 +24,7 @@ pub fn large() -> bool {
 pub fn go_age() -> Option<std::path::PathBuf> {
     let folder = std::env::var_os("POUCH_GO_AGE").filter(|folder| !folder.is_empty());
     if folder.is_none() {
-        skip("POUCH_GO_AGE names no folder with age 1.3 or newer");
+        missing("POUCH_GO_AGE names no folder with age 1.3 or newer");
     }
     folder.map(Into::into)
 }

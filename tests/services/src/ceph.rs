@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::skip;
+use crate::missing;
 
 /// One of its gateways. Tests run at the same time and share it: each has a prefix of its own.
 pub struct Ceph {
@@ -34,7 +34,7 @@ impl Ceph {
 
     fn gateway(number: usize) -> Option<Self> {
         let Some(folder) = std::env::var_os("POUCH_CEPH").filter(|folder| !folder.is_empty()).map(PathBuf::from) else {
-            skip("POUCH_CEPH names no Ceph (tests/services/ceph)");
+            missing("POUCH_CEPH names no Ceph (tests/services/ceph)");
             return None;
         };
         let service = std::fs::read_to_string(folder.join("service")).expect("POUCH_CEPH names the folder of a Ceph");

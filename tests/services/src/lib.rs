@@ -15,6 +15,17 @@ pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr().lock(), "skipped: {}: {why}", thread.name().unwrap_or_default());
 }
 
+/// Says that something is left out because a tool or a service is not there; where `POUCH_REQUIRE_TOOLS` is set, as in CI, that
+/// is a failure.
+///
+/// # Panics
+/// With `POUCH_REQUIRE_TOOLS`.
+#[track_caller]
+pub fn missing(what: &str) {
+    assert!(std::env::var_os("POUCH_REQUIRE_TOOLS").is_none(), "POUCH_REQUIRE_TOOLS: {what}");
+    skip(what);
+}
+
 /// Whether this process is root's; servers refuse to be.
 #[must_use]
 pub fn is_root() -> bool {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{is_root, skip};
+use crate::{is_root, missing};
 
 /// For a start or a stop.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ impl Postgres {
     #[must_use]
     pub fn start(settings: &[&str]) -> Option<Self> {
         let Some(programs) = std::env::var_os("POUCH_POSTGRES").filter(|folder| !folder.is_empty()) else {
-            skip("POUCH_POSTGRES names no folder with PostgreSQL's programs");
+            missing("POUCH_POSTGRES names no folder with PostgreSQL's programs");
             return None;
         };
         let folder = tempfile::Builder::new().prefix("pouch-pg-").tempdir().unwrap();
