@@ -304,7 +304,7 @@ fn open_class(error: &bundle::OpenError) -> Class {
         OpenError::Sink(SinkError::NotOneFile { .. } | SinkError::TooLarge { .. }) => Class::Usage,
         OpenError::Sink(SinkError::Write(error)) => io_class(error),
         OpenError::Sink(SinkError::Stage(error)) => stage_class(error),
-        OpenError::Stopped => Class::Other,
+        OpenError::Stopped | OpenError::Sink(SinkError::Memory) => Class::Other,
         _ => Class::Evidence,
     }
 }
