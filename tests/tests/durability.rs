@@ -170,7 +170,7 @@ impl Round<'_> {
     /// After the restart: what was acknowledged, and either all of the bundle for Bo or nothing.
     async fn look(&self, objects: &Objects, acknowledged: &[Step]) -> bool {
         let (ada, bo, seed, bundle) = (self.ada(), self.bo(), self.seed, objects.bundle);
-        let committed = bo.inbox().await.unwrap().rows.iter().any(|item| item.bundle == bundle);
+        let committed = bo.inbox(None).await.unwrap().rows.iter().any(|item| item.bundle == bundle);
         assert!(committed || !acknowledged.contains(&Step::Committed), "seed {seed}: an acknowledged commit is lost");
         for step in acknowledged {
             match step {

@@ -212,17 +212,8 @@ impl RelayApi {
         self.send(call, true).await.map(|_| ())
     }
 
-    /// All pages of a listing, at most [`MAX_PAGES`]; the listing tells whether there are more.
+    /// All pages of a listing, at most [`MAX_PAGES`], the first one with a query; the listing tells whether there are more.
     async fn pages<P: DeserializeOwned, R>(
-        &self,
-        route: &'static str,
-        split: impl FnMut(P) -> (Vec<R>, Option<u64>),
-    ) -> Result<Listing<R>> {
-        self.pages_from(route, None, split).await
-    }
-
-    /// [`RelayApi::pages`], with a query for the first one.
-    async fn pages_from<P: DeserializeOwned, R>(
         &self,
         route: &'static str,
         mut query: Option<String>,
@@ -286,7 +277,7 @@ impl RelayApi {
 
     /// All accounts, for an owner.
     pub async fn accounts(&self) -> Result<Listing<Account>> {
-        self.pages(route::ACCOUNTS, |p: Accounts| (p.accounts, p.next)).await
+        self.pages(route::ACCOUNTS, None, |p: Accounts| (p.accounts, p.next)).await
     }
 
     /// Has an account's requests refused, for an owner.
@@ -306,7 +297,7 @@ impl RelayApi {
 
     /// The newest of the access record that I may see, oldest first.
     pub async fn access(&self) -> Result<Listing<pouch_protocol::Access>> {
-        let mut records = self.pages(route::ACCESS, |p: AccessPage| (p.records, p.next)).await?;
+        let mut records = self.pages(route::ACCESS, None, |p: AccessPage| (p.records, p.next)).await?;
         records.rows.reverse();
         Ok(records)
     }
@@ -356,7 +347,7 @@ impl RelayApi {
 
     /// The bundles I sent, as the relay has them.
     pub async fn outbox(&self) -> Result<Listing<BundleStatus>> {
-        self.pages(route::OUTBOX, |p: Outbox| (p.bundles, p.next)).await
+        self.pages(route::OUTBOX, None, |p: Outbox| (p.bundles, p.next)).await
     }
 
     /// One of them.
@@ -369,15 +360,11 @@ impl RelayApi {
         self.tell(Call { method: "DELETE", ..Call::get(route::BUNDLE, route::bundle(bundle), MAX_MESSAGE) }).await
     }
 
-    /// What waits for me, by the relay's word.
-    pub async fn inbox(&self) -> Result<Listing<InboxItem>> {
-        self.pages(route::INBOX, |p: Inbox| (p.items, p.next)).await
-    }
-
-    /// [`RelayApi::inbox`], which the relay answers as soon as something waits, and after so many seconds at the latest. It
-    /// may answer earlier with nothing: whoever asks again pauses then.
-    pub async fn inbox_within(&self, seconds: u64) -> Result<Listing<InboxItem>> {
-        self.pages_from(route::INBOX, Some(format!("wait={seconds}")), |p: Inbox| (p.items, p.next)).await
+    /// What waits for me, by the relay's word. With `wait` it answers as soon as something does, and after so many seconds at
+    /// the latest; it may answer earlier with nothing: whoever asks again pauses then.
+    pub async fn inbox(&self, wait: Option<u64>) -> Result<Listing<InboxItem>> {
+        let query = wait.map(|seconds| format!("wait={seconds}"));
+        self.pages(route::INBOX, query, |p: Inbox| (p.items, p.next)).await
     }
 
     /// One delivery, received or not.

@@ -10,20 +10,30 @@ const FOLDER: &str = "evidence";
 /// The longest object that is kept, in bytes: an envelope, or a receipt in base64.
 const MAX: usize = 512 << 10;
 
-/// The name, in the state folder, that an object is kept under.
-pub(crate) fn name(bundle: BundleId, object: &[u8]) -> String {
-    format!("{FOLDER}/{bundle}-{}", Sha256Digest::of(object))
+/// An object of a bundle that was refused.
+pub(crate) struct Evidence<'a> {
+    object: &'a [u8],
+    name: String,
 }
 
-/// Whether this object of the bundle was kept before.
-pub(crate) fn is_kept(party: &Party, bundle: BundleId, object: &[u8]) -> bool {
-    party.home.state(&name(bundle, object)).exists()
-}
+impl<'a> Evidence<'a> {
+    pub(crate) fn of(bundle: BundleId, object: &'a [u8]) -> Self {
+        Self { object, name: format!("{FOLDER}/{bundle}-{}", Sha256Digest::of(object)) }
+    }
 
-/// Keeps an object that was refused; gives the file's name in the state folder, which names its SHA-256.
-pub(crate) fn keep(party: &Party, bundle: BundleId, object: &[u8]) -> Result<String> {
-    let name = name(bundle, object);
-    home::private_folder(&party.home.state(FOLDER))?;
-    home::write_private(&party.home.state(&name), object.get(..MAX).unwrap_or(object))?;
-    Ok(name)
+    /// The name, in the state folder, that it is kept under: that of its bundle and its SHA-256.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it was kept before.
+    pub(crate) fn is_kept(&self, party: &Party) -> bool {
+        party.home.state(&self.name).exists()
+    }
+
+    /// Keeps it.
+    pub(crate) fn keep(&self, party: &Party) -> Result<()> {
+        home::private_folder(&party.home.state(FOLDER))?;
+        Ok(home::write_private(&party.home.state(&self.name), self.object.get(..MAX).unwrap_or(self.object))?)
+    }
 }

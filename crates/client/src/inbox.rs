@@ -11,6 +11,7 @@ use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::home;
 use crate::party::Party;
+use crate::pause::Pause;
 
 pub(crate) const RECEIVED: &str = "received";
 const REFUSED: &str = "refused";
@@ -34,7 +35,7 @@ pub struct Waiting {
 /// # Errors
 /// The relay cannot be reached.
 pub async fn waiting(party: &Party, api: &RelayApi) -> Result<Listing<Waiting>> {
-    named(party, api.inbox().await?)
+    named(party, api.inbox(None).await?)
 }
 
 /// With my names for those who sent it.
@@ -107,27 +108,28 @@ async fn look_until<T>(
 ) -> Result<T> {
     let begun = Instant::now();
     let left = || limit.map(|limit| limit.saturating_sub(begun.elapsed()));
-    let mut pause = FIRST_PAUSE;
+    let mut pause = Pause::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
         let (asked, last) = (Instant::now(), left() == Some(Duration::ZERO));
         let seconds = left().map_or(WAIT, |left| left.min(WAIT)).as_secs();
-        match api.inbox_within(seconds).await {
+        let failed = match api.inbox(Some(seconds)).await {
             // A pipeline that waits for hours rides out what passes.
-            Err(error) if error.is_passing() => {}
+            Err(error) if error.is_passing() => Some(error),
             items => {
                 if let Some(found) = find(named(party, items?)?)? {
                     return Ok(found);
                 }
+                None
             }
-        }
+        };
         if last {
             return Err(Error::NothingWaiting);
         }
-        if seconds > 0 && asked.elapsed() >= Duration::from_secs(seconds) {
-            pause = FIRST_PAUSE;
+        if failed.is_none() && seconds > 0 && asked.elapsed() >= Duration::from_secs(seconds) {
+            pause.reset();
         } else {
+            let pause = pause.after(failed.as_ref());
             tokio::time::sleep(left().map_or(pause, |left| left.min(pause))).await;
-            pause = (pause * 3 / 2).min(MAX_PAUSE);
         }
     }
 }

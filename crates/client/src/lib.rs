@@ -17,6 +17,7 @@ pub mod join;
 pub mod journal;
 pub mod outbox;
 mod party;
+mod pause;
 pub mod receive;
 pub mod send;
 pub mod transport;

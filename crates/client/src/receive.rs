@@ -21,13 +21,14 @@ use self::source::Wanted;
 use crate::clock::now;
 use crate::contacts::{AddressBook, Contact, Last};
 use crate::error::{Class, Error, Result};
+use crate::evidence::Evidence;
+use crate::home;
 use crate::identity::Identity;
 use crate::inbox::{self, RECEIVED};
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::party::Party;
 use crate::send::threads;
 use crate::watch::Watch;
-use crate::{evidence, home};
 
 /// How a bundle stands to the one received last from the same sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +122,9 @@ pub async fn open(party: &Party, identity: &Identity, source: &mut Source<'_>, w
             // The sender is not known to be the sender: nothing leaves, the journal and the evidence stay here.
             let mut detail = error.to_string();
             if matches!(error.class(), Class::Evidence) || matches!(error, Error::UnknownSender) {
-                detail = format!("{detail}; kept in {}", evidence::keep(party, bundle, &envelope)?);
+                let object = Evidence::of(bundle, &envelope);
+                object.keep(party)?;
+                detail = format!("{detail}; kept in {}", object.name());
                 inbox::mark_refused(party, bundle)?;
             }
             attempt.conclude(&Event { detail: Some(detail), ..event.clone() })?;

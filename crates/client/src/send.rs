@@ -26,6 +26,7 @@ use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{self, Progress, Recipient, Sent};
 use crate::party::Party;
+use crate::pause::Pause;
 use crate::watch::Watch;
 
 /// Uploads at once. With those being sealed and the one that waits this bounds memory to eight parts.
@@ -34,14 +35,17 @@ const UPLOADS: usize = 3;
 const MAX_THREADS: usize = 4;
 /// How often a request without side effects is tried.
 const TRIES: u32 = 4;
-/// The longest pause that a relay may ask for between two of them.
+/// The first and the longest pause between two of them.
+const FIRST_PAUSE: Duration = Duration::from_millis(400);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// The longest that a relay may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// What to send, and how.
 pub struct Request {
     /// The content.
     pub content: Content,
-    /// How it is compressed, if it is. Passed over for a credential, whose size would tell of it.
+    /// How to compress it, if at all. Passed over for a credential, whose size would tell of it.
     pub compression: Option<Compression>,
     /// To whom: my name for them.
     pub to: Name,
@@ -56,7 +60,9 @@ pub struct Request {
 }
 
 impl Request {
-    fn compression(&self) -> Option<Compression> {
+    /// How it will be compressed: as it was asked for, but a credential never.
+    #[must_use]
+    pub fn compressed(&self) -> Option<Compression> {
         self.compression.filter(|_| self.kind != Kind::Credential)
     }
 }
@@ -174,7 +180,7 @@ async fn upload(
     watch: &dyn Watch,
 ) -> Result<Delivered> {
     let bundle = sent.bundle;
-    let compression = request.compression();
+    let compression = request.compressed();
     let Request { content, burn, note, .. } = request;
     check_lifetime(api, sent.expires).await?;
     let new = NewBundle { bundle, expires: sent.expires, burn };
@@ -356,16 +362,15 @@ pub(crate) async fn again<T, F>(mut request: impl FnMut() -> F) -> std::result::
 where
     F: Future<Output = std::result::Result<T, ApiError>>,
 {
-    let mut pause = Duration::from_millis(200);
+    let mut pause = Pause::new(FIRST_PAUSE, MAX_PAUSE);
     for _ in 1..TRIES {
         match request().await {
             // Whoever asks for a longer pause than this is asked again by the user, who is told how long.
             Err(error) if error.is_passing() && error.retry_after().is_none_or(|wait| wait <= MAX_WAIT) => {
-                tokio::time::sleep(error.retry_after().unwrap_or_default().max(pause)).await;
+                tokio::time::sleep(pause.after(Some(&error))).await;
             }
             other => return other,
         }
-        pause *= 3;
     }
     request().await
 }
@@ -400,7 +405,7 @@ async fn write_file(
     out: &Path,
     watch: &dyn Watch,
 ) -> Result<Delivered> {
-    let compression = request.compression();
+    let compression = request.compressed();
     let Request { content, note, .. } = request;
     watch.stage("sealing", planned(&content, compression));
     let mut writer = PouchWriter::create(out, sent.bundle)?;

@@ -41,7 +41,7 @@ pub(crate) struct Send {
     /// A remark for the recipient, sealed and signed with it
     #[arg(long, value_name = "TEXT")]
     note: Option<Note>,
-    /// What it is; dataset if not said, and credential with --secret
+    /// What it is; dataset if not said. What --secret sends is a credential
     #[arg(long, value_name = "KIND", value_enum)]
     kind: Option<KindArg>,
     /// Compress the content, but never a credential: the relay can tell from the size how well it compresses
@@ -104,6 +104,15 @@ enum CompressArg {
     Zstd,
 }
 
+impl From<CompressArg> for Option<Compression> {
+    fn from(how: CompressArg) -> Self {
+        match how {
+            CompressArg::None => None,
+            CompressArg::Zstd => Some(Compression::Zstd),
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum WaitArg {
     /// The recipient's signed receipt
@@ -127,18 +136,19 @@ impl Send {
         let content = self.content(context, scan)?;
         let request = Request {
             content,
-            compression: self.compression(),
+            compression: self.compress.into(),
             to: self.to.clone(),
             kind: self.kind(),
             note: self.note.clone(),
             expires: now().plus(self.until),
             burn: self.burn,
         };
+        let compression = request.compressed();
         let bar = Bar::new(context.show);
         if let Some(out) = &self.out {
             let sent =
                 context.run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
-            return self.report(context, &sent);
+            return self.report(context, &sent, compression);
         }
         context.run(async {
             let api = match context.relay(&party).await {
@@ -149,7 +159,7 @@ impl Send {
                 }
             };
             let mut sent = send::send(&party, &api, &identity, request, bar).await?;
-            self.report(context, &sent)?;
+            self.report(context, &sent, compression)?;
             if self.wait == Some(WaitArg::Receipt) {
                 context.show.remark("waiting for the receipt");
                 let identity = std::cell::RefCell::new(Some(identity));
@@ -162,19 +172,11 @@ impl Send {
     }
 
     fn kind(&self) -> Kind {
-        match (self.kind, &self.secret) {
-            (Some(kind), _) => kind.into(),
-            (None, Some(_)) => Kind::Credential,
+        match (&self.secret, self.kind) {
+            // Whatever a variable or the config file says.
+            (Some(_), _) => Kind::Credential,
+            (None, Some(kind)) => kind.into(),
             (None, None) => Kind::Dataset,
-        }
-    }
-
-    fn compression(&self) -> Option<Compression> {
-        match self.compress {
-            // Also because a variable or the config file may ask for it.
-            _ if self.secret.is_some() || self.kind() == Kind::Credential => None,
-            CompressArg::None => None,
-            CompressArg::Zstd => Some(Compression::Zstd),
         }
     }
 
@@ -260,7 +262,7 @@ impl Send {
         Ok(())
     }
 
-    fn report(&self, context: &Context, sent: &Sent) -> Done {
+    fn report(&self, context: &Context, sent: &Sent, compression: Option<Compression>) -> Done {
         context
             .show
             .object(&json!({
@@ -269,7 +271,7 @@ impl Send {
                 "to": self.to,
                 "size": sent.size,
                 "files": sent.files,
-                "compression": self.compression(),
+                "compression": compression,
                 "expires": iso(sent.expires),
                 "file": self.out,
             }))

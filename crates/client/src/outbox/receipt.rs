@@ -12,12 +12,14 @@ use pouch_statement::{BundleId, MailboxId, Outcome, Receipt, Signed};
 use super::{Progress, Recipient, Sent, Verdict, settle};
 use crate::api::RelayApi;
 use crate::error::{Error, Result};
-use crate::evidence;
+use crate::evidence::Evidence;
 use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
+use crate::pause::Pause;
 
-/// The longest pause between two looks for a receipt.
+/// The first and the longest pause between two looks for a receipt.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(3);
 
 /// Where a bundle stands on the relay, with receipts fetched, verified, stored and journaled. `unlock` is called only
@@ -84,13 +86,13 @@ fn take_receipt(
             })
         }
         Err(reason) => {
-            let object = message.sealed.as_bytes();
+            let object = Evidence::of(bundle, message.sealed.as_bytes());
             // The relay shows it again each time it is asked; one record of it is enough. The record comes before what
             // tells that there is one, so that it is not lost in between.
-            if !evidence::is_kept(party, bundle, object) {
-                let detail = Some(format!("{reason}; kept in {}", evidence::name(bundle, object)));
+            if !object.is_kept(party) {
+                let detail = Some(format!("{reason}; kept in {}", object.name()));
                 party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
-                evidence::keep(party, bundle, object)?;
+                object.keep(party)?;
             }
             Err(Error::BadReceipt(bundle, reason))
         }
@@ -141,20 +143,20 @@ pub async fn wait_receipt(
     limit: Duration,
 ) -> Result<()> {
     let begun = Instant::now();
-    let mut pause = Duration::from_millis(200);
+    let mut pause = Pause::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
-        match refresh(party, api, sent, &mut unlock).await {
+        let failed = match refresh(party, api, sent, &mut unlock).await {
             // A pipeline that waits for hours rides out what passes.
-            Err(Error::Api(error)) if error.is_passing() => {}
-            other => other.map(|_| ())?,
-        }
+            Err(Error::Api(error)) if error.is_passing() => Some(error),
+            other => other.map(|_| None)?,
+        };
         if sent.recipients.iter().all(|r| r.receipt.is_some()) {
             return Ok(());
         }
-        if begun.elapsed() + pause > limit {
+        let left = limit.saturating_sub(begun.elapsed());
+        if left.is_zero() {
             return Err(Error::NoReceipt(limit.as_secs()));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(MAX_PAUSE);
+        tokio::time::sleep(pause.after(failed.as_ref()).min(left)).await;
     }
 }
