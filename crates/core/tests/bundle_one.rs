@@ -6,8 +6,6 @@ mod bundle_support;
 use bundle_support::*;
 use pouch_core::bundle::*;
 
-const PART: usize = FIRST_PART_SIZE as usize;
-
 /// Extracts a file and tells which parts were fetched.
 fn extract(opening: &Opening, carried: &Carried, path: &str, to: &mut Vec<u8>) -> Result<Vec<u32>, OpenError> {
     let mut fetched = Vec::new();

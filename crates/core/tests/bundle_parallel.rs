@@ -13,8 +13,6 @@ use bundle_support::*;
 use pouch_core::bundle::*;
 use proptest::prelude::*;
 
-const PART: usize = FIRST_PART_SIZE as usize;
-
 /// Seals on so many threads; the parts by number.
 fn seal_on(threads: usize, content: Content) -> Result<(Vec<Vec<u8>>, SealedBundle), SealError> {
     let sealer = Sealer::new(content)?;
@@ -42,16 +40,6 @@ fn seal_on(threads: usize, content: Content) -> Result<(Vec<Vec<u8>>, SealedBund
     parts.sort();
     assert!(parts.iter().enumerate().all(|(at, (number, _))| at == *number as usize));
     Ok((parts.into_iter().map(|(_, sealed)| sealed).collect(), sealer.finish()?))
-}
-
-fn carried(world: &World, parts: Vec<Vec<u8>>, sealed: SealedBundle) -> Carried {
-    let manifest = Manifest::new(world.terms(), &sealed.summary).sign(&world.ada.signs).unwrap();
-    let envelope = seal_envelope(&manifest, &sealed.key, &world.bo.age.recipient()).unwrap();
-    Carried { parts, index: sealed.sealed_index, envelope, manifest, key: sealed.key }
-}
-
-fn scan(path: &Path) -> Scan {
-    Scan::new(&[path.to_owned()], ScanOptions::default()).unwrap()
 }
 
 /// Opens on so many threads, the parts in this order.
@@ -96,10 +84,6 @@ fn plant_mixed(root: &Path, large: &[usize]) {
     }
 }
 
-fn threads(count: usize) -> std::num::NonZeroUsize {
-    count.try_into().unwrap()
-}
-
 #[test]
 fn whole_bundles_on_several_threads() {
     let (world, home) = (World::new(), tempfile::tempdir().unwrap());
@@ -114,7 +98,7 @@ fn whole_bundles_on_several_threads() {
             Ok::<_, SealError>(())
         };
         sealer.seal_all(threads(count), deliver).unwrap();
-        let carried = carried(&world, parts, sealer.finish().unwrap());
+        let carried = world.carried(parts, sealer.finish().unwrap());
         let fetch = |number: u32, out: &mut Vec<u8>| {
             out.clone_from(&carried.parts[number as usize]);
             Ok::<_, OpenError>(true)
@@ -186,7 +170,7 @@ fn any_number_of_threads_seals_the_same_content() {
     let entries = |index: &str| index.lines().filter(|l| l.contains("path")).map(str::to_owned).collect::<Vec<_>>();
     for threads in [1, 2, 3, 8] {
         let (parts, sealed) = seal_on(threads, Content::Tree(scan(&source))).unwrap();
-        let several = carried(&world, parts, sealed);
+        let several = world.carried(parts, sealed);
         assert!(several.content() == content, "{threads} threads");
         assert_eq!(entries(&several.index_text()), entries(&index));
         // A file key is drawn for each part, each time.
@@ -203,7 +187,7 @@ fn a_stream_is_read_in_order_by_any_number_of_threads() {
             let reader = Box::new(Cursor::new(bytes.clone()));
             let content = Content::Stream { name: "s".parse().unwrap(), mtime: 1, reader };
             let (parts, sealed) = seal_on(threads, content).unwrap();
-            let carried = carried(&world, parts, sealed);
+            let carried = world.carried(parts, sealed);
             assert!(world.receive(&carried, Released::new(Vec::new())).unwrap() == bytes, "{length} on {threads}");
         }
     }
@@ -368,7 +352,7 @@ proptest! {
         let source = home.path().join("source");
         plant_mixed(&source, &sizes);
         let (parts, sealed) = seal_on(sealers, Content::Tree(scan(&source))).unwrap();
-        let mut carried = carried(&world, parts, sealed);
+        let mut carried = world.carried(parts, sealed);
         let mut order: Vec<u32> = (0..carried.parts.len() as u32).collect();
         order.sort_by_key(|number| shuffle[*number as usize % shuffle.len()]);
         let (place, into) = (home.path().join("place"), home.path().join("place/in"));
@@ -406,7 +390,7 @@ fn empty_files_at_the_end_of_a_part_are_made_once() {
                 std::fs::write(source.join(name), "").unwrap();
             }
             let (parts, sealed) = seal_on(2, Content::Tree(scan(&source))).unwrap();
-            let carried = carried(&world, parts, sealed);
+            let carried = world.carried(parts, sealed);
             let order: Vec<u32> = (0..carried.parts.len() as u32).collect();
             let opening = world.open(&carried).unwrap();
             let staging = Staging::new(&home.path().join(format!("in {number}-{empty}"))).unwrap();

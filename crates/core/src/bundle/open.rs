@@ -335,7 +335,8 @@ impl<S: Sink> Receiver<S> {
         number <= self.last_near()
     }
 
-    /// The last part that may come now. Never asked for with a lock held: it takes two.
+    /// The last part that may come now. Takes the lock of the turns, and then the checker's and the one of its frames, so it is
+    /// asked for with none of these held. [`Receiver::accept_all`] asks with a lock of its own, which nobody takes within them.
     fn last_near(&self) -> u32 {
         let due = self.due();
         let Some(frames) = self.opening.index.frames() else { return due.saturating_add(S::AHEAD) };

@@ -13,7 +13,7 @@ use super::archive::ItemKind;
 use super::cut::{Content, StreamCut, StreamError, Told, TreePart};
 use super::frames::{Compression, FRAME_SIZE, Frames};
 use super::index::{ContentKind, Entry, EntryKind, Index, IndexError, PartSpec};
-use super::layout::{Layout, LayoutError, part_start};
+use super::layout::{LayoutError, part_start};
 use super::manifest::Summary;
 use super::pack::{Packing, Step};
 use super::padding::padded;
@@ -216,15 +216,6 @@ impl Sealer {
     #[must_use]
     pub fn bundle_key(&self) -> &Identity {
         &self.key
-    }
-
-    /// Lengths of the whole, if they are known before the end: with files, not with a stream, and not with compression.
-    #[must_use]
-    pub fn planned(&self) -> Option<&Layout> {
-        match &self.source {
-            Source::Tree(scan) if self.packing.is_none() => Some(scan.layout()),
-            _ => None,
-        }
     }
 
     /// How much was read.

@@ -131,9 +131,9 @@ impl<'a, S: Sink, G: Fn() -> Result<(), CheckError>> PartFrames<'a, S, G> {
         if self.wanted == bytes { Ok(()) } else { Err(ContentError::Padding.into()) }
     }
 
-    /// Opens what is left to open, and completes the part.
+    /// Completes the part; what it brought was given to whoever may open it.
     pub(super) fn finish(self) -> Result<(), CheckError> {
-        if self.at == self.end { self.open() } else { Err(ContentError::Length.into()) }
+        if self.at == self.end { Ok(()) } else { Err(ContentError::Length.into()) }
     }
 
     /// Gives a piece to whoever opens frames; the second one of two is joined with the first.

@@ -1,15 +1,13 @@
 //! Compressed bundles: content for them, and sealing and opening on several threads.
 
 use std::io::Cursor;
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use pouch_core::bundle::*;
 
-use super::{Carried, World};
+use super::{Carried, World, scan, threads};
 
 pub const FRAME: usize = FRAME_SIZE as usize;
-pub const PART: usize = FIRST_PART_SIZE as usize;
 pub const ZSTD: Option<Compression> = Some(Compression::Zstd);
 
 /// Bytes that nothing compresses, the same each time.
@@ -28,11 +26,7 @@ pub fn stream(bytes: &[u8]) -> Content {
 }
 
 pub fn tree(path: &Path) -> Content {
-    Content::Tree(Scan::new(&[path.to_owned()], ScanOptions::default()).unwrap())
-}
-
-pub fn threads(count: usize) -> NonZeroUsize {
-    count.try_into().unwrap()
+    Content::Tree(scan(path))
 }
 
 pub fn seal_on(world: &World, count: usize, content: Content) -> Result<Carried, SealError> {
@@ -43,10 +37,7 @@ pub fn seal_on(world: &World, count: usize, content: Content) -> Result<Carried,
         parts.push(std::mem::take(&mut part.sealed));
         Ok::<_, SealError>(())
     })?;
-    let sealed = sealer.finish()?;
-    let manifest = Manifest::new(world.terms(), &sealed.summary).sign(&world.ada.signs).unwrap();
-    let envelope = seal_envelope(&manifest, &sealed.key, &world.bo.age.recipient()).unwrap();
-    Ok(Carried { parts, index: sealed.sealed_index, envelope, manifest, key: sealed.key })
+    Ok(world.carried(parts, sealer.finish()?))
 }
 
 pub fn open_on<S: Sink>(world: &World, count: usize, carried: &Carried, sink: S) -> Result<S::Done, OpenError> {

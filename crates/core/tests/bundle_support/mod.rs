@@ -5,6 +5,7 @@ pub mod compressed;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -47,6 +48,16 @@ pub fn now() -> Timestamp {
     Timestamp::from_unix(1_700_000_000).unwrap()
 }
 
+pub const PART: usize = FIRST_PART_SIZE as usize;
+
+pub fn scan(path: &Path) -> Scan {
+    Scan::new(&[path.to_owned()], ScanOptions::default()).unwrap()
+}
+
+pub fn threads(count: usize) -> NonZeroUsize {
+    count.try_into().unwrap()
+}
+
 pub fn blake3_of(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_string()
 }
@@ -78,20 +89,24 @@ impl World {
     }
 
     pub fn seal(&self, content: Content) -> Carried {
-        self.seal_as(content, None)
-    }
-
-    pub fn seal_as(&self, content: Content, compression: Option<Compression>) -> Carried {
-        let sealer = Sealer::compressing(content, compression).unwrap();
+        let sealer = Sealer::new(content).unwrap();
         let (mut part, mut parts) = (SealedPart::default(), Vec::new());
         while sealer.next_part(&mut part).unwrap() {
             assert_eq!(part.number as usize, parts.len());
             parts.push(part.sealed.clone());
         }
-        let sealed = sealer.finish().unwrap();
-        let manifest = Manifest::new(self.terms(), &sealed.summary).sign(&self.ada.signs).unwrap();
-        let envelope = seal_envelope(&manifest, &sealed.key, &self.bo.age.recipient()).unwrap();
-        Carried { parts, index: sealed.sealed_index, envelope, manifest, key: sealed.key }
+        self.carried(parts, sealer.finish().unwrap())
+    }
+
+    /// What Ada signed and sealed to Bo.
+    pub fn carried(&self, parts: Vec<Vec<u8>>, sealed: SealedBundle) -> Carried {
+        self.signed(parts, sealed.sealed_index, &sealed.summary, sealed.key)
+    }
+
+    fn signed(&self, parts: Vec<Vec<u8>>, index: Vec<u8>, summary: &Summary, key: Identity) -> Carried {
+        let manifest = Manifest::new(self.terms(), summary).sign(&self.ada.signs).unwrap();
+        let envelope = seal_envelope(&manifest, &key, &self.bo.age.recipient()).unwrap();
+        Carried { parts, index, envelope, manifest, key }
     }
 
     pub fn seal_paths(&self, paths: &[PathBuf]) -> Carried {
@@ -201,9 +216,7 @@ impl World {
             sealed_index_size: index.len() as u64,
             sealed_index_sha256: Sha256Digest::of(&index),
         };
-        let manifest = Manifest::new(self.terms(), &summary).sign(&self.ada.signs).unwrap();
-        let envelope = seal_envelope(&manifest, &key, &self.bo.age.recipient()).unwrap();
-        Carried { parts, index, envelope, manifest, key }
+        self.signed(parts, index, &summary, key)
     }
 
     pub fn open(&self, carried: &Carried) -> Result<Opening, OpenError> {
