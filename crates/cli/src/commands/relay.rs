@@ -65,36 +65,40 @@ struct Init {
     /// A file with the password for it
     #[arg(long, value_name = "FILE", requires = "ledger")]
     ledger_password_file: Option<PathBuf>,
-    /// Where it keeps everything; `relay` in the state folder if not given
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
     /// A new owner's link for a relay that has no owner yet
     #[arg(long, conflicts_with_all = ["host", "listen", "certificate", "key", "ledger"])]
     again: bool,
 }
 
+// Not a doc comment: that would become the help of the commands that it is part of.
+#[derive(Args)]
+struct Data {
+    /// Where it keeps everything; `relay` in the state folder if not given
+    #[arg(long = "data", value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
 /// Serve until told to stop
 #[derive(Args)]
 struct Serve {
-    /// Where it keeps everything; `relay` in the state folder if not given
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
 }
 
 /// Print the configuration that is in force, and where each value comes from
 #[derive(Args)]
 struct ShowConfig {
-    /// Where it keeps everything; `relay` in the state folder if not given
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
 }
 
 /// Take the next of the two self-signed keys that clients know into use, and make a new next one
 #[derive(Args)]
 struct RotateKey {
-    /// Where it keeps everything; `relay` in the state folder if not given
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
 }
 
 /// List the accounts of the relay that I own
@@ -154,14 +158,21 @@ impl Relay {
     }
 }
 
-fn folder(data: Option<PathBuf>, context: &Context) -> Result<PathBuf, Failure> {
-    match data {
-        Some(data) => Ok(data),
-        None => {
-            let home = context.home()?;
-            home.create()?;
-            Ok(home.state("relay"))
+impl Data {
+    fn folder(self, context: &Context) -> Result<PathBuf, Failure> {
+        match self.folder {
+            Some(folder) => Ok(folder),
+            None => {
+                let home = context.home()?;
+                home.create()?;
+                Ok(home.state("relay"))
+            }
         }
+    }
+
+    /// The configuration that is in force there.
+    fn load(self, context: &Context) -> Result<Loaded, Failure> {
+        load(&self.folder(context)?)
     }
 }
 
@@ -192,7 +203,7 @@ fn values() -> impl Iterator<Item = (OsString, OsString)> {
 
 impl Init {
     fn run(self, context: &Context) -> Outcome {
-        let data = folder(self.data.clone(), context)?;
+        let data = self.data.folder(context)?;
         let link = if self.again {
             let config = load(&data)?.config;
             context.run(async { new_owner_link(&config).await.map_err(state) })?
@@ -225,8 +236,7 @@ impl Init {
 
 impl Serve {
     fn run(self, context: &Context) -> Outcome {
-        let data = folder(self.data, context)?;
-        let config = load(&data)?.config;
+        let config = self.data.load(context)?.config;
         let filter = tracing_subscriber::EnvFilter::builder()
             .with_default_directive(tracing::Level::INFO.into())
             .with_env_var("POUCH_LOG")
@@ -283,7 +293,7 @@ fn tell_manager(state: State) {
 
 impl RotateKey {
     fn run(self, context: &Context) -> Outcome {
-        let config = load(&folder(self.data, context)?)?.config;
+        let config = self.data.load(context)?.config;
         let pins = rotate_key(&config).map_err(state)?;
         context.show.object(&json!({ "type": "rotated", "pins": pins })).map_err(printing)?;
         for pin in pins {
@@ -302,7 +312,7 @@ impl RotateKey {
 
 impl ShowConfig {
     fn run(self, context: &Context) -> Outcome {
-        let loaded = load(&folder(self.data, context)?)?;
+        let loaded = self.data.load(context)?;
         for value in loaded.in_force() {
             let source = value.source.to_string();
             let shown = value.value.as_deref();

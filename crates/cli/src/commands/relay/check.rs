@@ -1,12 +1,10 @@
 //! `pouch relay check`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use pouch_relay::{CheckOptions, Finding, check};
 use serde_json::json;
 
-use super::{folder, load, state};
+use super::{Data, state};
 use crate::exit;
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{local, size};
@@ -14,9 +12,8 @@ use crate::show::{local, size};
 /// Verify the ledger against the stored objects, both ways
 #[derive(Args)]
 pub(super) struct Check {
-    /// Where it keeps everything; `relay` in the state folder if not given
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
     /// Repair what can be: counters, objects that nothing refers to; mark bundles of which something is lost
     #[arg(long)]
     repair: bool,
@@ -27,7 +24,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self, context: &Context) -> Outcome {
-        let config = load(&folder(self.data, context)?)?.config;
+        let config = self.data.load(context)?.config;
         let options = CheckOptions { repair: self.repair, deep: self.deep };
         let mut printed = Ok(());
         let mut tell = |finding: &Finding, repaired: bool| {
