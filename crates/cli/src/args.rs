@@ -74,8 +74,9 @@ pub(crate) fn command() -> Command {
     template.push_str(
         "Each flag also has a variable, POUCH_<COMMAND>_<FLAG> or POUCH_<FLAG>, and a default in the\n\
          config file; a flag beats the variable, which beats the file.\n\
-         Exit codes: 0 done, 1 other, 2 usage, 3 not found, 4 bad signature or digest, 5 refused,\n\
-         6 expired or revoked, 7 unreachable, 8 full, 9 local state, 130 interrupted.\n",
+         Exit codes: 0 done, 1 other, 2 usage, 3 not found, 4 bad signature or digest, 5 refused\n\
+         or suspended, 6 expired, revoked or taken down, 7 unreachable or too many requests, 8 full,\n\
+         9 local state, or findings of `relay check`; 130 interrupted.\n",
     );
     command.help_template(template)
 }
