@@ -288,7 +288,14 @@ impl Disk {
 }
 
 /// Holds a folder for one process; released when dropped, also by the kernel when the process dies.
-pub(crate) struct FolderLock(#[expect(dead_code, reason = "held, not read")] File);
+pub(crate) struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a child process has it too, from its fork until it runs its program.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
 
 /// Takes the lock file `path`; `None` if another process has it.
 pub(crate) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
