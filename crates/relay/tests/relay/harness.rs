@@ -104,12 +104,12 @@ impl World {
 
     /// A relay whose configuration was changed and whose disk is watched.
     pub async fn with(change: impl FnOnce(&mut Config), disk: Option<DiskHook>) -> Self {
-        Self::try_open(change, disk).await.unwrap()
+        Self::make(None, change, disk).await.unwrap()
     }
 
     /// One that may not open.
     pub async fn try_with(change: impl FnOnce(&mut Config)) -> Result<Self, OpenError> {
-        Self::try_open(change, None).await
+        Self::make(None, change, None).await
     }
 
     /// A relay whose ledger lies in that database.
@@ -143,10 +143,6 @@ impl World {
         };
         node.serve(listener, None).await.unwrap();
         node
-    }
-
-    async fn try_open(change: impl FnOnce(&mut Config), disk: Option<DiskHook>) -> Result<Self, OpenError> {
-        Self::make(None, change, disk).await
     }
 
     async fn make(
@@ -444,15 +440,8 @@ impl World {
 
     /// All files that hold bytes of objects.
     pub fn blob_files(&self) -> Vec<PathBuf> {
-        let mut found = vec![];
-        let mut folders = vec![self.data().join("blobs"), self.data().join("staging")];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { found.push(path) }
-            }
-        }
-        found
+        let all = ["blobs", "staging"].map(|folder| beneath(self.data().join(folder))).concat();
+        all.into_iter().filter(|path| !path.is_dir()).collect()
     }
 
     /// Waits, a bounded time, until as many blob files are left.
@@ -465,6 +454,24 @@ impl World {
         }
         panic!("{} blobs are left, not {count}", self.blob_files().len());
     }
+}
+
+/// A folder, and all that is beneath it.
+pub fn beneath(folder: PathBuf) -> Vec<PathBuf> {
+    let mut all = vec![folder];
+    let mut next = 0;
+    while let Some(path) = all.get(next).cloned() {
+        if path.is_dir() {
+            all.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        next += 1;
+    }
+    all
+}
+
+/// Health and metrics are answered on this machine.
+pub fn with_operations(config: &mut Config) {
+    config.operations = Some("127.0.0.1:0".parse().unwrap());
 }
 
 impl Person {

@@ -8,7 +8,7 @@ use pouch_statement::LinkId;
 use sqlx::Connection as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::harness::{Draft, Person, World, sealed};
+use crate::harness::{Draft, Person, World, beneath, sealed};
 
 #[tokio::test]
 async fn an_owner_joins_invites_and_is_seen() {
@@ -194,13 +194,9 @@ async fn set_up_once_served_once_private_under_any_umask() {
     world.stop().await;
     assert!(matches!(new_owner_link(&world.config).await, Err(InitError::OwnerJoined)));
     // attacks.md 60
-    let mut paths = vec![world.data()];
-    while let Some(path) = paths.pop() {
+    for path in beneath(world.data()) {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
-        if path.is_dir() {
-            paths.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
-        }
     }
 }
 
@@ -218,21 +214,15 @@ async fn attack_41_59_no_secret_is_stored() {
     world.stop().await;
     let mut needles: Vec<Vec<u8>> = vec![request.admit.clone().into_bytes()];
     needles.extend([secret.admit(), secret.card_key(), owners].map(|key| key.to_vec()));
-    let mut paths = vec![world.data()];
-    let mut files = 0;
-    while let Some(path) = paths.pop() {
-        if path.is_dir() {
-            paths.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
-            continue;
-        }
-        files += 1;
+    let files: Vec<_> = beneath(world.data()).into_iter().filter(|path| !path.is_dir()).collect();
+    assert!(files.len() >= 6);
+    for path in files {
         let bytes = std::fs::read(&path).unwrap();
         for needle in &needles {
             let found = bytes.windows(needle.len()).any(|window| window == needle.as_slice());
             assert!(!found, "{}", path.display());
         }
     }
-    assert!(files >= 6);
 }
 
 #[tokio::test]

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use pouch_protocol::{Inbox, ProblemKind, route};
 use pouch_services::Postgres;
 
-use crate::harness::{Draft, Person, Reply, World, sealed};
+use crate::harness::{Draft, Person, Reply, World, sealed, with_operations};
 
 /// Far less than any wait of these tests.
 const SOON: Duration = Duration::from_secs(10);
 
 fn watched(config: &mut pouch_relay::Config) {
-    config.operations = Some("127.0.0.1:0".parse().unwrap());
+    with_operations(config);
 }
 
 fn wait(seconds: u64) -> Draft {

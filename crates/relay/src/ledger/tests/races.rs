@@ -22,6 +22,15 @@ where
     join_all(tasks.collect::<Vec<_>>()).await.into_iter().map(|outcome| outcome.unwrap()).collect()
 }
 
+/// Runs two at once, each as a task of its own.
+async fn race<A: Send + 'static, B: Send + 'static>(
+    a: impl Future<Output = A> + Send + 'static,
+    b: impl Future<Output = B> + Send + 'static,
+) -> (A, B) {
+    let (a, b) = (tokio::spawn(a), tokio::spawn(b));
+    (a.await.unwrap(), b.await.unwrap())
+}
+
 /// How many were granted; the others were refused with this.
 #[track_caller]
 fn granted<T>(outcomes: Vec<Result<T>>, with: &[ProblemKind]) -> usize {
@@ -125,9 +134,9 @@ pub(super) async fn commit_meets_revoke(world: &World) {
         let bundle = world.begin(ada, false).await;
         let commit = world.fill(ada, bundle, &[bo]).await;
         let (sha256, a, b) = (Sha256Digest::of(b"commit"), Arc::clone(&world.nodes[0]), Arc::clone(&world.nodes[1]));
-        let committed = tokio::spawn(async move { a.commit(once(ada), bundle, commit, sha256, now).await });
-        let deleted = tokio::spawn(async move { b.delete_bundle(once(ada), bundle, now).await });
-        let (committed, deleted) = (committed.await.unwrap(), deleted.await.unwrap());
+        let commits = async move { a.commit(once(ada), bundle, commit, sha256, now).await };
+        let deletes = async move { b.delete_bundle(once(ada), bundle, now).await };
+        let (committed, deleted) = race(commits, deletes).await;
         deleted.unwrap();
         // Forgotten before the commit, or revoked after it: never a delivery of what is not there.
         let waiting = world.a().inbox(bo.account, 0, now).await.unwrap().items;
@@ -155,9 +164,9 @@ pub(super) async fn commit_meets_parts(world: &World) {
         let (sha256, a, b) = (Sha256Digest::of(b"commit"), Arc::clone(&world.nodes[0]), Arc::clone(&world.nodes[1]));
         let (slot, name) = (slot(bundle, Some(1), 999), BlobName::random().unwrap());
         b.begin_object(ada.account, &slot, name, limits(), now).await.unwrap();
-        let committed = tokio::spawn(async move { a.commit(once(ada), bundle, commit, sha256, now).await });
-        let finished = tokio::spawn(async move { b.finish_object(ada.account, &slot, name, now).await });
-        let (committed, finished) = (committed.await.unwrap(), finished.await.unwrap());
+        let commits = async move { a.commit(once(ada), bundle, commit, sha256, now).await };
+        let finishes = async move { b.finish_object(ada.account, &slot, name, now).await };
+        let (committed, finished) = race(commits, finishes).await;
         let after = world.b().object(ada.account, bundle, Some(1), now).await.unwrap().digest;
         if committed.is_ok() {
             refused(finished, ProblemKind::Conflict);
