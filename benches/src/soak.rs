@@ -197,8 +197,8 @@ impl Worker {
         self.did("info", self.me.api.info()).await?;
         self.did("account", self.me.api.account()).await?;
         self.did("links", self.me.api.links()).await?;
-        self.did("inbox", self.me.api.inbox()).await?;
-        self.did("wait", self.me.api.inbox_within(1)).await?;
+        self.did("inbox", self.me.api.inbox(None)).await?;
+        self.did("wait", self.me.api.inbox(Some(1))).await?;
         if now().unix().is_multiple_of(30) {
             self.did("outbox", self.me.api.outbox()).await?;
             self.did("access", self.me.api.access()).await?;
