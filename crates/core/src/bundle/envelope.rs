@@ -303,3 +303,24 @@ pub fn open_receipt(sealed: &[u8], identity: &Identity) -> Result<(Detached, Sha
     let detached = Detached { statement: text(receipt)?.to_owned(), signature: text(signature)?.to_owned() };
     Ok((detached, commitment))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // attacks.md 11
+    #[test]
+    fn attack_11_lengths_are_capped_to_the_byte() {
+        let me = Identity::generate();
+        let mut sealed = vec![0; MAX_ENVELOPE as usize];
+        assert!(matches!(open_object(&sealed, &me), Err(EnvelopeError::Age(_))));
+        sealed.push(0);
+        assert!(matches!(open_object(&sealed, &me), Err(EnvelopeError::TooLong { size }) if size == MAX_ENVELOPE + 1));
+
+        let wrong_type = vec![b'x'; MAX_STATEMENT];
+        assert!(matches!(claims(&wrong_type), Err(EnvelopeError::Statement(StatementError::Type { .. }))));
+        let long = vec![b'x'; MAX_STATEMENT + 1];
+        let refused = claims(&long).err();
+        assert!(matches!(refused, Some(EnvelopeError::Statement(StatementError::TooLong(n))) if n == long.len()));
+    }
+}

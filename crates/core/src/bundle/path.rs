@@ -254,6 +254,18 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    #[test]
+    fn the_separator_is_below_every_other_byte() {
+        let path = |text: &str| text.parse::<EntryPath>().unwrap();
+        for (first, second) in [("a", "b"), ("a", "a/b"), ("a/b", "a\u{1}"), ("a/z", "a.b"), ("a", "a\u{1}")] {
+            assert!(path(first) < path(second), "{first:?} {second:?}");
+            assert!(path(second) > path(first), "{first:?} {second:?}");
+        }
+        // What a person types is compared too.
+        assert_eq!(in_order("a/b", "a\0b"), Ordering::Less);
+        assert_eq!(in_order("a", "a"), Ordering::Equal);
+    }
+
     // attacks.md 1, 8: paths that leave, and names that no file system holds.
     #[test]
     fn attack_1_and_8_paths_that_leave_or_do_not_fit() {
@@ -284,8 +296,8 @@ mod tests {
         for (text, wanted) in refused {
             assert_eq!(text.parse::<EntryPath>(), Err(wanted), "{text:?}");
         }
-        let longest = format!("{}/{}", vec!["x".repeat(MAX_COMPONENT); 15].join("/"), "y".repeat(255));
-        assert_eq!(longest.len(), MAX_PATH - 1);
+        let longest = vec!["x".repeat(MAX_COMPONENT - 1); 16].join("/") + "/0123456789abcdef";
+        assert_eq!(longest.len(), MAX_PATH);
         for good in ["a", ".ssh/authorized_keys", "..a", "a:b", "C:x", "a b/ c", "é\n", &longest, &deep[2..]] {
             assert_eq!(good.parse::<EntryPath>().unwrap().as_str(), good);
         }
@@ -333,8 +345,17 @@ mod tests {
     #[test]
     fn attack_9_paths_are_shown_escaped() {
         let path: EntryPath = "a\u{1b}[2J\n\u{202e}b".parse().unwrap();
-        for shown in [path.to_string(), format!("{path:?}"), Hazard::Reserved { path: path.clone() }.to_string()] {
-            assert!(!shown.chars().any(|c| c.is_control() || c == '\u{202e}'), "{shown:?}");
+        let told = path.to_string();
+        assert!(told.starts_with('a') && told.ends_with('b'), "{told}");
+        assert!(!told.chars().any(|c| c.is_control() || c == '\u{202e}'), "{told:?}");
+        assert_eq!(format!("{path:?}"), format!("`{told}`"));
+        for hazard in [
+            Hazard::Alike { first: path.clone(), second: path.clone() },
+            Hazard::Reserved { path: path.clone() },
+            Hazard::DroppedEnd { path: path.clone() },
+            Hazard::Character { path: path.clone(), character: ':' },
+        ] {
+            assert!(hazard.to_string().starts_with(&format!("`{told}` ")), "{hazard}");
         }
     }
 }
