@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::party::Party;
 use crate::run::{Ran, Run, Running, until};
-use crate::text;
+use crate::{files_beneath, text};
 
 const START: Duration = Duration::from_secs(30);
 
@@ -111,6 +111,14 @@ impl Relay {
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.operator.home().join("relay")
+    }
+
+    /// The files of its blobs; the one with the id of their store is none.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<PathBuf> {
+        let mut files = files_beneath(&self.data().join("blobs"));
+        files.retain(|path| !path.ends_with("blobs/store"));
+        files
     }
 
     /// `pouch relay check` with these words.

@@ -127,8 +127,8 @@ fn a_failure_of_the_relay_is_found_in_its_log() {
     let pair = Pair::new();
     let file = pair.ada.file("f", "f");
     let id = pair.ada.send(&[text(&file), "--to", "bo"]);
-    for blob in pouch_tests::files_beneath(&pair.relay.data().join("blobs")) {
-        std::fs::remove_file(pair.relay.data().join("blobs").join(blob)).unwrap();
+    for blob in pair.relay.blobs() {
+        std::fs::remove_file(blob).unwrap();
     }
     let ran = pair.bo.run(&["receive", &id, "-o", text(&pair.bo.fresh())]).fails(7, "the relay failed");
     let name = ran.err.split("request ").nth(1).unwrap().split(' ').next().unwrap();

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pouch_tests::{LIMIT, Pair, Party, Postgres, Ran, Run, files_beneath, program, until, workspace};
+use pouch_tests::{LIMIT, Pair, Party, Postgres, Ran, Run, program, until, workspace};
 
 /// The environment in which `psql` and `pg_dump` find this cluster, and scripts find `pouch`.
 fn reach(postgres: &Postgres, run: Run) -> Run {
@@ -49,8 +49,7 @@ const TABLES: &str = "
 /// The sealed object on the relay's disk that holds the end of a large dump.
 fn last_part(pair: &Pair) -> PathBuf {
     let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
-    let mut blobs: Vec<PathBuf> =
-        files_beneath(&pair.relay.data().join("blobs")).into_iter().filter(|p| size(p) > 100_000).collect();
+    let mut blobs: Vec<PathBuf> = pair.relay.blobs().into_iter().filter(|p| size(p) > 100_000).collect();
     blobs.sort_by_key(size);
     assert!(blobs.len() == 1 || size(&blobs[0]) < size(&blobs[1]), "the last part is not the smallest");
     blobs.remove(0)
@@ -81,8 +80,7 @@ fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
         pair.ada.run(&["outbox", "revoke", &id]).ok();
 
         // The relay damages the end of it.
-        let folder = pair.relay.data().join("blobs");
-        until("the first one is deleted", LIMIT, || files_beneath(&folder).is_empty().then_some(()));
+        until("the first one is deleted", LIMIT, || pair.relay.blobs().is_empty().then_some(()));
         let id = script(&postgres, &pair.ada, &sending, &[database]).ok().word();
         flip(&last_part(&pair));
         let empty = format!("{database}_empty");
@@ -94,7 +92,7 @@ fn attack_64_a_database_is_loaded_whole_or_not_at_all() {
         assert_eq!(postgres.sql(&empty, tables), "0", "nothing was loaded");
         pair.ada.run(&["outbox", &id]).ok().says("FAILED at the part");
         pair.ada.run(&["outbox", "revoke", &id]).ok();
-        until("the second one is deleted", LIMIT, || files_beneath(&folder).is_empty().then_some(()));
+        until("the second one is deleted", LIMIT, || pair.relay.blobs().is_empty().then_some(()));
     }
     // A dump that fails in the middle is taken back.
     let ran = script(&postgres, &pair.ada, &sending, &["no_such_database"]);

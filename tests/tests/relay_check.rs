@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pouch_tests::{LIMIT, Pair, Postgres, Ran, files_beneath, noise, text, until};
+use pouch_tests::{LIMIT, Pair, Postgres, Ran, Run, noise, text, until};
 
 /// The findings by their word, and whether each was repaired.
 fn findings(ran: &Ran) -> Vec<(String, bool)> {
@@ -14,8 +14,7 @@ fn findings(ran: &Ran) -> Vec<(String, bool)> {
 
 /// The file of a part: the largest one, when one bundle is there.
 fn part(pair: &Pair) -> PathBuf {
-    let files = files_beneath(&pair.relay.data().join("blobs"));
-    files.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+    pair.relay.blobs().into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
 }
 
 fn word(word: &str, repaired: bool) -> Vec<(String, bool)> {
@@ -103,6 +102,53 @@ fn a_ledger_restored_from_a_backup_loses_nothing() {
     pair.bo.run(&["receive", &late]).fails(3, "");
 }
 
+/// Blobs that are not this relay's are left alone, by `serve` and by `check --repair`, until the operator says that they are.
+#[test]
+fn blobs_of_another_relay_are_refused_and_taken_when_told_to() {
+    let (mut pair, mut other) = (Pair::new(), Pair::new());
+    let mut ids = Vec::new();
+    for pair in [&mut pair, &mut other] {
+        ids.push(pair.ada.send(&[text(&pair.ada.file("data", noise("data", 50_000))), "--to", "bo"]));
+        pair.relay.stop().ok();
+    }
+    let (blobs, away) = (pair.relay.data().join("blobs"), pair.relay.data().join("away"));
+    fs::rename(&blobs, &away).unwrap();
+    let refused = |pair: &Pair, says: &str| {
+        pair.relay.check(&["--repair"]).fails(9, says).fails(9, "--adopt-store");
+        pair.relay.command(&["serve"]).fails(9, says);
+    };
+    // Not mounted, or `blobs` names another place: an empty folder.
+    refused(&pair, "`store` is missing");
+    fs::remove_dir_all(&blobs).unwrap();
+    // Another relay's.
+    fs::rename(other.relay.data().join("blobs"), &blobs).unwrap();
+    let theirs = pair.relay.blobs();
+    refused(&pair, "another relay's");
+    assert!(theirs.len() == 2 && pair.relay.blobs() == theirs, "nothing was deleted");
+    fs::rename(&blobs, other.relay.data().join("blobs")).unwrap();
+    // A restore that forgot the one file, and that brings it.
+    fs::rename(&away, &blobs).unwrap();
+    let store = fs::read(blobs.join("store")).unwrap();
+    fs::remove_file(blobs.join("store")).unwrap();
+    refused(&pair, "`store` is missing");
+    fs::write(blobs.join("store"), &store[..10]).unwrap();
+    pair.relay.check(&["--repair"]).fails(9, "holds no id of a store");
+    fs::write(blobs.join("store"), &store).unwrap();
+    pair.relay.check(&["--deep"]).ok();
+    // The blobs are really lost.
+    fs::remove_dir_all(&blobs).unwrap();
+    let lost = pair.relay.check(&["--adopt-store", "--repair"]).ends(9);
+    assert_eq!(findings(&lost), [("lost".to_owned(), false), ("lost".to_owned(), false)]);
+    assert_eq!(fs::read(blobs.join("store")).unwrap(), store);
+    pair.relay.serve();
+    pair.bo.run(&["receive", &ids[0]]).fails(6, "the relay lost an object of this bundle");
+    let id = pair.ada.send(&[text(&pair.ada.file("data", noise("data", 50_000))), "--to", "bo"]);
+    pair.bo.receive(&id);
+    // The other one has never noticed.
+    other.relay.serve();
+    other.bo.receive(&ids[1]);
+}
+
 #[test]
 fn a_relay_over_postgres_serves_checks_and_survives_its_database() {
     let Some(mut postgres) = Postgres::start(&[]) else { return };
@@ -112,6 +158,17 @@ fn a_relay_over_postgres_serves_checks_and_survives_its_database() {
     assert_eq!(fs::read(pair.bo.receive(&id).join("data")).unwrap(), fs::read(&file).unwrap());
     // It is checked while it serves.
     assert_eq!(pair.relay.check(&["--deep"]).ok().object("check")["objects"], 2);
+    // A second node with blobs of its own is none.
+    let node = pair.stranger("node");
+    let data = node.desk().join("relay");
+    fs::create_dir(&data).unwrap();
+    Run::of("cp")
+        .args(["-a"])
+        .args([pair.relay.data().join("relay.toml"), pair.relay.data().join("keys")])
+        .args([&data])
+        .end()
+        .ok();
+    node.run(&["relay", "serve", "--data", text(&data)]).fails(9, "that all nodes have the same blobs");
     // One relay for one database.
     let other = pair.stranger("other");
     let url = postgres.url("pouch");

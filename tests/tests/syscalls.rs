@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pouch_protocol::{NewBundle, PartField};
 use pouch_statement::{Blake3Digest, BundleId};
-use pouch_tests::{Pair, Party, Run, files_beneath, have, noise, text, until};
+use pouch_tests::{Pair, Party, Run, have, noise, text, until};
 use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ fn a_part_is_acknowledged_after_bytes_name_and_row_are_durable() {
     strace.signal(Signal::INT);
     drop(strace.end());
 
-    let blobs = files_beneath(&pair.relay.data().join("blobs"));
+    let blobs = pair.relay.blobs();
     assert_eq!(blobs.len(), 1);
     let name = blobs[0].file_name().unwrap().to_str().unwrap();
     let (folder, staged) = (format!("blobs/{}/{}>", &name[..1], &name[1..2]), format!("/staging/{name}"));

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::ledger::{Ledger, LedgerError, Mended, StoredObject};
 use crate::server::{OpenError, blobs_error, take_folder};
+use crate::store;
 
 /// Objects that are read at once.
 const PARALLEL: usize = 16;
@@ -27,6 +28,8 @@ pub struct CheckOptions {
     pub repair: bool,
     /// Reads all bytes and compares their digests.
     pub deep: bool,
+    /// Takes the blobs for the relay's before, whatever id their store has.
+    pub adopt_store: bool,
 }
 
 /// Something that is not as it must be.
@@ -120,6 +123,7 @@ pub async fn check(
     let _lock = if config.ledger.is_none() { Some(take_folder(config)?) } else { None };
     let ledger = Ledger::open(config).await.map_err(OpenError::from)?;
     let blobs = blob::open(config, Disk::default()).await.map_err(|error| blobs_error(config, error))?;
+    store::settle(&ledger, &blobs, &SystemClock, options.adopt_store).await.map_err(OpenError::from)?;
     let mut check = Check { config, options, ledger: &ledger, blobs, tell, checked: Checked::default() };
     let outcome = check.run().await;
     let checked = check.checked;

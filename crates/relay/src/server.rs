@@ -34,6 +34,7 @@ use crate::metrics::{Lost, Metrics};
 use crate::operations::Operations;
 use crate::rate::{self, Rates};
 use crate::setup::LOCK;
+use crate::store::{self, StoreIdError};
 use crate::tls::{self, Certificate, TlsError};
 use crate::waits::Waits;
 use crate::{proxied, routes, sweep};
@@ -74,6 +75,9 @@ pub enum OpenError {
     /// The bucket.
     #[error(transparent)]
     S3(#[from] S3Error),
+    /// Blobs that are not this ledger's.
+    #[error(transparent)]
+    Store(#[from] StoreIdError),
     /// The operations listener.
     #[error("cannot listen for operations on {address}: {source}")]
     Operations {
@@ -206,6 +210,7 @@ impl Relay {
         let pins = tls::pins(&config)?;
         let ledger = Ledger::open(&config).await?;
         let blobs = blob::open(&config, Disk::new(seams.disk)).await.map_err(|error| blobs_error(&config, error))?;
+        store::settle(&ledger, &blobs, &*seams.clock, false).await?;
         let (record, writer) = access::channel();
         let (running, all_answered) = mpsc::channel(1);
         let app = Arc::new(App {

@@ -28,8 +28,8 @@ use tokio::task::JoinHandle;
 
 use super::group::GroupSync;
 use super::{
-    Announced, BlobFuture, BlobName, BlobStore, BlobStream, Listed, Page, ReceiveError, StoreError, Unfinished,
-    first_batch, next_batch,
+    Announced, BlobFuture, BlobName, BlobStore, BlobStream, ID, Listed, Page, ReceiveError, StoreError, StoreId,
+    Unfinished, first_batch, next_batch,
 };
 use crate::body::Upload;
 use crate::disk::{Disk, DiskFile};
@@ -42,6 +42,8 @@ const BATCH: usize = 128 << 10;
 const CHUNK: u64 = 128 << 10;
 /// Disk calls at once: bounds the threads that wait for the disk.
 const PARALLEL: usize = 32;
+/// Of a file that is read whole.
+const MAX_SMALL: u64 = 4 << 10;
 const HEX: &str = "0123456789abcdef";
 
 /// Where blocking steps run.
@@ -318,9 +320,40 @@ impl BlobStore for Folder {
         })
     }
 
+    fn id(&self) -> BlobFuture<'_, Option<StoreId>> {
+        Box::pin(async move {
+            let (disk, path) = (self.disk.clone(), self.data.join(FOLDER).join(ID));
+            let bytes = self.step(move || read_small(&disk, &path)).await?;
+            bytes.map(|bytes| StoreId::read(&bytes)).transpose()
+        })
+    }
+
+    fn set_id(&self, id: StoreId) -> BlobFuture<'_, ()> {
+        Box::pin(async move {
+            // Under the name of a blob, so that what a crash leaves of it is collected like one.
+            let staged = BlobName::random().map_err(|error| StoreError::Broken(error.to_string()))?;
+            let (disk, staged, root) = (self.disk.clone(), self.staging(staged), self.data.join(FOLDER));
+            self.step(move || {
+                disk.write_new(&staged, id.line().as_bytes())?;
+                disk.rename(&staged, &root.join(ID))?;
+                disk.sync_folder(&root)
+            })
+            .await
+        })
+    }
+
     fn is_mine(&self) -> bool {
         true
     }
+}
+
+/// The content of a file, if there is one; of a long one its beginning.
+fn read_small(disk: &Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let Some(facts) = disk.look(path)? else { return Ok(None) };
+    let mut bytes = vec![0; facts.length.min(MAX_SMALL) as usize];
+    let file = disk.open(path)?;
+    disk.read_at(&*file, &mut bytes, 0)?;
+    Ok(Some(bytes))
 }
 
 /// The blobs in one folder. What does not read as a name was not made by the relay, and is left alone.

@@ -6,9 +6,9 @@ mod folder;
 mod group;
 mod s3;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -53,6 +53,8 @@ pub(crate) type Blobs = Arc<dyn BlobStore>;
 ///   row, and the blob an orphan.
 /// - **Bounds.** Memory for each call is bounded, whatever the length; calls that wait for another machine end within
 ///   a bounded time.
+/// - **Whose it is.** The id that [`BlobStore::set_id`] gives it lies beside the blobs, so that who copies or restores them has
+///   it with them, and is none of them: it is neither listed nor removed.
 pub(crate) trait BlobStore: Send + Sync {
     /// Streams a body into a durable blob. The body is refused before anything is stored when it does not begin as an
     /// age file (attacks.md 56).
@@ -78,6 +80,12 @@ pub(crate) trait BlobStore: Send + Sync {
 
     /// Gives one of them up; that it is gone already is no error.
     fn discard<'a>(&'a self, unfinished: &'a Unfinished) -> BlobFuture<'a, ()>;
+
+    /// The id that it was given last, if it has one.
+    fn id(&self) -> BlobFuture<'_, Option<StoreId>>;
+
+    /// Gives it an id in place of any that it has; durable like a blob when this returns `Ok`.
+    fn set_id(&self, id: StoreId) -> BlobFuture<'_, ()>;
 
     /// Whether nobody but this process can use the store.
     fn is_mine(&self) -> bool;
@@ -130,17 +138,55 @@ impl BlobName {
     }
 
     fn text(&self) -> String {
-        self.0.iter().fold(String::with_capacity(32), |mut out, byte| {
-            let _ = write!(out, "{byte:02x}");
-            out
-        })
+        hex(&self.0)
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let value = u128::from_str_radix(text, 16).ok()?;
-        let name = Self(value.to_be_bytes());
-        (name.text() == text).then_some(name)
+        parse_hex(text).map(Self)
     }
+}
+
+/// The name of the file or object with a store's id, beside the blobs: no blob's name.
+const ID: &str = "store";
+
+/// What tells a store from others: 128 random bits, from the ledger that its blobs are of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StoreId([u8; 16]);
+
+impl StoreId {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// What stands in the file: a line.
+    fn line(self) -> String {
+        format!("{self}\n")
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        let line = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_suffix('\n'));
+        let id = line.and_then(parse_hex).map(Self);
+        id.ok_or_else(|| StoreError::Broken(format!("`{ID}` beside the blobs holds no id of a store")))
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+fn hex(bytes: &[u8; 16]) -> String {
+    bytes.iter().fold(String::with_capacity(32), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// What [`hex`] writes, and no other spelling of it.
+fn parse_hex(text: &str) -> Option<[u8; 16]> {
+    let bytes = u128::from_str_radix(text, 16).ok()?.to_be_bytes();
+    (hex(&bytes) == text).then_some(bytes)
 }
 
 /// A stored blob, as a listing shows it.

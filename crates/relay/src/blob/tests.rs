@@ -36,7 +36,7 @@ pub(super) async fn collect(mut stream: BlobStream) -> io::Result<Vec<u8>> {
 }
 
 /// An age file, as far as the relay can tell.
-pub(super) fn content(seed: u8, length: usize) -> Vec<u8> {
+pub(crate) fn content(seed: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
     bytes[..AGE.len()].copy_from_slice(AGE);
@@ -52,22 +52,27 @@ pub(super) fn s3_config(ceph: &Ceph, folder: &std::path::Path) -> S3Config {
     }
 }
 
-pub(super) fn data_folder() -> (tempfile::TempDir, Blobs) {
+pub(crate) fn data_folder() -> (tempfile::TempDir, Blobs) {
     let data = tempfile::tempdir().unwrap();
     let folder = folder::Folder::open(data.path(), Disk::default(), 0).unwrap();
     (data, Arc::new(folder))
 }
 
-pub(super) async fn bucket() -> Option<(tempfile::TempDir, Blobs)> {
+pub(crate) async fn bucket() -> Option<(tempfile::TempDir, Blobs)> {
     let ceph = Ceph::shared()?;
     let folder = tempfile::tempdir().unwrap();
     let s3 = s3::S3::open(&s3_config(&ceph, folder.path())).await.unwrap();
     Some((folder, Arc::new(s3)))
 }
 
+/// Stores these bytes under that name.
+pub(crate) async fn put_as(store: &Blobs, name: BlobName, bytes: &[u8]) {
+    store.receive(name, &frames(bytes, 60_000), announced(bytes)).await.unwrap();
+}
+
 async fn put(store: &Blobs, bytes: &[u8]) -> BlobName {
     let name = BlobName::random().unwrap();
-    store.receive(name, &frames(bytes, 60_000), announced(bytes)).await.unwrap();
+    put_as(store, name, bytes).await;
     name
 }
 
@@ -258,6 +263,18 @@ async fn an_upload_under_way_is_seen_only_as_such(store: Blobs) {
     assert!(all(&store).await.is_empty());
 }
 
+async fn an_id_is_beside_the_blobs(store: Blobs) {
+    assert_eq!(store.id().await.unwrap(), None);
+    let name = put(&store, &content(5, 100)).await;
+    for byte in [1, 2] {
+        let id = StoreId::from_bytes([byte; 16]);
+        store.set_id(id).await.unwrap();
+        assert_eq!(store.id().await.unwrap(), Some(id));
+    }
+    assert_eq!(all(&store).await.into_keys().collect::<Vec<_>>(), [*name.as_bytes()]);
+    assert!(store.unfinished().await.unwrap().is_empty());
+}
+
 /// Each test against each store.
 macro_rules! conformance {
     ($($test:ident)*) => {
@@ -287,6 +304,18 @@ conformance! {
     every_blob_is_listed_once
     many_at_once
     an_upload_under_way_is_seen_only_as_such
+    an_id_is_beside_the_blobs
+}
+
+#[test]
+fn an_id_is_a_line_of_32_digits() {
+    let id = StoreId::from_bytes([0xa0; 16]);
+    assert_eq!(id.line(), format!("{}\n", "a0".repeat(16)));
+    assert_eq!(StoreId::read(id.line().as_bytes()).unwrap(), id);
+    for bad in [String::new(), "\n".to_owned(), id.to_string(), id.line().to_uppercase(), format!("{}\n", id.line())] {
+        let error = StoreId::read(bad.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("`store`"), "{bad:?}: {error}");
+    }
 }
 
 // attacks.md 39 and 41: names come from the operating system's random bytes, never from a request.

@@ -19,6 +19,7 @@ mod links;
 mod objects;
 mod row;
 mod schema;
+mod store;
 mod sweep;
 
 use std::borrow::Cow;
@@ -39,6 +40,7 @@ pub(crate) use check::{Mended, StoredObject};
 pub(crate) use deliveries::Receipt;
 pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Slot};
 pub(crate) use row::Limits;
+pub(crate) use store::CLAIM_SECONDS;
 
 const FILE: &str = "ledger.sqlite";
 /// How long a spent nonce is kept: twice as long as its signature can be valid, for clocks of nodes that differ.

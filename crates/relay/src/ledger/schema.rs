@@ -13,13 +13,14 @@ use super::LedgerOpenError;
 use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// A step of the schema: the oldest code that can work with what it leaves, and its statements.
 type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
-const STEPS: [Step; VERSION as usize] = [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN)];
+const STEPS: [Step; VERSION as usize] =
+    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE)];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -188,6 +189,19 @@ const AUTHORITY: &[&str] = &[
 const TAKEDOWN: &[&str] = &[
     // taken_down: why. The state of such a bundle is `revoked`, which nodes of the release before know, too.
     "ALTER TABLE bundle ADD COLUMN taken_down TEXT",
+];
+
+/// Which blobs are this ledger's.
+const STORE: &[&str] = &[
+    // One row. name: what the store of this ledger's blobs has as its id. bound: whether a store has it. claimed: until when
+    // somebody is giving it to one.
+    "CREATE TABLE store (
+        id {INT} PRIMARY KEY CHECK (id = 1),
+        name {BYTES} NOT NULL,
+        bound {INT} NOT NULL DEFAULT 0 CHECK (bound IN (0, 1)),
+        claimed {INT} NOT NULL DEFAULT 0
+    ) {STRICT}",
+    "INSERT INTO store (id, name) VALUES (1, {RANDOM})",
 ];
 
 /// What is expected to be there.

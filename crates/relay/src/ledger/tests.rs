@@ -6,6 +6,7 @@
 mod cases;
 mod faults;
 mod races;
+mod stores;
 mod versions;
 
 use std::future::Future;
@@ -258,6 +259,9 @@ const SUITE: &[(&str, Case)] = suite![
     cases::blobs_outlive_their_rows_for_as_long_as_backups_are_kept,
     cases::wrong_sums_are_found_and_repaired,
     cases::a_lost_blob_is_mended,
+    stores::a_folder_is_one_ledgers,
+    stores::a_bucket_is_one_ledgers,
+    stores::nodes_with_folders_of_their_own_are_not_one_relay,
     races::quota_is_not_overdrawn,
     races::the_whole_relay_is_not_overdrawn,
     races::a_nonce_is_spent_once,

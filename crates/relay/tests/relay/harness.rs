@@ -117,13 +117,14 @@ impl World {
         Self::make(Some(ledger), |_| {}, None).await.unwrap()
     }
 
-    /// A further node of it: with a copy of configuration and keys, on a port of its own.
+    /// A further node of it: with a copy of configuration and keys and the same blobs, on a port of its own.
     pub async fn node(&self) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("relay");
-        for sub in ["keys", "blobs", "staging"] {
+        for sub in ["keys", "staging"] {
             std::fs::create_dir_all(data.join(sub)).unwrap();
         }
+        std::os::unix::fs::symlink(self.data().join("blobs"), data.join("blobs")).unwrap();
         std::fs::copy(self.data().join("relay.toml"), data.join("relay.toml")).unwrap();
         for file in std::fs::read_dir(self.data().join("keys")).unwrap() {
             let file = file.unwrap();
@@ -438,10 +439,10 @@ impl World {
         bundle
     }
 
-    /// All files that hold bytes of objects.
+    /// All files that hold bytes of objects; the store's id is none.
     pub fn blob_files(&self) -> Vec<PathBuf> {
         let all = ["blobs", "staging"].map(|folder| beneath(self.data().join(folder))).concat();
-        all.into_iter().filter(|path| !path.is_dir()).collect()
+        all.into_iter().filter(|path| !path.is_dir() && !path.ends_with("blobs/store")).collect()
     }
 
     /// Waits, a bounded time, until as many blob files are left.

@@ -20,12 +20,18 @@ pub(super) struct Check {
     /// Read all objects whole and compare their digests
     #[arg(long)]
     deep: bool,
+    /// Take the blobs that `blobs` names for this relay's, though they are not known to be
+    ///
+    /// For when the relay's own blobs are lost, and no other relay uses these: what the ledger does not know of them is deleted,
+    /// and what it knows and is not among them is lost.
+    #[arg(long)]
+    adopt_store: bool,
 }
 
 impl Check {
     pub(super) fn run(self, context: &Context) -> Outcome {
         let config = self.data.load(context)?.config;
-        let options = CheckOptions { repair: self.repair, deep: self.deep };
+        let options = CheckOptions { repair: self.repair, deep: self.deep, adopt_store: self.adopt_store };
         let mut printed = Ok(());
         let mut tell = |finding: &Finding, repaired: bool| {
             if printed.is_ok() {

@@ -130,6 +130,26 @@ fn live(seed: u64, lies: Lies) -> Result<u64, String> {
     runtime.block_on(Life::new(seed, lies).live())
 }
 
+// attacks.md 50: an id that the ledger counts on is there after a power loss, and no half of one ever is.
+#[test]
+fn attack_50_an_id_survives_a_power_loss() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let open = |disk: &SimulatedDisk| Folder::open_with(Path::new(ROOT), disk.disk(), 0, Steps::InPlace).unwrap();
+    for seed in 0..SEEDS {
+        let disk = SimulatedDisk::new(Path::new(ROOT), seed, Lies::None);
+        let (first, second) = (StoreId::from_bytes([1; 16]), StoreId::from_bytes([2; 16]));
+        runtime.block_on(open(&disk).set_id(first)).unwrap();
+        let disk = disk.after_power_loss();
+        let folder = open(&disk);
+        assert_eq!(runtime.block_on(folder.id()).unwrap(), Some(first), "seed {seed}");
+        // The power goes while it gets another one.
+        disk.off_at(disk.calls() + seed % 8);
+        let given = runtime.block_on(folder.set_id(second)).is_ok();
+        let found = runtime.block_on(open(&disk.after_power_loss()).id()).unwrap();
+        assert!(found == Some(second) || (!given && found == Some(first)), "seed {seed}: {given} {found:?}");
+    }
+}
+
 // attacks.md 50: the power goes anywhere, with calls that fail before.
 #[test]
 fn attack_50_what_was_acknowledged_survives_a_power_loss() {

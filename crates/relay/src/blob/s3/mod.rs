@@ -24,8 +24,8 @@ use tokio::task::JoinSet;
 use self::wire::Wire;
 use super::admission::{Admission, Admitted};
 use super::{
-    Announced, BlobFuture, BlobName, BlobStore, BlobStream, Listed, Page, ReceiveError, StoreError, Unfinished,
-    first_batch,
+    Announced, BlobFuture, BlobName, BlobStore, BlobStream, ID, Listed, Page, ReceiveError, StoreError, StoreId,
+    Unfinished, first_batch,
 };
 use crate::body::Upload;
 use crate::config::S3Config;
@@ -38,6 +38,8 @@ const PIECE: u64 = 8 << 20;
 const PIECES: usize = 2;
 /// Read of a body before it is known to begin as an age file, and before room is asked for.
 const BEGINNING: usize = 1;
+/// Read of an object that is read whole.
+const MAX_SMALL: u64 = 4 << 10;
 const RETRIES: usize = 3;
 /// From the first try of a request to the last one.
 const RETRY_FOR: Duration = Duration::from_secs(20);
@@ -130,6 +132,11 @@ impl S3 {
     /// `PREFIX/blobs/N`
     fn path(&self, name: BlobName) -> Path {
         Path::from(format!("{}{}", self.folder(), name.text()))
+    }
+
+    /// `PREFIX/blobs/store`
+    fn id_path(&self) -> Path {
+        Path::from(format!("{}{ID}", self.folder()))
     }
 
     /// The name of a key; `None` for what the relay did not make.
@@ -358,6 +365,22 @@ impl BlobStore for S3 {
 
     fn discard<'a>(&'a self, unfinished: &'a Unfinished) -> BlobFuture<'a, ()> {
         Box::pin(async move { gone(self.store.abort_multipart(&self.path(unfinished.name), &unfinished.upload).await) })
+    }
+
+    fn id(&self) -> BlobFuture<'_, Option<StoreId>> {
+        Box::pin(async move {
+            let options = GetOptions { range: Some(GetRange::Bounded(0..MAX_SMALL)), ..GetOptions::default() };
+            let read = async { self.store.get_opts(&self.id_path(), options).await?.bytes().await };
+            match read.await.map_err(failed) {
+                Ok(bytes) => StoreId::read(&bytes).map(Some),
+                Err(StoreError::NotFound(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn set_id(&self, id: StoreId) -> BlobFuture<'_, ()> {
+        Box::pin(async move { self.store.put(&self.id_path(), id.line().into()).await.map(drop).map_err(failed) })
     }
 
     fn is_mine(&self) -> bool {

@@ -144,7 +144,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// A statement of the schema: `{SEQ}` is a number that the database counts up and never gives twice, `{INT}` an
-    /// integer of 64 bits, `{BYTES}` bytes, `{STRICT}` that types are kept to.
+    /// integer of 64 bits, `{BYTES}` bytes, `{STRICT}` that types are kept to, `{RANDOM}` 16 bytes that nobody else has.
     pub(super) fn statement(self, text: &str) -> String {
         let words = match self {
             Self::Sqlite => [
@@ -152,12 +152,14 @@ impl Kind {
                 ("{INT}", "INTEGER"),
                 ("{BYTES}", "BLOB"),
                 ("{STRICT}", "STRICT"),
+                ("{RANDOM}", "randomblob(16)"),
             ],
             Self::Postgres => [
                 ("{SEQ}", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
                 ("{INT}", "BIGINT"),
                 ("{BYTES}", "BYTEA"),
                 ("{STRICT}", ""),
+                ("{RANDOM}", "uuid_send(gen_random_uuid())"),
             ],
         };
         words.iter().fold(text.to_owned(), |text, (word, with)| text.replace(word, with))

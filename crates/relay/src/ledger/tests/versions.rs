@@ -125,7 +125,7 @@ fn postgres_versions() {
             node.await.unwrap().unwrap().close().await;
         }
         let versions = "SELECT string_agg(version::text, ' ' ORDER BY version) FROM schema_version";
-        assert_eq!(postgres.sql("older", versions), "1 2 3 4 5");
+        assert_eq!(postgres.sql("older", versions), "1 2 3 4 5 6");
         // One relay for one database, made by `init` alone.
         let error = Ledger::create(&config("older")).await.err().unwrap();
         assert!(matches!(error, LedgerOpenError::Exists), "{error}");
