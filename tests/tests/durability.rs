@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pouch_client::api::RelayApi;
 use pouch_protocol::{Commit, NewBundle, PartField, ProblemKind, parts_digest};
 use pouch_statement::{Blake3Digest, BundleId, MailboxId, Sha256Digest};
-use pouch_tests::{Pair, Postgres, files_beneath, noise, text};
+use pouch_tests::{LIMIT, Pair, Postgres, files_beneath, noise, text, until};
 use tokio::task::JoinSet;
 
 /// Uploads that are killed in an ordinary run; `POUCH_KILLS` sets another number.
@@ -222,6 +222,11 @@ fn killed_anywhere(mut pair: Pair, kills: u64) {
     }
     assert!(kills < KILLS || where_to.len() > STEPS / 2, "the kills came at too few points: {where_to:?}");
     // What no row names any more is gone from the disk, too; and ledger and blobs agree.
+    until("the last start has searched for orphans", LIMIT, || {
+        let log = pair.relay.log();
+        let last = log.rsplit_once(" serving ").map(|(_, last)| last.to_owned());
+        last.filter(|said| said.contains("no row names"))
+    });
     pair.relay.stop().ok();
     let left = files_beneath(&pair.relay.data().join("staging"));
     assert!(left.is_empty(), "{left:?}");

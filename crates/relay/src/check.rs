@@ -3,7 +3,6 @@
 //! It may run while nodes serve, where the ledger allows that: what looks wrong is looked at again in the ledger before it
 //! is told, as its bundle may have ended meanwhile.
 
-use std::collections::BTreeSet;
 use std::io;
 
 use futures_util::StreamExt as _;
@@ -14,7 +13,7 @@ use crate::blob::{self, Blobs, Listed, StoreError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::ledger::{Ledger, LedgerError, Mended, StoredObject};
+use crate::ledger::{Ledger, LedgerError, Mended, StoredObject, Summed};
 use crate::server::{OpenError, blobs_error, take_folder};
 use crate::store;
 
@@ -142,8 +141,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     async fn run(&mut self) -> Result<(), CheckError> {
-        let lost = self.objects().await?;
-        self.marks(&lost).await?;
+        self.objects().await?;
         self.unused().await?;
         self.listing().await?;
         // Last, as repairs change what is to be summed up.
@@ -156,13 +154,14 @@ impl Check<'_> {
         (self.tell)(finding, repaired);
     }
 
-    /// Every object that can be fetched has its blob; the bundles where one has not.
-    async fn objects(&mut self) -> Result<BTreeSet<[u8; 16]>, CheckError> {
-        let mut lost = BTreeSet::new();
+    /// Every object that can be fetched has its blob.
+    async fn objects(&mut self) -> Result<(), CheckError> {
         let mut last: Option<StoredObject> = None;
+        // They come bundle by bundle.
+        let mut bundle: Option<Looked> = None;
         loop {
             let page = self.ledger.stored_objects(last.as_ref()).await?;
-            let Some(end) = page.last().copied() else { return Ok(lost) };
+            let Some(end) = page.last().copied() else { return self.whole(bundle).await };
             let (blobs, deep) = (&self.blobs, self.options.deep);
             let looked = futures_util::stream::iter(page)
                 .map(|object| async move { (object, look(blobs, &object, deep).await) })
@@ -171,9 +170,14 @@ impl Check<'_> {
                 .await;
             for (object, wrong) in looked {
                 self.checked.objects += 1;
-                let Some(what) = wrong? else { continue };
-                if self.lost(object, what).await? {
-                    lost.insert(*object.bundle.as_bytes());
+                if bundle.is_none_or(|looked| looked.bundle != object.bundle) {
+                    self.whole(bundle).await?;
+                    bundle = Some(Looked { bundle: object.bundle, damaged: object.damaged, lost: false });
+                }
+                if let Some(what) = wrong?
+                    && self.lost(object, what).await?
+                {
+                    bundle = bundle.map(|looked| Looked { lost: true, ..looked });
                 }
             }
             last = Some(end);
@@ -191,25 +195,32 @@ impl Check<'_> {
         Ok(true)
     }
 
-    /// Marks of bundles that are whole again go, if all of it was read: another look would not see what was altered.
-    async fn marks(&mut self, lost: &BTreeSet<[u8; 16]>) -> Result<(), CheckError> {
-        for bundle in self.ledger.damaged().await? {
-            if lost.contains(bundle.as_bytes()) {
-                continue;
-            }
-            let repairs = self.options.repair && self.options.deep;
-            if repairs {
-                self.ledger.unmark(bundle).await?;
-            }
-            self.found(&Finding::Damaged(bundle), repairs);
+    /// The mark of a bundle that is whole again goes, if all of it was read: another look would not see what was altered.
+    async fn whole(&mut self, looked: Option<Looked>) -> Result<(), CheckError> {
+        let Some(Looked { bundle, damaged: true, lost: false }) = looked else { return Ok(()) };
+        let repairs = self.options.repair && self.options.deep;
+        if repairs {
+            self.ledger.unmark(bundle).await?;
         }
+        self.found(&Finding::Damaged(bundle), repairs);
         Ok(())
     }
 
     async fn unused(&mut self) -> Result<(), CheckError> {
-        let unused = self.ledger.unused_blobs(self.options.repair, SystemClock.now()).await?;
-        if unused > 0 {
-            self.found(&Finding::Unused(unused), self.options.repair);
+        let (mut count, mut last) = (0, None);
+        loop {
+            let (unused, end) = self.ledger.unused_blobs(last).await?;
+            count += unused.len() as u64;
+            if self.options.repair && !unused.is_empty() {
+                self.ledger.doom_unused(unused, SystemClock.now()).await?;
+            }
+            last = end;
+            if last.is_none() {
+                break;
+            }
+        }
+        if count > 0 {
+            self.found(&Finding::Unused(count), self.options.repair);
         }
         Ok(())
     }
@@ -251,19 +262,31 @@ impl Check<'_> {
     }
 
     async fn sums(&mut self) -> Result<(), CheckError> {
-        let wrong = self.ledger.wrong_sums().await?;
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        if self.options.repair {
-            self.ledger.repair_sums().await?;
-        }
-        for sum in wrong {
-            let finding = Finding::Sum { of: sum.of, counter: sum.counter, says: sum.says, must: sum.must };
-            self.found(&finding, self.options.repair);
+        let mut after = Some(Summed::NOTHING);
+        while let Some(summed) = after {
+            let (wrong, next) = self.ledger.wrong_sums(summed).await?;
+            for sum in wrong {
+                // Before those that are compared next: accounts are the sums of their bundles, the relay that of its accounts.
+                if self.options.repair {
+                    self.ledger.repair_sum(&sum).await?;
+                }
+                let finding = Finding::Sum { of: sum.of, counter: sum.counter, says: sum.says, must: sum.must };
+                self.found(&finding, self.options.repair);
+            }
+            after = next;
         }
         Ok(())
     }
+}
+
+/// A bundle of which objects were looked at.
+#[derive(Clone, Copy)]
+struct Looked {
+    bundle: BundleId,
+    /// Whether it is marked.
+    damaged: bool,
+    /// Whether something of it is lost.
+    lost: bool,
 }
 
 /// What is wrong with an object's blob. Its last byte alone tells that it is there and long enough.

@@ -146,7 +146,7 @@ values! {
     client_field: ClientField = ClientField::XForwardedFor;
     /// Connections from trusted_proxies begin with the PROXY protocol (version 1 or 2); without it they are refused.
     proxy_protocol: bool = false;
-    /// Bytes that the bundles of one account may hold, with the receipts for them.
+    /// Bytes that the bundles of one account may hold, with the receipts for them; a part or an index counts as 4 KiB at least.
     account_bytes: u64 = 10 * GIB, in 0..=LARGEST => "below four exbibytes";
     /// Bytes that all bundles together may hold; leave room on the disk beyond it for the rest of the ledger.
     total_bytes: u64 = 100 * GIB, in 0..=LARGEST => "below four exbibytes";

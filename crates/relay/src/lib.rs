@@ -5,7 +5,7 @@
 //! *pending row → blob → ledger commit → answer* in `ledger` and `blob`.
 //!
 //! - [`init`] makes the data folder, keys, ledger and the owner's one-time link;
-//! - [`Relay::open`] locks the folder, checks the ledger and collects what a crash left;
+//! - [`Relay::open`] locks the folder, checks the ledger and whether the blobs are its, and gives up what a crash left;
 //! - [`Relay::serve`] answers until its shutdown future is done.
 
 mod access;

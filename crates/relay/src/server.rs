@@ -37,7 +37,7 @@ use crate::setup::LOCK;
 use crate::store::{self, StoreIdError};
 use crate::tls::{self, Certificate, TlsError};
 use crate::waits::Waits;
-use crate::{proxied, routes, sweep};
+use crate::{orphans, proxied, routes, sweep};
 
 /// The head of a request, all fields together (attacks.md 48).
 const MAX_HEAD: usize = 16 << 10;
@@ -86,8 +86,8 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// What an interrupted run left cannot be collected.
-    #[error("what an interrupted run left cannot be collected: {0}")]
+    /// The uploads that an interrupted run left cannot be given up.
+    #[error("the uploads that an interrupted run left cannot be given up: {0}")]
     Recover(String),
 }
 
@@ -290,6 +290,7 @@ impl Relay {
         tracing::info!(origin = %app.config.origin, listen = ?listener.local_addr().ok(), "serving");
         let mut background = JoinSet::new();
         background.spawn(sweep::run(Arc::clone(&app)));
+        background.spawn(orphans::run(Arc::clone(&app)));
         let record = Arc::clone(&app);
         background.spawn(async move { writer.run(&record.ledger, &record.metrics).await });
         background.spawn(watch_certificate(certificate, reload, Arc::clone(&app.metrics)));

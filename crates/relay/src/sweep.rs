@@ -1,8 +1,9 @@
 //! The sweeper: ends what is over, deletes what is doomed, prunes what was kept long enough.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::ledger::LedgerError;
 use crate::metrics::Swept;
 use crate::orphans;
 use crate::server::App;
@@ -12,24 +13,19 @@ const ROUND: Duration = Duration::from_secs(30);
 
 /// Sweeps until the relay stops.
 pub(crate) async fn run(app: Arc<App>) {
-    let mut searched = Instant::now();
     loop {
         round(&app).await;
-        if searched.elapsed() >= orphans::EVERY {
-            searched = Instant::now();
-            orphans::round(&app).await;
-        }
         let _ = tokio::time::timeout(ROUND, app.sweep.notified()).await;
     }
 }
 
 /// One round; what fails is logged and tried again in the next.
 pub(crate) async fn round(app: &App) {
-    app.metrics.swept(Swept::Round, 1);
     if let Err(error) = sweep(app).await {
         app.metrics.swept(Swept::Failed, 1);
         tracing::error!(%error, "sweeping failed; it goes on with the next round");
     }
+    app.metrics.swept(Swept::Round, 1);
 }
 
 async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -44,7 +40,9 @@ async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>
     }
     while app.ledger.give_up(now).await? > 0 {}
     delete_doomed(app).await?;
-    app.ledger.prune(app.config.retention_seconds, now).await?;
+    while app.ledger.prune(app.config.retention_seconds, now).await? > 0 {
+        tokio::task::yield_now().await;
+    }
     Ok(())
 }
 
@@ -67,13 +65,15 @@ async fn delete_doomed(app: &App) -> Result<(), Box<dyn std::error::Error + Send
     }
 }
 
-/// At start: what a crash left between pending row, blob and ledger is given up. With other nodes on the same ledger and
-/// blobs what is pending may be theirs, under way; their leases end it.
-pub(crate) async fn recover(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let pending = if app.ledger.is_exclusive() || app.blobs.is_mine() { app.ledger.give_up_all().await? } else { 0 };
-    let orphans = orphans::collect(app).await?;
-    if pending > 0 || orphans > 0 {
-        tracing::info!(pending, orphans, "collected what an interrupted run left");
+/// At start, before anything is under way: what was under way when an earlier run ended is given up. With other nodes on the
+/// same ledger and blobs it may be theirs; their leases end it. The rest is the sweeper's, while the relay serves.
+pub(crate) async fn recover(app: &App) -> Result<(), LedgerError> {
+    if app.ledger.is_exclusive() || app.blobs.is_mine() {
+        let pending = app.ledger.give_up_all(app.clock.now()).await?;
+        if pending > 0 {
+            tracing::info!(pending, "gave up the uploads that an interrupted run left");
+        }
     }
-    sweep(app).await
+    orphans::discard_unfinished(app).await;
+    Ok(())
 }

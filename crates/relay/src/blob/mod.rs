@@ -115,7 +115,7 @@ pub(crate) enum BlobsOpenError {
 }
 
 /// A blob's unique name: 128 random bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct BlobName([u8; 16]);
 
 impl BlobName {

@@ -7,12 +7,14 @@ use pouch_statement::{BundleId, Timestamp};
 
 use super::database::{Conn, Lock, Row, query};
 use super::objects::INDEX;
-use super::row::{bytes, give_space, uint};
+use super::row::{bytes, give_space, maybe_time, uint};
 use super::{Ledger, Result, int};
 use crate::blob::BlobName;
 
-/// Rows of one page.
+/// Rows of one page, so that no statement runs for long and memory is bounded.
 const PAGE: i64 = 500;
+/// Accounts of one page, for each of which all its bundles are summed up.
+const ACCOUNTS_PAGE: i64 = 16;
 
 /// A counter that is not the sum of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,27 @@ pub(crate) struct WrongSum {
     pub(crate) says: i64,
     /// What its rows say.
     pub(crate) must: i64,
+    place: Place,
+}
+
+/// Whose counter it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Bundle(BundleId),
+    Account(i64),
+    Relay,
+}
+
+/// Up to where the counters were compared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Summed {
+    Bundles(i64),
+    Accounts(i64),
+}
+
+impl Summed {
+    /// Before the first one.
+    pub(crate) const NOTHING: Self = Self::Bundles(0);
 }
 
 /// A stored object and whose it is.
@@ -36,6 +59,8 @@ pub(crate) struct StoredObject {
     pub(crate) blob: BlobName,
     pub(crate) length: u64,
     pub(crate) digest: [u8; 32],
+    /// Whether its bundle is marked.
+    pub(crate) damaged: bool,
     /// Where the next page begins.
     place: (i64, i64),
 }
@@ -58,18 +83,28 @@ const ACCOUNTS: &str = "SELECT a.seq, a.used, a.bundles, a.ended,
             AS BIGINT) AS held,
          (SELECT COUNT(*) FROM bundle b WHERE b.sender = a.seq AND b.ended IS NULL) AS live,
          (SELECT COUNT(*) FROM bundle b WHERE b.sender = a.seq AND b.ended IS NOT NULL) AS over
-     FROM account a WHERE a.seq >= $1 AND a.seq <= $2 ORDER BY a.seq";
+     FROM account a WHERE a.seq >= $1 AND a.seq <= $2 ORDER BY a.seq LIMIT $3";
 
-const BUNDLES: &str = "SELECT b.seq, b.size,
-         CAST(COALESCE((SELECT SUM(o.length) FROM object o WHERE o.bundle = b.seq), 0)
-            + COALESCE((SELECT SUM(length(e.sealed)) FROM envelope e WHERE e.bundle = b.seq), 0) AS BIGINT) AS held
-     FROM bundle b WHERE b.ended IS NULL ORDER BY b.seq";
+/// What the objects and envelopes of a bundle take of its sender's room.
+macro_rules! held {
+    () => {
+        "CAST(COALESCE((SELECT SUM(CASE WHEN o.charged > o.length THEN o.charged ELSE o.length END)
+                        FROM object o WHERE o.bundle = b.seq), 0)
+            + COALESCE((SELECT SUM(length(e.sealed)) FROM envelope e WHERE e.bundle = b.seq), 0) AS BIGINT)"
+    };
+}
+
+const BUNDLES: &str = concat!(
+    "SELECT b.seq, b.id, b.size, ",
+    held!(),
+    " AS held FROM bundle b WHERE b.ended IS NULL AND b.seq > $1 ORDER BY b.seq LIMIT $2"
+);
 
 /// What [`object`] reads.
 macro_rules! select_object {
     ($tail:literal) => {
         concat!(
-            "SELECT o.bundle, o.number, o.length, o.digest, o.blob, b.id \
+            "SELECT o.bundle, o.number, o.length, o.digest, o.blob, b.id, b.damaged \
              FROM object o JOIN bundle b ON b.seq = o.bundle ",
             $tail
         )
@@ -84,56 +119,77 @@ fn object(row: &Row) -> Result<StoredObject> {
         blob: BlobName::from_bytes(bytes(row, "blob")?),
         length: uint(row, "length")?,
         digest: bytes(row, "digest")?,
+        damaged: maybe_time(row, "damaged")?.is_some(),
         place,
     })
 }
 
-fn differs(of: impl FnOnce() -> String, counter: &'static str, says: i64, must: i64) -> Option<WrongSum> {
-    (says != must).then(|| WrongSum { of: of(), counter, says, must })
+fn differs(of: impl FnOnce() -> String, place: Place, counter: &'static str, says: i64, must: i64) -> Option<WrongSum> {
+    (says != must).then(|| WrongSum { of: of(), counter, says, must, place })
 }
 
 fn account_sums(row: &Row) -> Result<Vec<WrongSum>> {
     let seq: i64 = row.get("seq")?;
     let mut wrong = Vec::new();
     for (counter, rows) in [("used", "held"), ("bundles", "live"), ("ended", "over")] {
-        wrong.extend(differs(|| format!("account {seq}"), counter, row.get(counter)?, row.get(rows)?));
+        let of = || format!("account {seq}");
+        wrong.extend(differs(of, Place::Account(seq), counter, row.get(counter)?, row.get(rows)?));
     }
     Ok(wrong)
 }
 
 impl Ledger {
-    /// The counters that are not the sums of their rows, in one state of the ledger.
-    pub(crate) async fn wrong_sums(&self) -> Result<Vec<WrongSum>> {
-        let mut conn = self.read().await?;
-        let mut wrong = Vec::new();
-        for row in query(BUNDLES).fetch_all(&mut conn).await? {
-            let of = || format!("bundle {}", row.get::<i64>("seq").unwrap_or_default());
-            wrong.extend(differs(of, "size", row.get("size")?, row.get("held")?));
+    /// One page of counters, after those: the ones that are not the sums of their rows, and how far they were compared.
+    pub(crate) async fn wrong_sums(&self, after: Summed) -> Result<(Vec<WrongSum>, Option<Summed>)> {
+        match after {
+            Summed::Bundles(last) => self.wrong_bundles(last).await,
+            Summed::Accounts(last) => self.wrong_accounts(last).await,
         }
-        let mut all = 0;
-        for row in query(ACCOUNTS).bind(0).bind(i64::MAX).fetch_all(&mut conn).await? {
-            all += row.get::<i64>("used")?;
-            wrong.extend(account_sums(&row)?);
-        }
-        let space: i64 = query("SELECT used FROM space").fetch_one(&mut conn).await?.get("used")?;
-        wrong.extend(differs(|| "relay".to_owned(), "used", space, all));
-        Ok(wrong)
     }
 
-    /// Sets all counters to the sums of their rows; how many were wrong.
-    pub(crate) async fn repair_sums(&self) -> Result<usize> {
-        let mut count = 0;
-        let bundles = query("SELECT id FROM bundle WHERE ended IS NULL").fetch_all(&mut self.look().await?).await?;
-        for row in &bundles {
-            let id = BundleId::from_bytes(bytes(row, "id")?);
-            count += self.write((), move |conn, ()| Box::pin(repair_bundle(conn, id))).await?;
-        }
-        let accounts = query("SELECT seq FROM account").fetch_all(&mut self.look().await?).await?;
-        for row in &accounts {
+    async fn wrong_bundles(&self, last: i64) -> Result<(Vec<WrongSum>, Option<Summed>)> {
+        let rows = query(BUNDLES).bind(last).bind(PAGE).fetch_all(&mut self.look().await?).await?;
+        let (mut wrong, mut next) = (Vec::new(), Summed::Accounts(0));
+        for row in &rows {
             let seq = row.get("seq")?;
-            count += self.write((), move |conn, ()| Box::pin(repair_account(conn, seq))).await?;
+            let place = Place::Bundle(BundleId::from_bytes(bytes(row, "id")?));
+            wrong.extend(differs(|| format!("bundle {seq}"), place, "size", row.get("size")?, row.get("held")?));
+            next = Summed::Bundles(seq);
         }
-        Ok(count + self.write((), |conn, ()| Box::pin(repair_relay(conn))).await?)
+        Ok((wrong, Some(next)))
+    }
+
+    /// And, after the last account, the relay's.
+    async fn wrong_accounts(&self, last: i64) -> Result<(Vec<WrongSum>, Option<Summed>)> {
+        let page = query(ACCOUNTS).bind(last.saturating_add(1)).bind(i64::MAX).bind(ACCOUNTS_PAGE);
+        let rows = page.fetch_all(&mut self.look().await?).await?;
+        let mut wrong = Vec::new();
+        for row in &rows {
+            wrong.extend(account_sums(row)?);
+        }
+        if let Some(row) = rows.last() {
+            return Ok((wrong, Some(Summed::Accounts(row.get("seq")?))));
+        }
+        let relay =
+            query("SELECT used, (SELECT CAST(COALESCE(SUM(used), 0) AS BIGINT) FROM account) AS held FROM space");
+        let row = relay.fetch_one(&mut self.look().await?).await?;
+        wrong.extend(differs(|| "relay".to_owned(), Place::Relay, "used", row.get("used")?, row.get("held")?));
+        Ok((wrong, None))
+    }
+
+    /// Sets a counter to the sum of its rows, as they are by now.
+    pub(crate) async fn repair_sum(&self, wrong: &WrongSum) -> Result<()> {
+        let place = wrong.place;
+        self.write((), move |conn, ()| {
+            Box::pin(async move {
+                match place {
+                    Place::Bundle(id) => repair_bundle(conn, id).await,
+                    Place::Account(seq) => repair_account(conn, seq).await,
+                    Place::Relay => repair_relay(conn).await,
+                }
+            })
+        })
+        .await
     }
 
     /// One page of the objects that can be fetched, after `last`.
@@ -156,27 +212,46 @@ impl Ledger {
         row.fetch_optional(&mut self.look().await?).await?.as_ref().map(object).transpose()
     }
 
-    /// Blobs that are stored and of no object; with `repair` they are doomed. How many.
-    pub(crate) async fn unused_blobs(&self, repair: bool, now: Timestamp) -> Result<u64> {
-        if repair {
-            return self
-                .write((), move |conn, ()| {
-                    Box::pin(
-                        query(
-                            "UPDATE blob SET state = 'doomed', due = $1 WHERE state = 'stored'
-                             AND NOT EXISTS (SELECT 1 FROM object o WHERE o.blob = blob.name)",
-                        )
-                        .bind(int(now.unix()))
-                        .execute(conn),
-                    )
-                })
-                .await;
+    /// Of a page of stored blobs, in the order of their names after `last`, those that are of no object; and the page's last one.
+    pub(crate) async fn unused_blobs(&self, last: Option<BlobName>) -> Result<(Vec<BlobName>, Option<BlobName>)> {
+        let after = last.map_or(Vec::new(), |name| name.as_bytes().to_vec());
+        let rows = query(
+            "SELECT b.name, (SELECT COUNT(*) FROM object o WHERE o.blob = b.name) AS uses FROM blob b
+             WHERE b.state = 'stored' AND b.name > $1 ORDER BY b.name LIMIT $2",
+        )
+        .bind(after.as_slice())
+        .bind(PAGE)
+        .fetch_all(&mut self.look().await?)
+        .await?;
+        let (mut unused, mut end) = (Vec::new(), None);
+        for row in &rows {
+            let name = BlobName::from_bytes(bytes(row, "name")?);
+            if uint(row, "uses")? == 0 {
+                unused.push(name);
+            }
+            end = Some(name);
         }
-        let row = query(
-            "SELECT COUNT(*) AS n FROM blob WHERE state = 'stored'
-             AND NOT EXISTS (SELECT 1 FROM object o WHERE o.blob = blob.name)",
-        );
-        uint(&row.fetch_one(&mut self.look().await?).await?, "n")
+        Ok((unused, end))
+    }
+
+    /// Dooms those of these blobs that are stored and of no object.
+    pub(crate) async fn doom_unused(&self, names: Vec<BlobName>, now: Timestamp) -> Result<()> {
+        self.write(names, move |conn, names| {
+            Box::pin(async move {
+                for name in names {
+                    query(
+                        "UPDATE blob SET state = 'doomed', due = $1 WHERE name = $2 AND state = 'stored'
+                         AND NOT EXISTS (SELECT 1 FROM object o WHERE o.blob = blob.name)",
+                    )
+                    .bind(int(now.unix()))
+                    .bind(name.as_bytes().as_slice())
+                    .execute(conn)
+                    .await?;
+                }
+                Ok(())
+            })
+        })
+        .await
     }
 
     /// Whether this is still the object that can be fetched under its number.
@@ -193,13 +268,6 @@ impl Ledger {
         self.write((), move |conn, ()| Box::pin(mend(conn, object, now))).await
     }
 
-    /// Bundles that are marked as damaged.
-    pub(crate) async fn damaged(&self) -> Result<Vec<BundleId>> {
-        let rows = query("SELECT id FROM bundle WHERE damaged IS NOT NULL AND ended IS NULL ORDER BY seq");
-        let rows = rows.fetch_all(&mut self.look().await?).await?;
-        rows.iter().map(|row| Ok(BundleId::from_bytes(bytes(row, "id")?))).collect()
-    }
-
     /// Takes the mark from a bundle whose objects are all there again.
     pub(crate) async fn unmark(&self, bundle: BundleId) -> Result<()> {
         self.write((), move |conn, ()| {
@@ -212,60 +280,51 @@ impl Ledger {
     }
 }
 
-async fn repair_bundle(conn: &mut Conn, id: BundleId) -> Result<usize> {
+async fn repair_bundle(conn: &mut Conn, id: BundleId) -> Result<()> {
     conn.lock(Lock::Bundle(id)).await?;
-    let changed = query(
-        "UPDATE bundle SET size = held.size FROM (
-             SELECT b.seq, CAST(COALESCE((SELECT SUM(o.length) FROM object o WHERE o.bundle = b.seq), 0)
-                 + COALESCE((SELECT SUM(length(e.sealed)) FROM envelope e WHERE e.bundle = b.seq), 0) AS BIGINT) AS size
-             FROM bundle b WHERE b.id = $1 AND b.ended IS NULL) AS held
-         WHERE bundle.seq = held.seq AND bundle.size <> held.size",
-    )
+    query(concat!(
+        "UPDATE bundle SET size = held.size FROM (SELECT b.seq, ",
+        held!(),
+        " AS size FROM bundle b WHERE b.id = $1 AND b.ended IS NULL) AS held WHERE bundle.seq = held.seq"
+    ))
     .bind(id.as_bytes().as_slice())
     .execute(conn)
-    .await?;
-    Ok(usize::from(changed > 0))
+    .await
+    .map(drop)
 }
 
-async fn repair_account(conn: &mut Conn, seq: i64) -> Result<usize> {
+async fn repair_account(conn: &mut Conn, seq: i64) -> Result<()> {
     conn.lock(Lock::Account(seq)).await?;
-    let Some(row) = query(ACCOUNTS).bind(seq).bind(seq).fetch_optional(conn).await? else {
-        return Ok(0);
+    let Some(row) = query(ACCOUNTS).bind(seq).bind(seq).bind(1).fetch_optional(conn).await? else {
+        return Ok(());
     };
-    let wrong = account_sums(&row)?.len();
-    if wrong > 0 {
-        query("UPDATE account SET used = $1, bundles = $2, ended = $3 WHERE seq = $4")
-            .bind(row.get::<i64>("held")?)
-            .bind(row.get::<i64>("live")?)
-            .bind(row.get::<i64>("over")?)
-            .bind(seq)
-            .execute(conn)
-            .await?;
-        // The relay's counter moves along, so that it is as right or wrong as before.
-        query("UPDATE space SET used = used + $1 WHERE id = 1")
-            .bind(row.get::<i64>("held")? - row.get::<i64>("used")?)
-            .execute(conn)
-            .await?;
-    }
-    Ok(wrong)
+    query("UPDATE account SET used = $1, bundles = $2, ended = $3 WHERE seq = $4")
+        .bind(row.get::<i64>("held")?)
+        .bind(row.get::<i64>("live")?)
+        .bind(row.get::<i64>("over")?)
+        .bind(seq)
+        .execute(conn)
+        .await?;
+    // The relay's counter moves along, so that it is as right or wrong as before.
+    query("UPDATE space SET used = used + $1 WHERE id = 1")
+        .bind(row.get::<i64>("held")? - row.get::<i64>("used")?)
+        .execute(conn)
+        .await
+        .map(drop)
 }
 
-async fn repair_relay(conn: &mut Conn) -> Result<usize> {
+async fn repair_relay(conn: &mut Conn) -> Result<()> {
     conn.lock(Lock::Relay).await?;
-    let changed = query(
-        "UPDATE space SET used = (SELECT CAST(COALESCE(SUM(used), 0) AS BIGINT) FROM account)
-         WHERE id = 1 AND used <> (SELECT COALESCE(SUM(used), 0) FROM account)",
-    )
-    .execute(conn)
-    .await?;
-    Ok(usize::from(changed > 0))
+    let sum = "UPDATE space SET used = (SELECT CAST(COALESCE(SUM(used), 0) AS BIGINT) FROM account) WHERE id = 1";
+    query(sum).execute(conn).await.map(drop)
 }
 
 async fn mend(conn: &mut Conn, object: StoredObject, now: Timestamp) -> Result<Mended> {
     conn.lock(Lock::Bundle(object.bundle)).await?;
     let (bundle, number) = object.place;
     let row = query(
-        "SELECT b.state, b.sender FROM bundle b JOIN object o ON o.bundle = b.seq
+        "SELECT b.state, b.sender, CASE WHEN o.charged > o.length THEN o.charged ELSE o.length END AS charged
+         FROM bundle b JOIN object o ON o.bundle = b.seq
          WHERE b.seq = $1 AND o.number = $2 AND o.blob = $3",
     )
     .bind(bundle)
@@ -291,10 +350,10 @@ async fn mend(conn: &mut Conn, object: StoredObject, now: Timestamp) -> Result<M
         .execute(conn)
         .await?;
     query("UPDATE bundle SET size = size - $1 WHERE seq = $2")
-        .bind(int(object.length))
+        .bind(row.get::<i64>("charged")?)
         .bind(bundle)
         .execute(conn)
         .await?;
-    give_space(conn, row.get("sender")?, object.length).await?;
+    give_space(conn, row.get("sender")?, uint(&row, "charged")?).await?;
     Ok(Mended::Forgotten)
 }

@@ -36,7 +36,7 @@ use crate::disk::{self, Disk};
 
 pub(crate) use access::{AccessRow, MANY};
 pub(crate) use accounts::Joiner;
-pub(crate) use check::{Mended, StoredObject};
+pub(crate) use check::{Mended, StoredObject, Summed};
 pub(crate) use deliveries::Receipt;
 pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Slot};
 pub(crate) use row::Limits;

@@ -16,6 +16,15 @@ use pouch_statement::{BundleId, MailboxId, Sha256Digest, Timestamp};
 /// How long an upload may go without a word ([`Ledger::keep_object`]) before its blob is given up: its node is gone.
 pub(crate) const LEASE_SECONDS: u64 = 600;
 
+/// What an object costs at least, in bytes: a row, a file, and the block that the smallest file takes. So many small ones do not
+/// get past a quota (attacks.md 44). No object that pouch seals is shorter (docs/format.md, "Padding").
+const LEAST_CHARGE: u64 = 4096;
+
+/// Bytes of its sender's room that an object takes.
+pub(super) fn charge(length: u64) -> u64 {
+    length.max(LEAST_CHARGE)
+}
+
 /// The number under which the sealed index stands beside the parts.
 pub(super) const INDEX: i64 = -1;
 
@@ -53,6 +62,8 @@ pub(crate) struct ObjectRow {
     pub(crate) blob: BlobName,
     pub(crate) length: u64,
     pub(crate) digest: [u8; 32],
+    /// What it took of its sender's room.
+    charged: u64,
 }
 
 /// An envelope.
@@ -66,7 +77,7 @@ fn number(part: Option<u32>) -> i64 {
 }
 
 async fn find(conn: &mut Conn, bundle: i64, number: i64) -> Result<Option<ObjectRow>> {
-    let row = query("SELECT blob, length, digest FROM object WHERE bundle = $1 AND number = $2")
+    let row = query("SELECT blob, length, digest, charged FROM object WHERE bundle = $1 AND number = $2")
         .bind(bundle)
         .bind(number)
         .fetch_optional(conn)
@@ -76,6 +87,7 @@ async fn find(conn: &mut Conn, bundle: i64, number: i64) -> Result<Option<Object
             blob: BlobName::from_bytes(bytes(&row, "blob")?),
             length: uint(&row, "length")?,
             digest: bytes(&row, "digest")?,
+            charged: uint(&row, "charged")?.max(uint(&row, "length")?),
         })
     })
     .transpose()
@@ -218,12 +230,12 @@ async fn begin(
         .bind(name.as_bytes().as_slice())
         .bind(account)
         .bind(bundle.seq)
-        .bind(int(slot.length))
+        .bind(int(charge(slot.length)))
         .bind(int(now.plus(LEASE_SECONDS).unix()))
         .execute(conn)
         .await?;
     query("UPDATE bundle SET touched = $1 WHERE seq = $2").bind(int(now.unix())).bind(bundle.seq).execute(conn).await?;
-    take_space(conn, account, slot.length, limits).await
+    take_space(conn, account, charge(slot.length), limits).await
 }
 
 async fn keep(conn: &mut Conn, name: BlobName, now: Timestamp) -> Result<bool> {
@@ -238,14 +250,18 @@ async fn keep(conn: &mut Conn, name: BlobName, now: Timestamp) -> Result<bool> {
 async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: Timestamp) -> Result<Finished> {
     conn.lock(Lock::Bundle(slot.bundle)).await?;
     let bundle = BundleRow::open_for(conn, slot.bundle, account, now).await?;
-    let settled = query("UPDATE blob SET state = 'stored' WHERE name = $1 AND bundle = $2 AND state = 'pending'")
-        .bind(name.as_bytes().as_slice())
-        .bind(bundle.seq)
-        .execute(conn)
-        .await?;
-    if settled == 0 {
+    let settled = query(
+        "UPDATE blob SET state = 'stored' WHERE name = $1 AND bundle = $2 AND state = 'pending' RETURNING length",
+    )
+    .bind(name.as_bytes().as_slice())
+    .bind(bundle.seq)
+    .fetch_optional(conn)
+    .await?;
+    let Some(settled) = settled else {
         return refuse(ProblemKind::Conflict, "the upload was given up");
-    }
+    };
+    // What was taken when it began, also by a node of the release before.
+    let charged = uint(&settled, "length")?;
     let earlier = find(conn, bundle.seq, number(slot.part)).await?;
     if let Some(earlier) = earlier {
         query("DELETE FROM object WHERE bundle = $1 AND number = $2")
@@ -259,23 +275,25 @@ async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: 
             .execute(conn)
             .await?;
     }
-    query("INSERT INTO object (bundle, number, length, digest, blob) VALUES ($1, $2, $3, $4, $5)")
+    query("INSERT INTO object (bundle, number, length, digest, blob, charged) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(bundle.seq)
         .bind(number(slot.part))
         .bind(int(slot.length))
         .bind(slot.digest.as_slice())
         .bind(name.as_bytes().as_slice())
+        .bind(int(charged))
         .execute(conn)
         .await?;
-    grow(conn, bundle.seq, slot.length, earlier.map_or(0, |e| e.length), now).await?;
+    grow(conn, bundle.seq, charged, earlier.map_or(0, |e| e.charged), now).await?;
     match earlier {
-        Some(earlier) => give_space(conn, account, earlier.length).await.map(|()| Finished::Replaced),
+        Some(earlier) => give_space(conn, account, earlier.charged).await.map(|()| Finished::Replaced),
         None => Ok(Finished::First),
     }
 }
 
 async fn abandon(conn: &mut Conn, name: BlobName) -> Result<()> {
-    // No backup has it as stored: it need not outlive its row.
+    // Whoever calls this had the upload in hand, and no ledger was restored since: no backup has the blob as stored, so it
+    // need not outlive its row.
     let row = query(
         "UPDATE blob SET state = 'doomed', due = 0 WHERE name = $1 AND state = 'pending' RETURNING account, length",
     )

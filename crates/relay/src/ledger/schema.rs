@@ -20,7 +20,7 @@ type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
 const STEPS: [Step; VERSION as usize] =
-    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE)];
+    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE_ID)];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -191,8 +191,8 @@ const TAKEDOWN: &[&str] = &[
     "ALTER TABLE bundle ADD COLUMN taken_down TEXT",
 ];
 
-/// Which blobs are this ledger's.
-const STORE: &[&str] = &[
+/// Which blobs are this ledger's, and what an object costs.
+const STORE_ID: &[&str] = &[
     // One row. name: what the store of this ledger's blobs has as its id. bound: whether a store has it. claimed: until when
     // somebody is giving it to one.
     "CREATE TABLE store (
@@ -202,6 +202,9 @@ const STORE: &[&str] = &[
         claimed {INT} NOT NULL DEFAULT 0
     ) {STRICT}",
     "INSERT INTO store (id, name) VALUES (1, {RANDOM})",
+    // charged: bytes of its sender's room that the object takes; not less than its length, though 0 says so where it was
+    // stored by the code before.
+    "ALTER TABLE object ADD COLUMN charged {INT} NOT NULL DEFAULT 0",
 ];
 
 /// What is expected to be there.

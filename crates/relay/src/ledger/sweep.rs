@@ -17,6 +17,10 @@ use crate::blob::BlobName;
 /// Bundles or blobs that one transaction takes, so that nobody waits long for it.
 const GROUP: i64 = 32;
 const BLOBS: i64 = 256;
+/// Rows that one transaction deletes.
+const ROWS: i64 = 1000;
+/// Objects after which one transaction ends no further bundle; that of one bundle is not parted.
+const OBJECTS: u64 = 1000;
 /// How long a pending bundle may lie untouched (docs/protocol.md, "Commit and durability").
 const IDLE_SECONDS: u64 = 24 * 3600;
 /// How long the blobs that a sweeper claimed are left to it.
@@ -30,14 +34,14 @@ impl Ledger {
 
     /// Gives up uploads of which nothing was heard for too long: their room is free, their blobs doomed; how many.
     pub(crate) async fn give_up(&self, now: Timestamp) -> Result<u64> {
-        self.write((), move |conn, ()| Box::pin(give_up(conn, Some(now)))).await
+        self.write((), move |conn, ()| Box::pin(give_up(conn, now, int(now.unix())))).await
     }
 
     /// Gives up all uploads. At start, where nobody else can have any under way.
-    pub(crate) async fn give_up_all(&self) -> Result<u64> {
+    pub(crate) async fn give_up_all(&self, now: Timestamp) -> Result<u64> {
         let mut all = 0;
         loop {
-            let some = self.write((), |conn, ()| Box::pin(give_up(conn, None))).await?;
+            let some = self.write((), move |conn, ()| Box::pin(give_up(conn, now, i64::MAX))).await?;
             all += some;
             if some == 0 {
                 return Ok(all);
@@ -46,7 +50,7 @@ impl Ledger {
     }
 
     /// Claims some blobs whose files are to be deleted now: those that were doomed `keep` seconds ago or earlier, and those
-    /// that were never stored.
+    /// whose upload failed.
     pub(crate) async fn claim_doomed(&self, keep: u64, now: Timestamp) -> Result<Vec<BlobName>> {
         self.write((), move |conn, ()| Box::pin(claim_doomed(conn, keep, now))).await
     }
@@ -67,13 +71,22 @@ impl Ledger {
         .await
     }
 
-    /// Prunes nonces, links, access records and what is left of ended bundles.
-    pub(crate) async fn prune(&self, retention: u64, now: Timestamp) -> Result<()> {
+    /// Prunes some nonces, links, access records and what is left of ended bundles, in short transactions; how many rows. With
+    /// none there is nothing left to prune.
+    pub(crate) async fn prune(&self, retention: u64, now: Timestamp) -> Result<u64> {
         let limit = int(now.unix().saturating_sub(retention));
         let now = int(now.unix());
-        self.write((), move |conn, ()| Box::pin(prune_rows(conn, limit, now))).await?;
-        while self.write((), move |conn, ()| Box::pin(prune_bundles(conn, limit))).await? > 0 {}
-        Ok(())
+        let mut pruned = self.write((), move |conn, ()| Box::pin(prune_nonces(conn, now))).await?;
+        pruned += self.write((), move |conn, ()| Box::pin(prune_links(conn, limit, now))).await?;
+        pruned += self.write((), move |conn, ()| Box::pin(prune_access(conn, limit))).await?;
+        Ok(pruned + self.write((), move |conn, ()| Box::pin(prune_bundles(conn, limit))).await?)
+    }
+
+    /// Whether a blob's upload may be under way.
+    pub(crate) async fn is_pending(&self, name: BlobName) -> Result<bool> {
+        let pending = query("SELECT 1 FROM blob WHERE name = $1 AND state = 'pending'");
+        let row = pending.bind(name.as_bytes().as_slice()).fetch_optional(&mut self.look().await?).await?;
+        Ok(row.is_some())
     }
 
     /// Whether a file's name is written down, in whatever state.
@@ -113,21 +126,34 @@ async fn end_overdue(conn: &mut Conn, now: Timestamp) -> Result<usize> {
     .await?;
     let bundles = rows.iter().map(BundleRow::read).collect::<Result<Vec<_>>>()?;
     lock_accounts(conn, bundles.iter().map(|bundle| bundle.sender)).await?;
+    let mut ended = 0;
+    let mut objects = 0;
     for bundle in &bundles {
+        if objects >= OBJECTS {
+            break;
+        }
+        ended += 1;
+        objects += count_objects(conn, bundle.seq).await?;
         match bundle.state(now) {
             BundleState::Pending => forget(conn, bundle, now).await?,
             BundleState::Committed => {}
             state => end(conn, bundle, state, now).await?,
         }
     }
-    Ok(bundles.len())
+    Ok(ended)
 }
 
-/// `now`: only those whose lease is over by then.
-async fn give_up(conn: &mut Conn, now: Option<Timestamp>) -> Result<u64> {
+async fn count_objects(conn: &mut Conn, bundle: i64) -> Result<u64> {
+    let row = query("SELECT COUNT(*) AS n FROM object WHERE bundle = $1").bind(bundle).fetch_one(conn).await?;
+    uint(&row, "n")
+}
+
+/// Those whose lease is over by `due`. They are doomed now and not at once deleted: this ledger may be an older one, restored
+/// from a backup, and a later one may have them stored. Whoever restored the wrong one restores the right one, and finds them.
+async fn give_up(conn: &mut Conn, now: Timestamp, due: i64) -> Result<u64> {
     let rows =
         query("SELECT b.name, b.account, b.length FROM blob b WHERE b.state = 'pending' AND b.due <= $1 LIMIT $2")
-            .bind(now.map_or(i64::MAX, |now| int(now.unix())))
+            .bind(due)
             .bind(BLOBS)
             .claiming("b")
             .fetch_all(conn)
@@ -135,7 +161,8 @@ async fn give_up(conn: &mut Conn, now: Option<Timestamp>) -> Result<u64> {
     let mut room: BTreeMap<i64, u64> = BTreeMap::new();
     for row in &rows {
         *room.entry(row.get("account")?).or_default() += uint(row, "length")?;
-        query("UPDATE blob SET state = 'doomed', due = 0 WHERE name = $1")
+        query("UPDATE blob SET state = 'doomed', due = $1 WHERE name = $2")
+            .bind(int(now.unix()))
             .bind(row.get::<&[u8]>("name")?)
             .execute(conn)
             .await?;
@@ -170,19 +197,26 @@ async fn claim_doomed(conn: &mut Conn, keep: u64, now: Timestamp) -> Result<Vec<
     rows.iter().map(|row| Ok(BlobName::from_bytes(bytes(row, "name")?))).collect()
 }
 
-async fn prune_rows(conn: &mut Conn, limit: i64, now: i64) -> Result<()> {
-    query("DELETE FROM nonce WHERE expires <= $1").bind(now).execute(conn).await?;
-    query("DELETE FROM link WHERE (joiner IS NULL AND inviter IS NOT NULL AND expires <= $1) OR expires <= $2")
-        .bind(now)
-        .bind(limit)
-        .execute(conn)
-        .await?;
-    query("DELETE FROM access WHERE time <= $1").bind(limit).execute(conn).await?;
-    Ok(())
+async fn prune_nonces(conn: &mut Conn, now: i64) -> Result<u64> {
+    let some = "DELETE FROM nonce WHERE (account, nonce) IN (
+        SELECT account, nonce FROM nonce WHERE expires <= $1 ORDER BY expires LIMIT $2)";
+    query(some).bind(now).bind(ROWS).execute(conn).await
+}
+
+async fn prune_links(conn: &mut Conn, limit: i64, now: i64) -> Result<u64> {
+    let some = "DELETE FROM link WHERE seq IN (
+        SELECT seq FROM link WHERE (joiner IS NULL AND inviter IS NOT NULL AND expires <= $1) OR expires <= $2
+        ORDER BY seq LIMIT $3)";
+    query(some).bind(now).bind(limit).bind(ROWS).execute(conn).await
+}
+
+async fn prune_access(conn: &mut Conn, limit: i64) -> Result<u64> {
+    let some = "DELETE FROM access WHERE seq IN (SELECT seq FROM access WHERE time <= $1 ORDER BY time LIMIT $2)";
+    query(some).bind(limit).bind(ROWS).execute(conn).await
 }
 
 /// Forgets ended bundles; what they were charged for goes back to their senders.
-async fn prune_bundles(conn: &mut Conn, limit: i64) -> Result<usize> {
+async fn prune_bundles(conn: &mut Conn, limit: i64) -> Result<u64> {
     let rows: Vec<Row> =
         query("SELECT b.seq, b.sender, b.receipts FROM bundle b WHERE b.ended IS NOT NULL AND b.ended <= $1 LIMIT $2")
             .bind(limit)
@@ -203,5 +237,5 @@ async fn prune_bundles(conn: &mut Conn, limit: i64) -> Result<usize> {
         query("UPDATE account SET ended = ended - $1 WHERE seq = $2").bind(*count).bind(*sender).execute(conn).await?;
     }
     give_back(conn, &room).await?;
-    Ok(rows.len())
+    Ok(rows.len() as u64)
 }

@@ -327,13 +327,13 @@ async fn a_replaced_part_leaves_nothing_behind() {
     let ada = world.owner("Ada").await;
     let bundle = world.begin(&ada, false).await;
     for filler in 0..4u8 {
-        world.by(&ada, Draft::part(bundle, 0, &sealed(filler, 1000 + usize::from(filler)))).await.is_done();
+        world.by(&ada, Draft::part(bundle, 0, &sealed(filler, 10_000 + usize::from(filler)))).await.is_done();
         let envelope = Draft::put(route::envelope(bundle, ada.mailbox), sealed(filler, 50 + usize::from(filler)));
         world.by(&ada, envelope).await.is_done();
     }
     world.wait_for_blobs(1).await;
     let status: BundleStatus = world.by(&ada, Draft::get(route::bundle(bundle))).await.json();
-    assert_eq!((status.size, status.state), (1003 + 53, BundleState::Pending));
+    assert_eq!((status.size, status.state), (10_003 + 53, BundleState::Pending));
     let account: Account = world.by(&ada, Draft::get(route::ACCOUNT)).await.json();
     // One envelope, and so room for one receipt.
     assert_eq!(account.used, status.size + MAX_RECEIPT);

@@ -165,6 +165,7 @@ impl World {
         let outcome = init(options).await.unwrap();
         let mut config = outcome.config;
         config.shutdown_seconds = 3;
+        config.operations = Some("127.0.0.1:0".parse().unwrap());
         change(&mut config);
         let mut world = Self {
             folder,
@@ -260,9 +261,19 @@ impl World {
         self.start().await;
     }
 
+    /// Starts again; what was over while nobody served is swept when this returns.
     pub async fn start(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.serve(listener, None).await.unwrap();
+        let rounds = "pouch_relay_swept_total{what=\"rounds\"} ";
+        for _ in 0..1000 {
+            let text = self.ask("GET", "/metrics").await.1;
+            if text.lines().any(|line| line.strip_prefix(rounds).is_some_and(|count| count != "0")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nothing was swept");
     }
 
     /// A connection, or none when nobody listens.

@@ -92,7 +92,7 @@ async fn what_version_2_doomed_is_deleted_and_what_it_left_pending_given_up() {
     ];
     older(&config, 2, &statements).await;
     let ledger = Ledger::open(&config).await.unwrap();
-    assert_eq!(ledger.give_up_all().await.unwrap(), 1);
+    assert_eq!(ledger.give_up_all(crate::clock::at(1_800_000_000 - 3600)).await.unwrap(), 1);
     assert_eq!(ledger.claim_doomed(3600, crate::clock::at(1_800_000_000)).await.unwrap().len(), 2);
     let mut conn = ledger.look().await.unwrap();
     let row = query("SELECT used, (SELECT used FROM space) AS space FROM account").fetch_one(&mut conn).await.unwrap();
