@@ -1,6 +1,7 @@
 //! Who asks: the request signature, checked against the ledger's devices (docs/protocol.md, "Request signatures").
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, Request as HttpRequest};
 use bytes::Bytes;
@@ -21,6 +22,10 @@ use crate::connections::Connection;
 use crate::ledger::Once;
 use crate::metrics::By;
 use crate::server::App;
+use crate::shares::Share;
+
+/// How long an account's requests wait for each other.
+const TURN: Duration = Duration::from_secs(10);
 
 /// What a route's body is covered by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,6 +152,12 @@ impl Call {
         }
         let once = Once { account: device.account, nonce: signed.nonce };
         Ok(Caller { account: device.account, mailbox: device.mailbox, role: device.role, once, covered })
+    }
+
+    /// Waits until the account has so few works in the ledger that others find it free; held as long as one lasts.
+    pub(crate) async fn turn(&self, caller: &Caller) -> Result<Share, Failure> {
+        let turn = self.app.turns.take(caller.account, 1, TURN).await;
+        turn.ok_or_else(|| Failure::new(ProblemKind::Unavailable, "the account has too much under way"))
     }
 
     /// Reads a body of at most `limit` bytes that is covered by `Content-Digest`.

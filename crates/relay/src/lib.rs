@@ -30,6 +30,7 @@ mod rate;
 mod routes;
 mod server;
 mod setup;
+mod shares;
 mod store;
 mod sweep;
 pub mod systemd;

@@ -30,7 +30,7 @@ const CONNECTIONS: usize = 16;
 /// How long one may last: a request, or a scraper's pause between two.
 const LIFE: Duration = Duration::from_secs(120);
 const HEAD: Duration = Duration::from_secs(5);
-/// How long the ledger may take to answer before the relay counts as not ready.
+/// How long ledger and blobs may take to answer before the relay counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// With less free on the disk the ledger itself will soon not be able to write.
 const MIN_FREE: u64 = 16 << 20;
@@ -161,9 +161,14 @@ async fn answer(app: &App, request: &Request<Incoming>) -> Response<Full<Bytes>>
     }
 }
 
-/// Looks at ledger and disk. Not ready is said with the reason.
+/// Looks at ledger, disk and blobs. Not ready is said with the reason.
 async fn look(app: &App) -> Result<Looked, (&'static str, Looked)> {
-    let used = timeout(PATIENCE, app.ledger.used()).await.ok().and_then(Result::ok);
+    let (used, writable, blobs) = tokio::join!(
+        soon(app.ledger.used()),
+        soon(app.ledger.is_writable()),
+        // Small, and where the blobs are: what can read it could read them.
+        soon(app.blobs.id())
+    );
     let space = disk::space(&app.config.data).ok();
     let free = space.map(|space| space.free);
     let read_only = space.is_none_or(|space| space.read_only);
@@ -175,15 +180,27 @@ async fn look(app: &App) -> Result<Looked, (&'static str, Looked)> {
         total: app.config.total_bytes,
         ready: false,
     };
-    if app.is_stopping() {
-        Err(("the relay is stopping", looked))
-    } else if used.is_none() {
-        Err(("the ledger does not answer", looked))
+    let why = if app.is_stopping() {
+        "the relay is stopping"
+    } else if used.is_none() || writable.is_none() {
+        "the ledger does not answer"
+    } else if writable == Some(false) {
+        "the ledger's database is a standby"
     } else if read_only {
-        Err(("the disk cannot be written", looked))
+        "the disk cannot be written"
     } else if free.is_none_or(|free| free < MIN_FREE) {
-        Err(("the disk is full", looked))
+        "the disk is full"
     } else {
-        Ok(Looked { ready: true, ..looked })
-    }
+        match blobs {
+            None => "the blobs do not answer",
+            Some(Some(id)) if id == app.store => return Ok(Looked { ready: true, ..looked }),
+            Some(_) => "the blobs are not this relay's",
+        }
+    };
+    Err((why, looked))
+}
+
+/// What comes without an error, and in time.
+async fn soon<T, E>(answer: impl Future<Output = Result<T, E>>) -> Option<T> {
+    timeout(PATIENCE, answer).await.ok().and_then(Result::ok)
 }

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::access::{self, AccessRecord, AccessWriter};
-use crate::blob::{self, Blobs, BlobsOpenError, S3Error};
+use crate::blob::{self, Blobs, BlobsOpenError, S3Error, StoreId};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, OperationsAddress};
 use crate::connections::{Connections, Paced, Place};
@@ -34,6 +34,7 @@ use crate::metrics::{Lost, Metrics};
 use crate::operations::Operations;
 use crate::rate::{self, Rates};
 use crate::setup::LOCK;
+use crate::shares::Shares;
 use crate::store::{self, StoreIdError};
 use crate::tls::{self, Certificate, TlsError};
 use crate::waits::Waits;
@@ -134,6 +135,10 @@ pub(crate) struct App {
     pub(crate) accounts: Rates,
     pub(crate) addresses: Rates,
     pub(crate) waits: Arc<Waits>,
+    /// Works in the ledger, for each account.
+    pub(crate) turns: Arc<Shares>,
+    /// What the blobs' store must have as its id.
+    pub(crate) store: StoreId,
     stopping: AtomicBool,
     running: Mutex<Option<mpsc::Sender<()>>>,
     _lock: FolderLock,
@@ -210,12 +215,14 @@ impl Relay {
         let pins = tls::pins(&config)?;
         let ledger = Ledger::open(&config).await?;
         let blobs = blob::open(&config, Disk::new(seams.disk)).await.map_err(|error| blobs_error(&config, error))?;
-        store::settle(&ledger, &blobs, &*seams.clock, false).await?;
+        let store = store::settle(&ledger, &blobs, &*seams.clock, false).await?;
         let (record, writer) = access::channel();
         let (running, all_answered) = mpsc::channel(1);
         let app = Arc::new(App {
             authority: config.origin.authority(),
             clock: seams.clock,
+            turns: Shares::new(ledger.share()),
+            store,
             ledger,
             blobs,
             access: record,

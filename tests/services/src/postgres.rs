@@ -112,6 +112,15 @@ impl Postgres {
         self.settings.push(setting.to_owned());
     }
 
+    /// Makes it a standby, or a primary again, from the next start on.
+    ///
+    /// # Panics
+    /// When its folder cannot be written.
+    pub fn standby(&self, standby: bool) {
+        let signal = self.data().join("standby.signal");
+        if standby { fs::write(signal, b"").unwrap() } else { fs::remove_file(signal).unwrap() }
+    }
+
     /// What the server said since it was started last.
     #[must_use]
     pub fn log(&self) -> String {

@@ -239,11 +239,17 @@ pub(crate) struct Announced {
     digest: [u8; 32],
     hasher: Hasher,
     taken: u64,
+    /// Whose it is, where accounts share what there is.
+    account: i64,
 }
 
 impl Announced {
     pub(crate) fn new(length: u64, hasher: Hasher, digest: [u8; 32]) -> Self {
-        Self { length, digest, hasher, taken: 0 }
+        Self { length, digest, hasher, taken: 0, account: 0 }
+    }
+
+    pub(crate) fn by(self, account: i64) -> Self {
+        Self { account, ..self }
     }
 
     /// How many bytes are missing.

@@ -46,7 +46,12 @@ impl Ledger {
                         .await?
                 }
                 Some((account, mailbox)) => query(
-                    "SELECT * FROM access WHERE (account = $3 OR sender = $4) AND seq < $1 ORDER BY seq DESC LIMIT $2",
+                    // Each half from the end of its own index; with OR it would be the whole record, or all of one of them.
+                    "SELECT * FROM (
+                         SELECT * FROM (SELECT * FROM access WHERE account = $3 AND seq < $1 ORDER BY seq DESC LIMIT $2) AS own
+                         UNION
+                         SELECT * FROM (SELECT * FROM access WHERE sender = $4 AND seq < $1 ORDER BY seq DESC LIMIT $2) AS of_mine
+                     ) AS seen ORDER BY seq DESC LIMIT $2",
                 )
                 .bind(before)
                 .bind(i64::from(MAX_PAGE))

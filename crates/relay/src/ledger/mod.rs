@@ -290,6 +290,16 @@ impl Ledger {
         self.database.is_exclusive()
     }
 
+    /// Of how many works at once one account may be.
+    pub(crate) fn share(&self) -> usize {
+        self.database.share()
+    }
+
+    /// Whether works can be written.
+    pub(crate) async fn is_writable(&self) -> Result<bool> {
+        self.database.is_writable().await
+    }
+
     /// A consistent state for several statements.
     async fn read(&self) -> Result<Conn> {
         self.database.read().await

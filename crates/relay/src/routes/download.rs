@@ -36,12 +36,15 @@ pub(super) async fn inbox(call: Call) -> Answer {
     let end = Instant::now() + Duration::from_secs(wait.unwrap_or(0));
     let place = wait.and_then(|_| app.waits.enter(caller.mailbox));
     let (Some(mut waiting), Some(mut asked)) = (place, call.head.extensions.get::<Asked>().cloned()) else {
+        let _turn = call.turn(&caller).await?;
         return message(&app.ledger.inbox(caller.account, after, call.now).await?);
     };
     loop {
         // Before the look, so that nothing is missed between it and the wait.
         let delivery = waiting.delivery();
+        let turn = call.turn(&caller).await?;
         let page = app.ledger.inbox(caller.account, after, app.clock.now()).await?;
+        drop(turn);
         if !page.items.is_empty() || page.next.is_some() || Instant::now() >= end {
             return message(&page);
         }

@@ -122,5 +122,6 @@ pub(super) async fn access(call: Call) -> Answer {
     let after = call.after()?;
     call.app.access.flush().await;
     let only = (caller.role != AccountRole::Owner).then_some((caller.account, caller.mailbox));
+    let _turn = call.turn(&caller).await?;
     message(&call.app.ledger.access(only, after).await?)
 }

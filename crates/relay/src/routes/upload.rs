@@ -37,6 +37,7 @@ pub(super) async fn begin(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let (new, _) = call.message::<NewBundle>(&caller).await?;
     call.attempt.is_about(new.bundle);
+    let _turn = call.turn(&caller).await?;
     call.app.ledger.begin_bundle(caller.once, new, call.app.limits(), call.now).await?;
     done()
 }
@@ -75,14 +76,17 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
     }
     let app = &call.app;
     let name = BlobName::random().map_err(Failure::internal)?;
+    let turn = call.turn(caller).await?;
     match app.ledger.begin_object(caller.account, &slot, name, app.limits(), call.now).await? {
         Begun::Same => return done(),
         Begun::Pending => {}
     }
-    let announced = Announced::new(slot.length, hasher, slot.digest);
+    // The body comes at its sender's pace.
+    drop(turn);
+    let announced = Announced::new(slot.length, hasher, slot.digest).by(caller.account);
     let receiving = app.blobs.receive(name, &call.body, announced);
     let outcome = match kept(app, name, receiving).await {
-        Ok(()) => app.ledger.finish_object(caller.account, &slot, name, app.clock.now()).await.map_err(Failure::from),
+        Ok(()) => finish(call, caller, &slot, name).await,
         Err(error) => Err(error.into()),
     };
     if outcome.is_err()
@@ -95,6 +99,11 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
         app.wake_sweeper();
     }
     outcome.and_then(|_| done())
+}
+
+async fn finish(call: &Call, caller: &Caller, slot: &Slot, name: BlobName) -> Result<Finished, Failure> {
+    let _turn = call.turn(caller).await?;
+    Ok(call.app.ledger.finish_object(caller.account, slot, name, call.app.clock.now()).await?)
 }
 
 /// An upload of any length: as long as it lasts the ledger hears of it, so that no sweeper gives it up.
@@ -121,6 +130,7 @@ pub(super) async fn put_envelope(call: Call) -> Answer {
     if !sealed.starts_with(AGE) {
         return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
     }
+    let _turn = call.turn(&caller).await?;
     call.app.ledger.put_envelope(caller.account, bundle, mailbox, sealed, call.app.limits(), call.now).await?;
     done()
 }
@@ -130,6 +140,7 @@ pub(super) async fn commit(call: Call) -> Answer {
     let bundle = bundle_id(&call)?;
     let (commit, body) = call.message::<Commit>(&caller).await?;
     let recipients = commit.recipients.clone();
+    let _turn = call.turn(&caller).await?;
     call.app.ledger.commit(caller.once, bundle, commit, Sha256Digest::of(&body), call.now).await?;
     call.app.waits.wake(&recipients);
     done()
@@ -138,18 +149,21 @@ pub(super) async fn commit(call: Call) -> Answer {
 pub(super) async fn bundle(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     let bundle = bundle_id(&call)?;
+    let _turn = call.turn(&caller).await?;
     message(&call.app.ledger.bundle(caller.account, bundle, call.now).await?)
 }
 
 pub(super) async fn outbox(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     let after = call.after()?;
+    let _turn = call.turn(&caller).await?;
     message(&call.app.ledger.outbox(caller.account, after, call.now).await?)
 }
 
 pub(super) async fn delete(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     let bundle = bundle_id(&call)?;
+    let _turn = call.turn(&caller).await?;
     call.app.ledger.delete_bundle(caller.once, bundle, call.now).await?;
     call.app.wake_sweeper();
     done()

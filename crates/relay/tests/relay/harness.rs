@@ -112,9 +112,9 @@ impl World {
         Self::make(None, change, None).await
     }
 
-    /// A relay whose ledger lies in that database.
-    pub async fn over(ledger: String) -> Self {
-        Self::make(Some(ledger), |_| {}, None).await.unwrap()
+    /// A relay whose ledger lies in that database, with a changed configuration.
+    pub async fn over(ledger: String, change: impl FnOnce(&mut Config)) -> Self {
+        Self::make(Some(ledger), change, None).await.unwrap()
     }
 
     /// A further node of it: with a copy of configuration and keys and the same blobs, on a port of its own.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use pouch_protocol::{ProblemKind, route};
+use pouch_relay::Clock as _;
+use pouch_services::Postgres;
 use sqlx::Connection as _;
 
 use crate::harness::{Draft, World, sealed, with_operations};
@@ -125,6 +127,101 @@ async fn a_ledger_that_does_not_answer_is_not_ready() {
     assert_eq!(world.ask("GET", "/ready").await.0, 200);
     ledger.close().await.unwrap();
     world.stop().await;
+}
+
+#[tokio::test]
+async fn blobs_that_are_not_there_are_not_ready() {
+    let mut world = World::new().await;
+    assert_eq!(world.ask("GET", "/ready").await.0, 200);
+    // A disk that is not there any more, or another one in its place.
+    let (store, away) = (world.data().join("blobs/store"), world.data().join("away"));
+    std::fs::rename(&store, &away).unwrap();
+    let not_ours = (503, "the blobs are not this relay's\n".to_owned());
+    assert_eq!(world.ask("GET", "/ready").await, not_ours);
+    std::fs::write(&store, format!("{}\n", "0".repeat(32))).unwrap();
+    assert_eq!(world.ask("GET", "/ready").await, not_ours);
+    assert!(world.ask("GET", "/metrics").await.1.contains("\npouch_relay_ready 0\n"));
+    std::fs::write(&store, "").unwrap();
+    assert_eq!(world.ask("GET", "/ready").await, (503, "the blobs do not answer\n".to_owned()));
+    std::fs::rename(&away, &store).unwrap();
+    assert_eq!(world.ask("GET", "/ready").await.0, 200);
+    world.stop().await;
+}
+
+// After a failover the name may still lead to what is a standby now: it reads, and takes nothing.
+#[test]
+fn a_standby_is_not_ready_and_takes_nothing() {
+    let Some(mut postgres) = Postgres::start(&[]) else { return };
+    postgres.create("standby");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut world = runtime.block_on(World::over(postgres.url("standby"), |_| {}));
+    let ada = runtime.block_on(world.owner("Ada"));
+    let ready = |status: u16, says: &str| {
+        let mut answer = (0, String::new());
+        for _ in 0..300 {
+            answer = runtime.block_on(world.ask("GET", "/ready"));
+            if answer == (status, format!("{says}\n")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{answer:?} instead of {says}");
+    };
+    ready(200, "ready");
+    postgres.stop();
+    postgres.standby(true);
+    postgres.serve();
+    ready(503, "the ledger's database is a standby");
+    runtime.block_on(async {
+        assert_eq!(world.by(&ada, Draft::get(route::ACCOUNT)).await.status, 200);
+        let bundle = pouch_statement::BundleId::random().unwrap();
+        let new = pouch_protocol::NewBundle { bundle, expires: world.clock.now().plus(60), burn: false };
+        let refused = world.by(&ada, Draft::post(route::BUNDLES, &new)).await;
+        assert_eq!((refused.status, refused.problem()), (503, ProblemKind::Unavailable));
+    });
+    postgres.stop();
+    postgres.standby(false);
+    postgres.serve();
+    ready(200, "ready");
+    runtime.block_on(async {
+        world.begin(&ada, false).await;
+        world.stop().await;
+    });
+}
+
+// What one account asks for, however slow it is, leaves connections for others.
+#[test]
+fn one_account_does_not_have_the_whole_database() {
+    let Some(postgres) = Postgres::start(&[]) else { return };
+    postgres.create("turns");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::over(postgres.url("turns"), |config| config.ledger_connections = 8).await;
+        let ada = world.owner("Ada").await;
+        let bo = world.member(&ada, "Bo").await;
+        // Every look at bundles takes eight seconds.
+        let (locked, wait) = tokio::sync::oneshot::channel();
+        let url = postgres.url("turns");
+        let slow = tokio::spawn(async move {
+            let mut conn = sqlx::PgConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql("BEGIN; LOCK TABLE bundle IN ACCESS EXCLUSIVE MODE").execute(&mut conn).await.unwrap();
+            locked.send(()).unwrap();
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            sqlx::raw_sql("COMMIT").execute(&mut conn).await.unwrap();
+        });
+        wait.await.unwrap();
+        let world_ref = &world;
+        let many = (0..30).map(|_| world_ref.by(&ada, Draft::get(route::OUTBOX)));
+        let honest = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(world_ref.by(&bo, Draft::get(route::ACCOUNT)).await.status, 200);
+            assert!(!slow.is_finished(), "only when all of the other's were over");
+        };
+        let (replies, ()) = tokio::join!(futures_util::future::join_all(many), honest);
+        assert!(replies.iter().all(|reply| matches!(reply.status, 200 | 503)), "{replies:?}");
+        slow.await.unwrap();
+        world.stop().await;
+    });
 }
 
 // The name of the request is what its user tells and its operator looks for.

@@ -146,7 +146,7 @@ fn a_delivery_through_another_node_ends_the_wait() {
     postgres.create("waits");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut here = World::over(postgres.url("waits")).await;
+        let mut here = World::over(postgres.url("waits"), |_| {}).await;
         let mut there = here.node().await;
         let ada = here.owner("Ada").await;
         let bo: Person = here.member(&ada, "Bo").await;

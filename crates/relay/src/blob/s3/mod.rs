@@ -122,7 +122,12 @@ impl S3 {
             .build()
             .map_err(|error| S3Error::Setup(short(&error)))?;
         let prefix = if config.prefix.is_empty() { String::new() } else { format!("{}/", config.prefix) };
-        Ok(Self { store: Arc::new(store), wire, prefix, admission: Admission::new(config.memory_bytes as usize) })
+        Ok(Self {
+            store: Arc::new(store),
+            wire,
+            prefix,
+            admission: Admission::new(config.memory_bytes as usize, SINGLE as usize),
+        })
     }
 
     fn folder(&self) -> String {
@@ -186,6 +191,7 @@ impl S3 {
                 let taken = rest.split_to(rest.len().min(length - filled.len()));
                 announced.take(&taken)?;
                 filled.extend_from_slice(&taken);
+                admitted.is_filled(filled.len());
             }
             Ok(())
         };
@@ -213,7 +219,7 @@ impl S3 {
         mut rest: Bytes,
     ) -> Result<(), ReceiveError> {
         let length = announced.length;
-        let admitted = self.admission.admit(length as usize).await?;
+        let admitted = self.admission.admit(announced.account, length as usize).await?;
         let bytes = self.fill(body, &mut announced, &mut rest, length, &admitted).await?;
         Self::end(body, &rest).await?;
         announced.check()?;
@@ -264,7 +270,7 @@ impl S3 {
             }
             let length = announced.missing().min(PIECE);
             // The piece that is being sent comes free by itself, so waiting here for room ends.
-            let admitted = self.admission.admit(length as usize).await?;
+            let admitted = self.admission.admit(announced.account, length as usize).await?;
             let bytes = self.fill(body, &mut announced, &mut rest, length, &admitted).await?;
             let (store, path, upload) = (Arc::clone(&self.store), path.clone(), upload.to_owned());
             sending.spawn(async move {

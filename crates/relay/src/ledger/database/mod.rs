@@ -54,6 +54,12 @@ pub(super) trait Database: Send + Sync {
     /// Whether nobody else can have this ledger open, so that what is under way is this process's alone.
     fn is_exclusive(&self) -> bool;
 
+    /// Of how many works at once one account may be, so that others find the database free.
+    fn share(&self) -> usize;
+
+    /// Whether works can be written: not where the database is the standby of another one, which only reads.
+    fn is_writable(&self) -> BoxFuture<'_, Result<bool>>;
+
     /// Waits for the works under way and lets the database go.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

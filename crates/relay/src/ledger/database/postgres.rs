@@ -26,11 +26,28 @@ const TRIES: u32 = 8;
 const IDLE: Duration = Duration::from_secs(1);
 /// What each session has, whatever the server's and the role's defaults are. A session that hangs in a transaction (its
 /// node is gone) lets its locks go; nobody waits for a lock for ever.
-const SESSION: &str = "SELECT set_config('idle_in_transaction_session_timeout', '60s', false),
-    set_config('lock_timeout', '10s', false), set_config('statement_timeout', '60s', false),
-    set_config('default_transaction_isolation', 'read committed', false),
-    set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
-                                          THEN 'remote_apply' ELSE 'on' END, false)";
+macro_rules! settings {
+    ($local:literal) => {
+        concat!(
+            "SELECT set_config('idle_in_transaction_session_timeout', '60s', ",
+            $local,
+            "), set_config('lock_timeout', '10s', ",
+            $local,
+            "), set_config('statement_timeout', '60s', ",
+            $local,
+            "), set_config('default_transaction_isolation', 'read committed', ",
+            $local,
+            "), set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
+                 THEN 'remote_apply' ELSE 'on' END, ",
+            $local,
+            ")"
+        )
+    };
+}
+const SESSION: &str = settings!("false");
+/// The beginning of a work, in one round trip. The settings once more, for this transaction: a pooler between us and the
+/// server may have given it another session than the one that [`SESSION`] was for.
+const BEGIN: &str = concat!("BEGIN ISOLATION LEVEL READ COMMITTED; ", settings!("true"));
 
 /// The ledger's database on a server.
 pub(in crate::ledger) struct PostgresDatabase {
@@ -65,7 +82,7 @@ impl PostgresDatabase {
 
     /// A transaction for migrations, alone among all nodes until it ends.
     pub(in crate::ledger) async fn migrating(&self) -> Result<Conn> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool.begin_with(BEGIN).await?;
         // Nodes that start at once wait here for the one that migrates; the number is this program's own.
         for statement in [
             "SET LOCAL lock_timeout = 0",
@@ -79,7 +96,7 @@ impl PostgresDatabase {
 
     /// One run of a work.
     async fn run(&self, work: &dyn Work) -> Run {
-        let transaction = match self.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await {
+        let transaction = match self.pool.begin_with(BEGIN).await {
             Ok(transaction) => transaction,
             Err(error) => return Run::Failed(error.into()),
         };
@@ -142,6 +159,18 @@ impl Database for PostgresDatabase {
         false
     }
 
+    /// A quarter of the connections. The writes of one account wait for each other at its counters anyway.
+    fn share(&self) -> usize {
+        (self.pool.options().get_max_connections() as usize / 4).max(1)
+    }
+
+    fn is_writable(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let row = sqlx::query("SELECT NOT pg_is_in_recovery()").fetch_one(&self.pool).await?;
+            Ok(row.try_get(0)?)
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.pool.close())
     }
@@ -173,8 +202,11 @@ fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
 
 /// Whether asking again later may help.
 pub(in crate::ledger) fn may_retry(error: &sqlx::Error) -> bool {
-    // 55P03: a lock was not to be had in time. 57014: the statement took too long.
-    is_collision(error) || is_broken(error) || code(error).is_some_and(|code| matches!(&*code, "55P03" | "57014"))
+    // 55P03: a lock was not to be had in time. 57014: the statement took too long. 25006: the server is a standby, until it
+    // is promoted or another one is found under its name.
+    is_collision(error)
+        || is_broken(error)
+        || code(error).is_some_and(|code| matches!(&*code, "55P03" | "57014" | "25006"))
 }
 
 /// What a ledger's URL may say. A password is not among it: configurations are shown, copied and kept in places where a

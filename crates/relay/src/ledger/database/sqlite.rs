@@ -98,6 +98,15 @@ impl Database for SqliteDatabase {
         true
     }
 
+    /// All of a commit: whatever waits for it is done at once.
+    fn share(&self) -> usize {
+        GROUP
+    }
+
+    fn is_writable(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async { Ok(true) })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Some((sender, task)) = self.queue.lock().await.take() {

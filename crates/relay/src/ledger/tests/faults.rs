@@ -233,3 +233,32 @@ fn codes_of_one_database_are_not_taken_for_the_others() {
         assert_eq!(cause_of(code), cause, "{code}");
     }
 }
+
+/// A pooler may give each transaction another session than the one that was set up.
+#[test]
+fn a_commit_is_synchronous_whatever_its_session_says() {
+    let Some(postgres) = Postgres::start(&SETTINGS) else { return };
+    runtime().block_on(async {
+        let database = PostgresDatabase::open(&postgres.url("postgres"), None, 1).await.unwrap();
+        let ledger = Ledger { database: Box::new(database) };
+        let show = "SELECT current_setting('synchronous_commit') || ' ' || current_setting('lock_timeout') AS said";
+        for (session, expected) in [("off", "on 10s"), ("local", "on 10s"), ("remote_apply", "remote_apply 10s")] {
+            {
+                let mut conn = ledger.look().await.unwrap();
+                query("SELECT set_config('synchronous_commit', $1, false), set_config('lock_timeout', '0', false)")
+                    .bind(session)
+                    .execute(&mut conn)
+                    .await
+                    .unwrap();
+            }
+            let work = ledger.write((), move |conn, ()| {
+                Box::pin(async move { query(show).fetch_one(conn).await?.get::<String>("said") })
+            });
+            assert_eq!(work.await.unwrap(), expected, "{session}");
+            let after: String =
+                query(show).fetch_one(&mut ledger.look().await.unwrap()).await.unwrap().get("said").unwrap();
+            assert_eq!(after, format!("{session} 0"), "it is the same session");
+        }
+        ledger.close().await;
+    });
+}
