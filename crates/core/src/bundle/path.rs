@@ -298,7 +298,8 @@ mod tests {
         }
         let longest = vec!["x".repeat(MAX_COMPONENT - 1); 16].join("/") + "/0123456789abcdef";
         assert_eq!(longest.len(), MAX_PATH);
-        for good in ["a", ".ssh/authorized_keys", "..a", "a:b", "C:x", "a b/ c", "é\n", &longest, &deep[2..]] {
+        let wide = "x".repeat(MAX_COMPONENT);
+        for good in ["a", ".ssh/authorized_keys", "..a", "a:b", "C:x", "a b/ c", "é\n", &wide, &longest, &deep[2..]] {
             assert_eq!(good.parse::<EntryPath>().unwrap().as_str(), good);
         }
     }
