@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // Requests to a relay: a byte for the signature, the line, the fields, the body.
-    let begin = r#"{"bundle":"BUNDLE","expires":1900000000,"burn":true}"#;
+    let begin = r#"{"bundle":"BUNDLE","expires":1900000000,"burn":true,"recipients":["MAILBOX"]}"#;
     let receipt = format!(r#"{{"outcome":"verified","commitment":"{}","sealed":"YWdl"}}"#, "0".repeat(64));
     let commit =
         format!(r#"{{"parts":1,"parts_sha256":"{0}","index_sha256":"{0}","recipients":["MAILBOX"]}}"#, "0".repeat(64));
@@ -57,6 +57,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         "GET /v1/access?after=9",
         "POST /v1/accounts/MAILBOX/suspend",
         "POST /v1/accounts/MAILBOX/restore",
+        "POST /v1/accounts/MAILBOX/role\n\n{\"role\":\"contractor\"}",
+        "POST /v1/devices\n\n{\"mailbox\":\"MAILBOX\",\"device\":{\"statement\":\"\",\"signature\":\"\"}}",
+        "GET /v1/devices",
+        "DELETE /v1/devices/0000000000000000000000000000000000000000000000000000000000000003",
+        "POST /v1/bundles/BUNDLE/extend\n\n{\"expires\":1900000000}",
         "GET /v1/outbox",
         "GET /v1/inbox?after=0",
         "GET /v1/bundles/BUNDLE",

@@ -58,7 +58,7 @@ impl Client {
     /// Begins a bundle that lives for `seconds`.
     pub(crate) async fn begin(&self, seconds: u64, burn: bool) -> Result<BundleId, ApiError> {
         let bundle = BundleId::random()?;
-        self.api.new_bundle(&NewBundle { bundle, expires: now().plus(seconds), burn }).await?;
+        self.api.new_bundle(&NewBundle { bundle, expires: now().plus(seconds), burn, recipients: vec![] }).await?;
         Ok(bundle)
     }
 

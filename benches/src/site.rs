@@ -117,7 +117,7 @@ fn populate(folder: &TempDir, owner: &Party, accounts: usize) -> Result<Vec<Arc<
     for number in 1..accounts {
         let name = format!("guest{number}");
         let party = Party::new(folder.path(), &name);
-        party.join(&owner.invite(&name));
+        party.join(&owner.invite_as(&name, "member"));
         clients.push(Arc::new(Client::of(&party)?));
     }
     Ok(clients)

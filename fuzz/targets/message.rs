@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use pouch_protocol::{
-    AccessPage, Account, Accounts, BundleStatus, Commit, Inbox, InboxItem, JoinRequest, JoinResponse, Links, NewBundle,
-    NewLink, Outbox, Problem, ReceiptMessage, RelayInfo, Takedown,
+    AccessPage, Account, Accounts, BundleStatus, Commit, Devices, Extension, Inbox, InboxItem, JoinRequest, JoinResponse,
+    Links, NewBundle, NewDevice, NewLink, NewRole, Outbox, Problem, ReceiptMessage, RelayInfo, Takedown,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,13 +20,17 @@ fn read<T: DeserializeOwned + Serialize>(bytes: &[u8]) {
 fuzz_target!(|bytes: &[u8]| {
     read::<JoinRequest>(bytes);
     read::<NewLink>(bytes);
+    read::<NewRole>(bytes);
+    read::<NewDevice>(bytes);
     read::<NewBundle>(bytes);
+    read::<Extension>(bytes);
     read::<Commit>(bytes);
     read::<ReceiptMessage>(bytes);
     read::<Takedown>(bytes);
     read::<RelayInfo>(bytes);
     read::<JoinResponse>(bytes);
     read::<Links>(bytes);
+    read::<Devices>(bytes);
     read::<Account>(bytes);
     read::<Accounts>(bytes);
     read::<BundleStatus>(bytes);

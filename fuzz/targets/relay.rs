@@ -102,7 +102,7 @@ impl Site {
     /// A new bundle that is pending.
     fn begin(&self) {
         let bundle = BundleId::random().expect("randomness");
-        let body = serde_json::to_vec(&NewBundle { bundle, expires: now().plus(600), burn: false }).expect("JSON");
+        let body = serde_json::to_vec(&NewBundle { bundle, expires: now().plus(600), burn: false, recipients: vec![] }).expect("JSON");
         let answer = self.ask("POST", route::BUNDLES, vec![], &body, 1).expect("it answers");
         assert_eq!(answer.status, 204, "{}", String::from_utf8_lossy(&answer.body));
         *self.bundle.lock().expect("nobody panicked") = bundle;

@@ -92,6 +92,12 @@ impl Party {
         self.run(&["invite", name, "-q"]).ok().word()
     }
 
+    /// A link for somebody in this role.
+    #[track_caller]
+    pub fn invite_as(&self, name: &str, role: &str) -> String {
+        self.run(&["invite", name, "--role", role, "-q"]).ok().word()
+    }
+
     /// Sends and gives the bundle's id.
     #[track_caller]
     pub fn send(&self, words: &[&str]) -> String {

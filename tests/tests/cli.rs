@@ -194,6 +194,7 @@ fn help_is_a_verb_too() {
 fn attack_25_contacts_are_verified_before_they_are_sent_to() {
     let pair = Pair::new();
     // Cy is on the relay; Ada has the card from a mail.
+    pair.ada.run(&["relay", "role", "bo", "member"]).ok();
     let cy = pair.stranger("cy");
     cy.join(&pair.bo.invite("cy"));
     let card = cy.run(&["card", "-q"]).ok();

@@ -90,7 +90,7 @@ async fn upload(api: Arc<RelayApi>, objects: Arc<Objects>, done: Acknowledged) -
     let text = |e: pouch_client::api::ApiError| e.to_string();
     let expires = pouch_client::clock::now().plus(3600);
     if missing(Step::Begun) {
-        api.new_bundle(&NewBundle { bundle, expires, burn: false }).await.map_err(text)?;
+        api.new_bundle(&NewBundle { bundle, expires, burn: false, recipients: vec![] }).await.map_err(text)?;
         say(Step::Begun);
     }
     let mut under_way = JoinSet::new();

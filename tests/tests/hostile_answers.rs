@@ -24,7 +24,7 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
 fn item(bundle: &str, sender: &str) -> Value {
     json!({
         "bundle": bundle, "sender": sender, "state": "waiting", "committed": 1_800_000_000, "expires": 1_900_000_000,
-        "size": 4096, "parts": 1,
+        "size": 4096, "parts": 1, "revision": 1,
     })
 }
 

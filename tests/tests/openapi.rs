@@ -76,7 +76,14 @@ fn nothing_that_is_asked_is_a_fault_of_the_relay() {
         .map(|_| {
             let bundle = BundleId::random().unwrap();
             let expires = pouch_client::clock::now().plus(3600);
-            runtime.block_on(ada.api().unwrap().new_bundle(&NewBundle { bundle, expires, burn: false })).unwrap();
+            runtime
+                .block_on(ada.api().unwrap().new_bundle(&NewBundle {
+                    bundle,
+                    expires,
+                    burn: false,
+                    recipients: vec![],
+                }))
+                .unwrap();
             bundle.to_string()
         })
         .collect();

@@ -61,7 +61,7 @@ fn a_part_is_acknowledged_after_bytes_name_and_row_are_durable() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let bundle = BundleId::random().unwrap();
     let expires = pouch_client::clock::now().plus(3600);
-    runtime.block_on(api.new_bundle(&NewBundle { bundle, expires, burn: false })).unwrap();
+    runtime.block_on(api.new_bundle(&NewBundle { bundle, expires, burn: false, recipients: vec![] })).unwrap();
     let part: Bytes = [b"age-encryption.org/v1\n".to_vec(), noise("part", 400_000)].concat().into();
     let blake3 = Blake3Digest::from_bytes(*blake3::hash(&part).as_bytes());
     let field = PartField { number: 0, length: part.len() as u64, blake3 };

@@ -214,6 +214,10 @@ fn hint(error: &Error) -> Option<String> {
         Error::Contact(ContactError::NameTaken(_)) => {
             "choose another name, or `pouch contact remove` the old one first"
         }
+        Error::OldDevice { old, .. } => return Some(format!("run `pouch device revoke {old}`")),
+        Error::NotKept(..) => "send it again, if it is still needed",
+        Error::AlreadyRecipient(_) => "`pouch outbox extend ID` gives it another end",
+        Error::NoInvitation(_) => "`pouch invite --list` shows those that are open",
         Error::UnknownSender => "add the sender's card with `pouch contact add`, verify it, and receive again",
         Error::Identity(IdentityError::NoPassphrase(_)) => {
             "give --passphrase-file, --passphrase-command or --passphrase-fd, or run it on a terminal"
@@ -238,6 +242,8 @@ fn hint(error: &Error) -> Option<String> {
             P::LinkSpent => "ask for a new link; if you did not use this one, say so: somebody else may have",
             P::Quota => "`pouch outbox` shows what takes the space, `pouch outbox revoke ID` gives it back",
             P::Suspended => "ask whoever runs the relay",
+            P::Signature => "if this home's device key was revoked, `pouch device rotate` enrols a new one",
+            P::Forbidden => "your role on the relay does not allow it: ask whoever runs it (`pouch relay role`)",
             P::NotFound => "`pouch inbox` and `pouch outbox` show what is there",
             P::Gone => "ask the sender to send it again",
             P::Rate | P::Unavailable => match retry_after {

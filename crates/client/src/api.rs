@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pouch_protocol::limits::{MAX_ENVELOPE, MAX_LISTING, MAX_MESSAGE, MAX_PAGE};
 use pouch_protocol::{
-    AccessPage, Account, Accounts, BundleStatus, Commit, Covered, Inbox, InboxItem, JoinRequest, JoinResponse, Links,
-    NewBundle, NewLink, Outbox, PROBLEM_TYPE, PartField, Problem, ProblemKind, ReceiptMessage, RelayInfo, Request,
-    Takedown, content_digest, route, sign_request,
+    AccessPage, Account, AccountRole, Accounts, BundleStatus, Commit, Covered, DeviceKey, DeviceStatus, Devices,
+    Extension, Inbox, InboxItem, JoinRequest, JoinResponse, Links, NewBundle, NewDevice, NewLink, NewRole, Outbox,
+    PROBLEM_TYPE, PartField, Problem, ProblemKind, ReceiptMessage, RelayInfo, Request, Takedown, content_digest, route,
+    sign_request,
 };
 use pouch_statement::{BundleId, LinkId, MailboxId, RelayOrigin, Sha256Digest, SigningKey};
 use serde::Serialize;
@@ -275,6 +276,22 @@ impl RelayApi {
         self.ask(Call::get(route::ACCOUNT, route::ACCOUNT.into(), MAX_MESSAGE), true).await
     }
 
+    /// Enrols the device key that signs for this.
+    pub async fn enrol(&self, device: &NewDevice) -> Result<()> {
+        self.tell(Call::with_json("POST", route::DEVICES, route::DEVICES.into(), device)?).await
+    }
+
+    /// The device keys of my account.
+    pub async fn devices(&self) -> Result<Vec<DeviceStatus>> {
+        let call = Call::get(route::DEVICES, route::DEVICES.into(), MAX_MESSAGE);
+        self.ask(call, true).await.map(|devices: Devices| devices.devices)
+    }
+
+    /// Revokes another device key of mine, for good.
+    pub async fn revoke_device(&self, key: DeviceKey) -> Result<()> {
+        self.tell(Call { method: "DELETE", ..Call::get(route::DEVICE, route::device(key), MAX_MESSAGE) }).await
+    }
+
     /// All accounts, for an owner.
     pub async fn accounts(&self) -> Result<Listing<Account>> {
         self.pages(route::ACCOUNTS, None, |p: Accounts| (p.accounts, p.next)).await
@@ -288,6 +305,11 @@ impl RelayApi {
     /// Has them taken again, for an owner.
     pub async fn restore(&self, mailbox: MailboxId) -> Result<()> {
         self.tell(Call { method: "POST", ..Call::get(route::RESTORE, route::restore(mailbox), MAX_MESSAGE) }).await
+    }
+
+    /// Changes what an account may do, for an owner.
+    pub async fn set_role(&self, mailbox: MailboxId, role: AccountRole) -> Result<()> {
+        self.tell(Call::with_json("POST", route::ROLE, route::role(mailbox), &NewRole { role })?).await
     }
 
     /// Ends a bundle of whomsoever, for an owner.
@@ -343,6 +365,11 @@ impl RelayApi {
     /// Delivers.
     pub async fn commit(&self, bundle: BundleId, commit: &Commit) -> Result<()> {
         self.tell(Call::with_json("POST", route::COMMIT, route::commit(bundle), commit)?).await
+    }
+
+    /// Another end for a bundle that is delivered.
+    pub async fn extend(&self, bundle: BundleId, extension: &Extension) -> Result<()> {
+        self.tell(Call::with_json("POST", route::EXTEND, route::extend(bundle), extension)?).await
     }
 
     /// The bundles I sent, as the relay has them.

@@ -74,6 +74,13 @@ pub struct Last {
     pub sequence: u64,
     /// Digest of its manifest.
     pub manifest: Sha256Digest,
+    /// Its revision. Of what I sent it is always the first, which the next manifest names.
+    #[serde(default = "first")]
+    pub revision: u64,
+}
+
+fn first() -> u64 {
+    1
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use pouch_core::age;
 use pouch_core::bundle;
-use pouch_protocol::{LinkError, ProblemKind};
+use pouch_protocol::{DeviceKey, LinkError, ProblemKind};
 use pouch_statement::{BundleId, CardError, Name, RandomError, RelayOrigin, StatementError};
 
 use crate::api::ApiError;
@@ -65,6 +65,9 @@ pub enum Error {
     /// Nothing to receive.
     #[error("nothing is waiting")]
     NothingWaiting,
+    /// Nobody of that name was invited and has not answered.
+    #[error("there is no open invitation for {0}")]
+    NoInvitation(Name),
     /// No such bundle among mine.
     #[error("no bundle {0} here")]
     NoBundle(String),
@@ -97,6 +100,23 @@ pub enum Error {
     /// The relay does not keep anything for so long.
     #[error("the relay keeps a bundle for {0} at most, and this one is to be kept for longer")]
     Lifetime(Span),
+    /// The new device key is in use, and the old one could not be revoked.
+    #[error("the new device key is in use, but the old one, {old}, is not revoked: {why}")]
+    OldDevice {
+        /// The key that still counts.
+        old: Box<DeviceKey>,
+        /// Why.
+        why: Box<Error>,
+    },
+    /// Nothing is left of what re-seals a bundle.
+    #[error("bundle {0} cannot be addressed again: {1}")]
+    NotKept(BundleId, &'static str),
+    /// Nobody waits for a bundle any more.
+    #[error("all recipients of bundle {0} have received and verified it")]
+    AllReceived(BundleId),
+    /// Somebody is a recipient already.
+    #[error("{0} is a recipient of this bundle already")]
+    AlreadyRecipient(Name),
     /// Another contact's bundle than the one that was asked for.
     #[error("the bundle is from {found}, not from {wanted}")]
     OtherSender {
@@ -199,8 +219,14 @@ impl Error {
             | Self::Replayed(_) => Class::Evidence,
             Self::Unsettled(_) => Class::Unreachable,
             Self::NulByte => Class::Other,
-            Self::Unverified(_) | Self::UnknownSender => Class::Refused,
-            Self::NothingWaiting | Self::NoBundle(_) | Self::NoReceipt(_) | Self::NeverDelivered(_) => Class::NotFound,
+            Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
+            Self::OldDevice { why, .. } => why.class(),
+            Self::AlreadyRecipient(_) => Class::Usage,
+            Self::NoInvitation(_)
+            | Self::NothingWaiting
+            | Self::NoBundle(_)
+            | Self::NoReceipt(_)
+            | Self::NeverDelivered(_) => Class::NotFound,
             Self::Interrupted => Class::Interrupted,
             Self::Home(error) => home_class(error),
             Self::Identity(IdentityError::Home(error)) => home_class(error),

@@ -14,6 +14,7 @@ const SIGNING_KEY: &str = "# signing-key: ";
 const SEALED: &str = "identity.age";
 const PLAIN: &str = "identity";
 const DEVICE: &str = "device.key";
+const NEXT_DEVICE: &str = "device.next";
 /// An identity file has about 200 bytes; a longer one is not ours.
 const MAX_IDENTITY: u64 = 4096;
 
@@ -148,16 +149,48 @@ fn is_stored(home: &Home) -> bool {
 
 /// Stores the device key, which signs requests and opens nothing: kept without a passphrase so that polling asks none.
 pub(crate) fn store_device(home: &Home, key: &SigningKey) -> Result<(), IdentityError> {
-    let text = Zeroizing::new(HEXLOWER.encode(key.to_seed().as_ref()) + "\n");
-    Ok(home::create_private(&home.config(DEVICE), text.as_bytes())?)
+    Ok(home::create_private(&home.config(DEVICE), device_text(key).as_bytes())?)
+}
+
+fn device_text(key: &SigningKey) -> Zeroizing<String> {
+    Zeroizing::new(HEXLOWER.encode(key.to_seed().as_ref()) + "\n")
 }
 
 /// The device key.
 pub(crate) fn device(home: &Home) -> Result<SigningKey, IdentityError> {
-    let text = Zeroizing::new(home::read(&home.config(DEVICE))?.ok_or(IdentityError::Missing)?);
+    read_device(home, DEVICE)?.ok_or(IdentityError::Missing)
+}
+
+/// The device key that is going to take the place of the present one. Stored before anybody hears of it, so that a rotation
+/// that was cut off goes on with the same key.
+pub(crate) fn next_device(home: &Home) -> Result<SigningKey, IdentityError> {
+    if let Some(key) = read_device(home, NEXT_DEVICE)? {
+        return Ok(key);
+    }
+    let key = SigningKey::generate()?;
+    home::create_private(&home.config(NEXT_DEVICE), device_text(&key).as_bytes())?;
+    Ok(key)
+}
+
+/// Puts the next device key in the place of the present one.
+pub(crate) fn use_next_device(home: &Home) -> Result<(), IdentityError> {
+    let text = device_text(&next_device(home)?);
+    home::write_private(&home.config(DEVICE), text.as_bytes())?;
+    forget_next_device(home);
+    Ok(())
+}
+
+/// The next device key is good for nothing, or is in its place.
+pub(crate) fn forget_next_device(home: &Home) {
+    let _ = std::fs::remove_file(home.config(NEXT_DEVICE));
+}
+
+fn read_device(home: &Home, name: &str) -> Result<Option<SigningKey>, IdentityError> {
+    let Some(bytes) = home::read(&home.config(name))? else { return Ok(None) };
+    let text = Zeroizing::new(bytes);
     let bytes = Zeroizing::new(HEXLOWER.decode(text.trim_ascii()).map_err(|_| IdentityError::Damaged)?);
     let seed: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.as_slice().try_into().map_err(|_| IdentityError::Damaged)?);
-    Ok(SigningKey::from_seed(&seed))
+    Ok(Some(SigningKey::from_seed(&seed)))
 }
 
 #[cfg(test)]

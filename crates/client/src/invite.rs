@@ -2,7 +2,9 @@
 
 use data_encoding::HEXLOWER;
 use pouch_protocol::limits::INVITE_LIFETIME;
-use pouch_protocol::{CardMac, Inviter, Link, LinkRole, LinkSecret, MacedCard, NewLink, ProblemKind};
+use pouch_protocol::{
+    AccountRole, CardMac, Inviter, Link, LinkRole, LinkSecret, LinkStatus, MacedCard, NewLink, ProblemKind,
+};
 use pouch_statement::{LinkId, Name, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -55,21 +57,18 @@ pub enum Answered {
     Expired(Name),
 }
 
-/// Makes a link for `name` and tells the relay of it. The link is a secret; the caller shows it once.
+/// Makes a link for `name`, whose account will have this role, and tells the relay of it. The link is a secret; the caller
+/// shows it once.
 ///
 /// # Errors
 /// The name is taken, or the relay refuses.
-pub async fn invite(party: &Party, api: &RelayApi, name: &Name) -> Result<(Link, Timestamp)> {
+pub async fn invite(party: &Party, api: &RelayApi, name: &Name, role: AccountRole) -> Result<(Link, Timestamp)> {
     if party.contacts()?.named(name).is_ok() {
         return Err(ContactError::NameTaken(name.clone()).into());
     }
     // One link for one person: an earlier one may have gone astray.
     for earlier in load(party)?.iter().filter(|p| p.name == *name) {
-        api.delete_link(earlier.link).await.or_else(|e| match e.refused() {
-            Some(ProblemKind::NotFound) => Ok(()),
-            _ => Err(e),
-        })?;
-        change(party, |list| list.retain(|p| p.link != earlier.link))?;
+        end(party, api, earlier).await?;
     }
     let secret = LinkSecret::random()?;
     let link = Link {
@@ -85,15 +84,65 @@ pub async fn invite(party: &Party, api: &RelayApi, name: &Name) -> Result<(Link,
     let mac = CardMac::of(&card_key, LinkRole::Inviter, &card);
     let pending = Pending { link: id, name: name.clone(), card_key: HEXLOWER.encode(card_key.as_ref()), expires };
     change(party, |list| list.push(pending))?;
-    let new = NewLink { link: id, admit_sha256: link.secret.admit_sha256(), expires, inviter: MacedCard { card, mac } };
+    let admit_sha256 = link.secret.admit_sha256();
+    let new = NewLink { link: id, admit_sha256, expires, role, inviter: MacedCard { card, mac } };
     if let Err(error) = api.new_link(&new).await {
         change(party, |list| list.retain(|p| p.link != id))?;
         return Err(error.into());
     }
     let mut event = Event::new(Action::Invited, Ended::Done);
     event.peer = Some(name.clone());
+    event.detail = Some(format!("as a {}", role.word()));
     party.journal().append(&event)?;
     Ok((link, expires))
+}
+
+/// An invitation of mine as the relay has it.
+#[derive(Debug)]
+pub struct Invitation {
+    /// Who was invited, if this home made the link and has not pinned anybody for it yet.
+    pub name: Option<Name>,
+    /// What the relay says.
+    pub status: LinkStatus,
+}
+
+/// My links that are open, or were redeemed and not yet forgotten.
+///
+/// # Errors
+/// The relay cannot be reached, or local state.
+pub async fn list(party: &Party, api: &RelayApi) -> Result<Vec<Invitation>> {
+    let pending = load(party)?;
+    let named = |link: &LinkId| pending.iter().find(|p| p.link == *link).map(|p| p.name.clone());
+    let links = api.links().await?.links;
+    Ok(links.into_iter().map(|status| Invitation { name: named(&status.link), status }).collect())
+}
+
+/// Withdraws the open invitation for `name`: its link is good for nothing from now on.
+///
+/// # Errors
+/// [`Error::NoInvitation`], or the relay cannot be reached.
+pub async fn withdraw(party: &Party, api: &RelayApi, name: &Name) -> Result<()> {
+    let pending = load(party)?;
+    let mut found = pending.iter().filter(|p| p.name == *name).peekable();
+    if found.peek().is_none() {
+        return Err(Error::NoInvitation(name.clone()));
+    }
+    for invitation in found {
+        end(party, api, invitation).await?;
+        let mut event = Event::new(Action::InvitationWithdrawn, Ended::Done);
+        event.peer = Some(name.clone());
+        party.journal().append(&event)?;
+    }
+    Ok(())
+}
+
+/// Has the relay forget a link, and forgets it here.
+async fn end(party: &Party, api: &RelayApi, invitation: &Pending) -> Result<()> {
+    api.delete_link(invitation.link).await.or_else(|e| match e.refused() {
+        Some(ProblemKind::NotFound) => Ok(()),
+        _ => Err(e),
+    })?;
+    change(party, |list| list.retain(|p| p.link != invitation.link))
 }
 
 fn change(party: &Party, change: impl FnOnce(&mut Vec<Pending>)) -> Result<()> {

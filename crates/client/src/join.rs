@@ -153,7 +153,7 @@ fn prepare(home: &Home, link: &Link, name: &Name, new: NewIdentity<'_>) -> Resul
 /// relay took them.
 fn set_aside(home: &Home) -> Result<()> {
     let id = pouch_statement::LinkId::random()?;
-    for name in ["identity", "identity.age", "device.key", "card", PENDING] {
+    for name in ["identity", "identity.age", "device.key", "device.next", "card", PENDING] {
         let path = home.config(name);
         if path.exists() {
             let aside = home.config(&format!("{name}.abandoned-{id}"));

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod clock;
 pub mod contacts;
+pub mod device;
 mod error;
 mod evidence;
 mod home;

@@ -1,5 +1,6 @@
 //! What I sent: my own state of each bundle, receipts as they come in, and withdrawing.
 
+mod amend;
 mod receipt;
 
 use std::path::PathBuf;
@@ -10,12 +11,13 @@ use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, Kind, SealedBundle};
 use pouch_protocol::{DeliveryState, ProblemKind};
 use pouch_statement::{
-    BundleId, Detached, Fingerprint, MailboxId, Name, Note, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
+    BundleId, Detached, Fingerprint, MailboxId, Name, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
     Timestamp, matches_prefix,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+pub use self::amend::{add, extend};
 pub use self::receipt::{awaits_receipt, refresh, wait_receipt};
 use crate::api::RelayApi;
 use crate::contacts::{AddressBook, Last};
@@ -60,6 +62,9 @@ pub struct Recipient {
     pub sequence: Option<u64>,
     /// Digest of their manifest.
     pub manifest_sha256: Option<Sha256Digest>,
+    /// Digests of the manifests before, from the first revision on: a receipt may name any of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Sha256Digest>,
     /// Their receipt, verified before it was stored.
     pub receipt: Option<Detached>,
 }
@@ -94,8 +99,33 @@ pub struct Sent {
 pub struct Private {
     /// The bundle key: adds recipients and re-seals without touching a part.
     bundle_key: String,
-    /// The note as it stands in the manifest.
-    note: Option<String>,
+    /// The newest manifest for each recipient: all that the next revision, or another recipient's, says but for its times.
+    #[zeroize(skip)]
+    manifests: Vec<Detached>,
+}
+
+impl Recipient {
+    /// The manifest that the next one to this recipient follows: the first revision, whatever they have.
+    fn first_manifest(&self) -> Option<Sha256Digest> {
+        self.earlier.first().copied().or(self.manifest_sha256)
+    }
+
+    /// Whether a receipt may be about this manifest.
+    fn was_sent(&self, manifest: &Sha256Digest) -> bool {
+        self.manifest_sha256.as_ref() == Some(manifest) || self.earlier.contains(manifest)
+    }
+}
+
+impl Private {
+    fn new(key: &age::Identity, manifests: Vec<Detached>) -> Self {
+        Self { bundle_key: key.expose_secret_string().to_string(), manifests }
+    }
+
+    /// Sealed to myself, in base64.
+    fn seal(&self, party: &Party) -> Result<String> {
+        let text = Zeroizing::new(serde_json::to_vec(self).map_err(crate::api::ApiError::Encode)?);
+        Ok(STANDARD.encode(age::seal_to_vec(party.recipient(), &text)?))
+    }
 }
 
 /// What a recipient said, verified.
@@ -167,8 +197,10 @@ impl Sent {
         &mut self,
         party: &Party,
         manifest: &Signed<bundle::Manifest>,
+        key: &age::Identity,
         progress: Progress,
     ) -> Result<()> {
+        self.private = Some(Private::new(key, vec![manifest.detached()]).seal(party)?);
         if let Some(recipient) = self.recipients.first_mut() {
             recipient.sequence = Some(manifest.body().sequence);
             recipient.manifest_sha256 = Some(manifest.digest());
@@ -186,13 +218,13 @@ impl Sent {
     pub(crate) fn advance(&self, party: &Party) -> Result<()> {
         Ok(AddressBook::change(&party.home, |book| {
             for recipient in &self.recipients {
-                let (Some(sequence), Some(manifest)) = (recipient.sequence, recipient.manifest_sha256) else {
+                let (Some(sequence), Some(manifest)) = (recipient.sequence, recipient.first_manifest()) else {
                     continue;
                 };
                 // A contact that was removed meanwhile has no sequence to keep.
                 let Some(contact) = book.by_fingerprint_mut(&recipient.fingerprint) else { continue };
                 if contact.sent.is_none_or(|before| before.sequence < sequence) {
-                    contact.sent = Some(Last { sequence, manifest });
+                    contact.sent = Some(Last { sequence, manifest, revision: 1 });
                 }
             }
             Ok(())
@@ -211,17 +243,10 @@ impl Sent {
         }
     }
 
-    /// Notes what was sealed, and keeps the bundle key sealed to myself.
-    pub(crate) fn describe(&mut self, party: &Party, sealed: &SealedBundle, note: Option<&Note>) -> Result<()> {
+    /// Notes what was sealed.
+    pub(crate) fn describe(&mut self, sealed: &SealedBundle) {
         let files = sealed.index.entries().iter().filter(|e| e.kind != EntryKind::Folder);
         (self.files, self.size) = files.fold((0, 0), |(count, bytes), e| (count + 1, bytes + e.size()));
-        let private = Private {
-            bundle_key: sealed.key.expose_secret_string().to_string(),
-            note: note.map(|n| n.as_str().to_owned()),
-        };
-        let text = Zeroizing::new(serde_json::to_vec(&private).map_err(crate::api::ApiError::Encode)?);
-        self.private = Some(STANDARD.encode(age::seal_to_vec(party.recipient(), &text)?));
-        Ok(())
     }
 
     /// The recipient's verdict, as stored.
@@ -327,10 +352,28 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Resul
 /// Settles what is open for this recipient, in the turn that the caller has, so that the next manifest follows the last
 /// that was delivered.
 pub(crate) async fn settle_for(party: &Party, api: &RelayApi, to: &Fingerprint) -> Result<()> {
-    for mut sent in list(party)? {
+    let mut all = list(party)?;
+    forget_keys(party, &mut all)?;
+    for mut sent in all {
         if sent.progress == Progress::Committing && sent.recipients.iter().any(|r| r.fingerprint == *to) {
             settle_in_turn(party, api, &mut sent).await?;
         }
+    }
+    Ok(())
+}
+
+/// Forgets what opens those of `list` that are over, by my own clock: nobody can be addressed with them any more.
+///
+/// # Errors
+/// A state that cannot be written.
+pub fn forget_keys(party: &Party, list: &mut [Sent]) -> Result<()> {
+    let now = crate::clock::now();
+    for sent in list.iter_mut().filter(|sent| sent.private.is_some() && sent.expires <= now) {
+        sent.change(party, |sent| {
+            if sent.expires <= now {
+                sent.private = None;
+            }
+        })?;
     }
     Ok(())
 }
@@ -362,7 +405,10 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
     match result {
         Ok(()) => {
             party.journal().append(&event(Ended::Done))?;
-            sent.change(party, |sent| sent.progress = Progress::Revoked)?;
+            sent.change(party, |sent| {
+                sent.progress = Progress::Revoked;
+                sent.private = None;
+            })?;
             Ok(released)
         }
         Err(error) => {

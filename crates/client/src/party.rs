@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pouch_core::age;
 use pouch_protocol::AccountRole;
-use pouch_statement::{Detached, Fingerprint, JournalId, RelayOrigin, Sha256Digest, SignedCard};
+use pouch_statement::{Detached, Fingerprint, JournalId, RelayOrigin, Sha256Digest, SignedCard, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use crate::api::RelayApi;
@@ -111,7 +111,11 @@ impl Party {
     /// # Errors
     /// No device key, or TLS that cannot be set up.
     pub fn api(&self) -> Result<RelayApi> {
-        let device = identity::device(&self.home)?;
+        self.api_of(identity::device(&self.home)?)
+    }
+
+    /// The relay, as the device with this key.
+    pub(crate) fn api_of(&self, device: SigningKey) -> Result<RelayApi> {
         let transport = match &self.transport {
             Some(transport) => transport.clone(),
             None => Arc::new(Https::new(self.account.relay.clone(), &self.account.pins)?),

@@ -220,7 +220,8 @@ fn order(from: &Contact, manifest: &Signed<Manifest>) -> Order {
         Some(last) if last.manifest == manifest.digest() => Order::Next,
         Some(last) if sequence <= last.sequence => Order::Earlier,
         Some(last) if sequence > last.sequence + 1 => Order::Gap { missing: sequence - last.sequence - 1 },
-        Some(last) if manifest.body().previous != Some(last.manifest) => Order::Fork,
+        // What it follows is the first revision, which I may not have.
+        Some(last) if last.revision == 1 && manifest.body().previous != Some(last.manifest) => Order::Fork,
         Some(_) => Order::Next,
     }
 }
@@ -367,7 +368,8 @@ fn record(
 
 /// Remembers the manifest as the last one seen from its sender, if it is.
 fn note_order(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<()> {
-    let last = Last { sequence: manifest.body().sequence, manifest: manifest.digest() };
+    let Manifest { sequence, revision, .. } = *manifest.body();
+    let last = Last { sequence, manifest: manifest.digest(), revision };
     Ok(AddressBook::change(&party.home, |book| {
         // A contact that was removed meanwhile has no sequence to keep.
         let Some(contact) = book.by_fingerprint_mut(&from.fingerprint()) else { return Ok(()) };

@@ -68,23 +68,41 @@ impl Request {
 }
 
 /// A contact that may be sent to, and the keys that sending needs.
-struct Addressee {
-    contact: Contact,
-    age: pouch_core::age::Recipient,
+pub(crate) struct Addressee {
+    pub(crate) contact: Contact,
+    pub(crate) age: pouch_core::age::Recipient,
 }
 
-fn addressee(party: &Party, name: &Name) -> Result<Addressee> {
-    let contact = party.contacts()?.named(name)?.clone();
-    if contact.verified == Verified::No {
-        return Err(Error::Unverified(name.clone()));
-    }
-    contact.card.check_valid_at(now())?;
-    let age = contact.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
-    Ok(Addressee { contact, age })
+/// The contact of that name, if they may be sent to.
+pub(crate) fn addressee(party: &Party, name: &Name) -> Result<Addressee> {
+    Addressee::check(party.contacts()?.named(name)?.clone())
+}
+
+/// [`addressee`], on the relay where I am.
+pub(crate) fn addressee_here(party: &Party, name: &Name) -> Result<Addressee> {
+    let to = addressee(party, name)?;
+    let relay = &to.contact.card().relay;
+    if relay == party.relay() { Ok(to) } else { Err(Error::OtherRelay(relay.clone())) }
 }
 
 impl Addressee {
-    fn recipient(&self) -> Recipient {
+    /// This contact, if they may be sent to.
+    pub(crate) fn check(contact: Contact) -> Result<Self> {
+        if contact.verified == Verified::No {
+            return Err(Error::Unverified(contact.name));
+        }
+        contact.card.check_valid_at(now())?;
+        let age = contact.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
+        Ok(Self { contact, age })
+    }
+
+    /// The next sequence number to them, and the manifest that it follows. It is the caller's turn.
+    pub(crate) fn place(&self, party: &Party) -> Result<(u64, Option<Sha256Digest>)> {
+        let last = AddressBook::load(&party.home)?.by_fingerprint(&self.contact.fingerprint()).and_then(|c| c.sent);
+        Ok((last.map_or(1, |l| l.sequence + 1), last.map(|l| l.manifest)))
+    }
+
+    pub(crate) fn recipient(&self) -> Recipient {
         Recipient {
             name: self.contact.name.clone(),
             fingerprint: self.contact.fingerprint(),
@@ -92,6 +110,7 @@ impl Addressee {
             mailbox: self.contact.card().mailbox,
             sequence: None,
             manifest_sha256: None,
+            earlier: Vec::new(),
             receipt: None,
         }
     }
@@ -108,10 +127,7 @@ pub async fn send(
     request: Request,
     watch: Arc<dyn Watch>,
 ) -> Result<Sent> {
-    let to = addressee(party, &request.to)?;
-    if to.contact.card().relay != *party.relay() {
-        return Err(Error::OtherRelay(to.contact.card().relay.clone()));
-    }
+    let to = addressee_here(party, &request.to)?;
     let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
     sent.store(party)?;
     let event = begun(&to, sent.bundle);
@@ -183,10 +199,11 @@ async fn upload(
     let compression = request.compressed();
     let Request { content, burn, note, .. } = request;
     check_lifetime(api, sent.expires).await?;
-    let new = NewBundle { bundle, expires: sent.expires, burn };
+    let mailbox = to.contact.card().mailbox;
+    let new = NewBundle { bundle, expires: sent.expires, burn, recipients: vec![mailbox] };
     again(|| api.new_bundle(&new)).await?;
     let (mut sealed, parts_sha256) = upload_parts(api, bundle, content, compression, watch).await?;
-    sent.describe(party, &sealed, note.as_ref())?;
+    sent.describe(&sealed);
     let index = Bytes::from(std::mem::take(&mut sealed.sealed_index));
     again(|| api.put_index(bundle, index.clone())).await?;
     // From the sequence number to the commit no other send of this home may number a manifest.
@@ -194,7 +211,6 @@ async fn upload(
     outbox::settle_for(party, api, &to.contact.fingerprint()).await?;
     let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
     let envelope = Bytes::from(envelope);
-    let mailbox = to.contact.card().mailbox;
     again(|| api.put_envelope(bundle, mailbox, envelope.clone())).await?;
     let commit = Commit {
         parts: sealed.summary.layout.parts(),
@@ -202,7 +218,7 @@ async fn upload(
         index_sha256: sealed.summary.sealed_index_sha256,
         recipients: vec![mailbox],
     };
-    sent.commit_to(party, &manifest, Progress::Committing)?;
+    sent.commit_to(party, &manifest, &sealed.key, Progress::Committing)?;
     // The same commit again has no effect, so a lost answer is asked for again.
     match again(|| api.commit(bundle, &commit)).await {
         Ok(()) => {}
@@ -221,7 +237,7 @@ async fn upload(
 }
 
 /// Refuses what the relay would refuse, before anything is read or sealed. By the relay's clock, as the relay will.
-async fn check_lifetime(api: &RelayApi, expires: Timestamp) -> Result<()> {
+pub(crate) async fn check_lifetime(api: &RelayApi, expires: Timestamp) -> Result<()> {
     let limits = again(|| api.limits()).await?;
     let limit = limits.max_lifetime;
     if expires.since(limits.time) > limit { Err(Error::Lifetime(Span(limit))) } else { Ok(()) }
@@ -250,14 +266,14 @@ fn address(
     note: Option<Note>,
     sealed: &SealedBundle,
 ) -> Result<(Signed<Manifest>, Vec<u8>)> {
-    let last = AddressBook::load(&party.home)?.by_fingerprint(&to.contact.fingerprint()).and_then(|c| c.sent);
+    let (sequence, previous) = to.place(party)?;
     let terms = Terms {
         bundle: sent.bundle,
         kind: sent.kind,
         sender: party.fingerprint(),
         recipient: to.contact.fingerprint(),
-        sequence: last.map_or(1, |l| l.sequence + 1),
-        previous: last.map(|l| l.manifest),
+        sequence,
+        previous,
         revision: 1,
         created: now(),
         expires: sent.expires,
@@ -418,10 +434,10 @@ async fn write_file(
         spare.give(part.sealed);
     }
     let sealed = worker.await.map_err(|_| Error::Worker)??;
-    sent.describe(party, &sealed, note.as_ref())?;
+    sent.describe(&sealed);
     let turn = party.home.sending_turn().await?;
     let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
-    sent.commit_to(party, &manifest, Progress::Carried)?;
+    sent.commit_to(party, &manifest, &sealed.key, Progress::Carried)?;
     if let Err(error) = writer.finish(&sealed.sealed_index, &envelope) {
         sent.forget(party)?;
         return Err(error.into());

@@ -3,6 +3,7 @@
 //! No network, no clock, no storage: routes, JSON messages, limits, one-time links, HTTP request
 //! signatures (a profile of RFC 9421) and problem details (RFC 9457).
 
+mod device;
 pub mod limits;
 mod link;
 mod message;
@@ -11,6 +12,7 @@ mod problem;
 pub mod route;
 mod signature;
 
+pub use device::DeviceKey;
 pub use link::{CardMac, Inviter, Link, LinkError, LinkSecret, Role as LinkRole};
 pub use message::*;
 pub use part::{Covered, PartField, PartFieldError, content_digest, parse_content_digest};

@@ -22,6 +22,8 @@ pub const MAX_PAGE: u32 = 500;
 pub const MAX_WAIT: u64 = 60;
 /// The most recipients of one bundle.
 pub const MAX_RECIPIENTS: usize = 100;
+/// The most device keys of one account.
+pub const MAX_DEVICES: u32 = 16;
 /// How far `created` of a request may lie from the relay's clock, in seconds, either way.
 pub const CLOCK_WINDOW: u64 = 300;
 /// How long a bundle may live at most, in seconds; a relay may be configured to less.

@@ -4,6 +4,7 @@
 use pouch_statement::{BundleId, Detached, LinkId, MailboxId, Name, Note, Outcome, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::device::DeviceKey;
 use crate::link::CardMac;
 
 /// What clients say: with members of this version and no others.
@@ -41,8 +42,28 @@ pub struct MacedCard {
 pub enum AccountRole {
     /// Runs the relay: sees accounts and the whole access record.
     Owner,
-    /// Sends, receives and invites.
+    /// Sends to everybody, receives, and invites contractors.
     Member,
+    /// Receives, and sends to whoever invited it or has sent to it; invites nobody.
+    Contractor,
+}
+
+impl AccountRole {
+    /// The word for it, on the wire and for people.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Member => "member",
+            Self::Contractor => "contractor",
+        }
+    }
+
+    /// Whether it may make links for accounts of the role `other`. Nobody makes an owner by a link.
+    #[must_use]
+    pub const fn may_invite(self, other: Self) -> bool {
+        matches!((self, other), (Self::Owner, Self::Member | Self::Contractor) | (Self::Member, Self::Contractor))
+    }
 }
 
 /// Where a bundle stands, on the relay.
@@ -97,8 +118,30 @@ requests! {
         admit_sha256: Sha256Digest,
         /// When it ends.
         expires: Timestamp,
+        /// What the account may do that is made with it: `member` or `contractor`.
+        role: AccountRole,
         /// The inviter's card.
         inviter: MacedCard,
+    }
+
+    /// `POST /v1/accounts/{mailbox}/role`.
+    struct NewRole {
+        /// What the account may do from now on: `member` or `contractor`.
+        role: AccountRole,
+    }
+
+    /// `POST /v1/devices`, signed by the device key that it enrols.
+    struct NewDevice {
+        /// The account.
+        mailbox: MailboxId,
+        /// The word of the account's identity for the key.
+        device: Detached,
+    }
+
+    /// `POST /v1/bundles/{bundle}/extend`.
+    struct Extension {
+        /// When the bundle ends from now on: later or earlier than before.
+        expires: Timestamp,
     }
 
     /// `POST /v1/bundles/{bundle}/takedown`.
@@ -115,6 +158,9 @@ requests! {
         expires: Timestamp,
         /// Delete it once all recipients sent a receipt that says verified, or when the lease after the first release is over.
         burn: bool,
+        /// Mailboxes that are going to get an envelope, as far as they are known: whether the account may send to them is
+        /// decided before anything is uploaded, and again with each envelope and at the commit. May be empty.
+        recipients: Vec<MailboxId>,
     }
 
     /// `POST /v1/bundles/{bundle}/commit`.
@@ -171,6 +217,8 @@ answers! {
         created: Timestamp,
         /// When it ends.
         expires: Timestamp,
+        /// What the account may do that is made with it.
+        role: AccountRole,
         /// Who redeemed it.
         joiner: Option<MacedCard>,
     }
@@ -201,6 +249,20 @@ answers! {
         suspended: Option<Timestamp>,
     }
 
+    /// One of `GET /v1/devices`.
+    struct DeviceStatus {
+        /// The key.
+        key: DeviceKey,
+        /// When it was enrolled, by the relay's clock.
+        created: Timestamp,
+    }
+
+    /// `GET /v1/devices`.
+    struct Devices {
+        /// The keys that sign for my account, oldest first; without those that were revoked.
+        devices: Vec<DeviceStatus>,
+    }
+
     /// `GET /v1/accounts`.
     struct Accounts {
         /// One page, oldest first.
@@ -219,6 +281,8 @@ answers! {
         released: Option<Timestamp>,
         /// When the receipt came.
         received: Option<Timestamp>,
+        /// How many envelopes the recipient was given so far, one in place of the other.
+        revision: u32,
         /// What the recipient said.
         receipt: Option<ReceiptMessage>,
     }
@@ -269,6 +333,8 @@ answers! {
         size: u64,
         /// Number of parts.
         parts: u32,
+        /// How many envelopes there were so far, one in place of the other.
+        revision: u32,
     }
 
     /// `GET /v1/inbox`.
@@ -360,7 +426,7 @@ mod tests {
         let info = json!({ "versions": [1], "time": 1, "max_lifetime": 1, "max_part": 1, "max_parts": 1 });
         with_more::<RelayInfo>(info).unwrap();
         with_more::<JoinResponse>(json!({ "role": "member", "inviter": maced() })).unwrap();
-        let link = json!({ "link": id(), "created": 1, "expires": 2, "joiner": null });
+        let link = json!({ "link": id(), "created": 1, "expires": 2, "role": "contractor", "joiner": null });
         with_more::<LinkStatus>(link.clone()).unwrap();
         with_more::<Links>(json!({ "links": [link] })).unwrap();
         let account = json!({
@@ -369,8 +435,11 @@ mod tests {
         });
         with_more::<Account>(account.clone()).unwrap();
         with_more::<Accounts>(json!({ "accounts": [account], "next": null })).unwrap();
-        let delivery =
-            json!({ "mailbox": id(), "state": "received", "released": 1, "received": 1, "receipt": receipt() });
+        let key = DeviceKey(pouch_statement::SigningKey::from_seed(&[1; 32]).public());
+        let device = json!({ "key": key, "created": 1 });
+        with_more::<DeviceStatus>(device.clone()).unwrap();
+        with_more::<Devices>(json!({ "devices": [device] })).unwrap();
+        let delivery = json!({ "mailbox": id(), "state": "received", "released": 1, "received": 1, "revision": 1, "receipt": receipt() });
         with_more::<Delivery>(delivery.clone()).unwrap();
         let status = json!({
             "bundle": id(), "state": "committed", "created": 1, "committed": 1, "expires": 1, "size": 1, "burn": false,
@@ -380,6 +449,7 @@ mod tests {
         with_more::<Outbox>(json!({ "bundles": [status], "next": 1 })).unwrap();
         let item = json!({
             "bundle": id(), "sender": id(), "state": "waiting", "committed": 1, "expires": 1, "size": 1, "parts": 1,
+            "revision": 1,
         });
         with_more::<InboxItem>(item.clone()).unwrap();
         with_more::<Inbox>(json!({ "items": [item], "next": null })).unwrap();
@@ -395,15 +465,29 @@ mod tests {
     fn requests_and_what_pins_somebody_stay_strict() {
         let join = json!({ "admit": "", "card": detached(), "mac": null, "device": detached() });
         with_more::<JoinRequest>(join).unwrap_err();
-        let link = json!({ "link": id(), "admit_sha256": "00".repeat(32), "expires": 1, "inviter": maced() });
+        let link = json!({ "link": id(), "admit_sha256": "00".repeat(32), "expires": 1, "role": "member", "inviter": maced() });
         with_more::<NewLink>(link).unwrap_err();
-        with_more::<NewBundle>(json!({ "bundle": id(), "expires": 1, "burn": true })).unwrap_err();
+        with_more::<NewRole>(json!({ "role": "contractor" })).unwrap_err();
+        let bundle = json!({ "bundle": id(), "expires": 1, "burn": true, "recipients": [id()] });
+        with_more::<NewBundle>(bundle).unwrap_err();
         let digest = "00".repeat(32);
         let commit = json!({ "parts": 1, "parts_sha256": digest, "index_sha256": digest, "recipients": [id()] });
         with_more::<Commit>(commit).unwrap_err();
+        with_more::<NewDevice>(json!({ "mailbox": id(), "device": detached() })).unwrap_err();
+        with_more::<Extension>(json!({ "expires": 1 })).unwrap_err();
         with_more::<Takedown>(json!({ "reason": "a court's order" })).unwrap_err();
         with_more::<ReceiptMessage>(receipt()).unwrap_err();
         with_more::<MacedCard>(maced()).unwrap_err();
         with_more::<Detached>(detached()).unwrap_err();
+    }
+
+    #[test]
+    fn each_role_has_its_word_and_invites_below_itself() {
+        use AccountRole::{Contractor, Member, Owner};
+        for role in [Owner, Member, Contractor] {
+            assert_eq!(serde_json::to_value(role).unwrap(), role.word());
+        }
+        let pairs = [Owner, Member, Contractor].map(|by| [Owner, Member, Contractor].map(|of| by.may_invite(of)));
+        assert_eq!(pairs, [[false, true, true], [false, false, true], [false; 3]]);
     }
 }

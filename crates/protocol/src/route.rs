@@ -2,6 +2,8 @@
 
 use pouch_statement::{BundleId, LinkId, MailboxId};
 
+use crate::device::DeviceKey;
+
 /// `GET`: what this relay is; anonymous.
 pub const INFO: &str = "/v1";
 /// `GET`: the OpenAPI description of all of these; anonymous.
@@ -16,12 +18,18 @@ pub const LINKS: &str = "/v1/links";
 pub const LINK: &str = "/v1/links/{link}";
 /// `GET`: my account.
 pub const ACCOUNT: &str = "/v1/account";
+/// `POST`: enrol the device key that signs this. `GET`: those of my account.
+pub const DEVICES: &str = "/v1/devices";
+/// `DELETE`: revoke one of them.
+pub const DEVICE: &str = "/v1/devices/{key}";
 /// `GET`: all accounts; owner only.
 pub const ACCOUNTS: &str = "/v1/accounts";
 /// `POST`: refuse an account's requests; owner only.
 pub const SUSPEND: &str = "/v1/accounts/{mailbox}/suspend";
 /// `POST`: take them again; owner only.
 pub const RESTORE: &str = "/v1/accounts/{mailbox}/restore";
+/// `POST`: what an account may do; owner only.
+pub const ROLE: &str = "/v1/accounts/{mailbox}/role";
 /// `GET`: the access record: an owner's whole relay, anybody else's own.
 pub const ACCESS: &str = "/v1/access";
 /// `POST`: begin a bundle.
@@ -32,10 +40,12 @@ pub const BUNDLE: &str = "/v1/bundles/{bundle}";
 pub const PART: &str = "/v1/bundles/{bundle}/parts/{part}";
 /// `PUT` and `GET`: the sealed index.
 pub const INDEX: &str = "/v1/bundles/{bundle}/index";
-/// `PUT`: one recipient's envelope.
+/// `PUT`: one recipient's envelope; after the commit in place of the earlier one, or for one recipient more.
 pub const ENVELOPE: &str = "/v1/bundles/{bundle}/envelopes/{mailbox}";
 /// `POST`: everything is there; deliver.
 pub const COMMIT: &str = "/v1/bundles/{bundle}/commit";
+/// `POST`: another end of a committed bundle.
+pub const EXTEND: &str = "/v1/bundles/{bundle}/extend";
 /// `POST`: end a bundle, with a reason; owner only.
 pub const TAKEDOWN: &str = "/v1/bundles/{bundle}/takedown";
 /// `GET`: the bundles I sent.
@@ -55,6 +65,12 @@ pub fn link(link: LinkId) -> String {
     format!("/v1/links/{link}")
 }
 
+/// Path of [`DEVICE`].
+#[must_use]
+pub fn device(key: DeviceKey) -> String {
+    format!("/v1/devices/{key}")
+}
+
 /// Path of [`SUSPEND`].
 #[must_use]
 pub fn suspend(mailbox: MailboxId) -> String {
@@ -65,6 +81,12 @@ pub fn suspend(mailbox: MailboxId) -> String {
 #[must_use]
 pub fn restore(mailbox: MailboxId) -> String {
     format!("/v1/accounts/{mailbox}/restore")
+}
+
+/// Path of [`ROLE`].
+#[must_use]
+pub fn role(mailbox: MailboxId) -> String {
+    format!("/v1/accounts/{mailbox}/role")
 }
 
 /// Path of [`BUNDLE`].
@@ -95,6 +117,12 @@ pub fn envelope(bundle: BundleId, mailbox: MailboxId) -> String {
 #[must_use]
 pub fn commit(bundle: BundleId) -> String {
     format!("/v1/bundles/{bundle}/commit")
+}
+
+/// Path of [`EXTEND`].
+#[must_use]
+pub fn extend(bundle: BundleId) -> String {
+    format!("/v1/bundles/{bundle}/extend")
 }
 
 /// Path of [`TAKEDOWN`].

@@ -1,7 +1,7 @@
 //! Links and request signatures are pinned by tests/vectors/protocol.json.
 //!
 //! `POUCH_WRITE_VECTORS=1` writes the file anew; a diff of it is a change of format.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use pouch_protocol::*;
 use pouch_statement::*;
@@ -92,6 +92,66 @@ fn the_wire_is_what_it_was() {
     assert_eq!(stored, made);
 }
 
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md");
+
+/// The block of docs/protocol.md that begins with this line, and what stands around it.
+fn block<'p>(page: &'p str, name: &str) -> (&'p str, &'p str, &'p str) {
+    let fence = format!("```text {name}\n");
+    let (before, rest) = page.split_once(&fence).unwrap_or_else(|| panic!("no block {name}"));
+    let (inside, after) = rest.split_once("\n```").unwrap();
+    (page.get(..before.len() + fence.len()).unwrap(), inside, after)
+}
+
+/// What docs/protocol.md shows of signing is what is done: fields as they are sent, and a base that gives that signature.
+#[test]
+fn the_pages_vectors_are_right() {
+    let key = SigningKey::from_seed(&[8; 32]);
+    let part = PartField { number: 3, length: 8_389_000, blake3: Blake3Digest::from_bytes([5; 32]) };
+    let bundle = BundleId::from_bytes(*b"0123456789abcdef");
+    let requests = [
+        ("post", request("POST", route::BUNDLES, None, Covered::Digest(Sha256Digest::of(b"{}")))),
+        ("get", request("GET", route::INBOX, Some("after=7"), Covered::Nothing)),
+        ("put", request("PUT", &route::part(bundle, 3), None, Covered::Part(part))),
+    ];
+    let mut page = std::fs::read_to_string(PAGE).unwrap();
+    let write = std::env::var_os("POUCH_WRITE_VECTORS").is_some();
+    let mut check = |name: &str, must: &str| {
+        if write {
+            let (before, _, after) = block(&page, name);
+            page = format!("{before}{must}\n```{after}");
+            std::fs::write(PAGE, &page).unwrap();
+        }
+        assert_eq!(block(&page, name).1, must, "{name}");
+    };
+    check("seed", &format!("{}\n{}", hex(&[8; 32]), base64(key.public().as_bytes())));
+    for (name, signed) in &requests {
+        let covering = signed.covering_field.as_ref().map(|value| {
+            let field = if *name == "put" { PartField::NAME } else { "content-digest" };
+            (field, value)
+        });
+        let shown = |(field, value): &(&str, &String)| format!("{field}: {value}\n");
+        let fields = covering.as_ref().map(shown).unwrap_or_default();
+        let fields = format!("{fields}signature-input: {}\nsignature: {}", signed.signature_input, signed.signature);
+        check(&format!("{name}-fields"), &fields);
+        // Written here once more, by the RFC and not by the code.
+        let quoted = covering.map(|(field, value)| format!("\"{field}\": {value}\n")).unwrap_or_default();
+        let params = signed.signature_input.strip_prefix("pouch=").unwrap();
+        let base = format!(
+            "\"@method\": {}\n\"@authority\": pouch.acme.example\n\"@path\": {}\n\"@query\": ?{}\n{quoted}\"@signature-params\": {params}",
+            signed.method,
+            signed.path,
+            signed.query.as_deref().unwrap_or(""),
+        );
+        check(&format!("{name}-base"), &base);
+        assert_eq!(format!("pouch=:{}:", base64(&key.sign_raw(base.as_bytes()))), signed.signature, "{name}");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 /// RFC 9421, appendix B.2.6: Ed25519 over that base by the key of appendix B.1.4 gives that signature, so what we sign
 /// with is what the RFC means by `ed25519`.
 #[test]
@@ -110,4 +170,9 @@ fn rfc_9421_b_2_6() {
                 ;created=1618884473;keyid=\"test-key-ed25519\"";
     let signature = STANDARD.encode(key.sign_raw(base.as_bytes()));
     assert_eq!(signature, "wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6vuQv5lIp5WPpBKRCw==");
+    // And the relay's side of it, with the public key as appendix B.1.4 has it.
+    assert_eq!(base64(key.public().as_bytes()), "JrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=");
+    let signature = STANDARD.decode(signature).unwrap().try_into().unwrap();
+    assert!(key.public().verify_raw(base.as_bytes(), &signature));
+    assert!(!key.public().verify_raw(base.replace("/foo", "/fou").as_bytes(), &signature));
 }

@@ -10,16 +10,17 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use pouch_protocol::limits::MAX_MESSAGE;
 use pouch_protocol::{
-    AccountRole, Covered, PartField, ProblemKind, Request, SignatureFields, SignatureRefused, parse_content_digest,
+    AccountRole, Covered, PartField, ProblemKind, Request, SignatureFields, SignatureRefused, SignedRequest,
+    parse_content_digest,
 };
-use pouch_statement::{MailboxId, Sha256Digest, Timestamp};
+use pouch_statement::{MailboxId, PublicKey, Sha256Digest, Timestamp};
 use serde::de::DeserializeOwned;
 
 use crate::access::Attempt;
 use crate::answer::Failure;
 use crate::body::Upload;
 use crate::connections::Connection;
-use crate::ledger::Once;
+use crate::ledger::{DeviceAccount, Once};
 use crate::metrics::By;
 use crate::server::App;
 use crate::shares::Share;
@@ -54,6 +55,8 @@ pub(crate) struct Caller {
     pub(crate) account: i64,
     pub(crate) mailbox: MailboxId,
     pub(crate) role: AccountRole,
+    /// The device key that signed.
+    pub(crate) key: PublicKey,
     /// For what is accepted once.
     pub(crate) once: Once,
     pub(crate) covered: Covered,
@@ -78,7 +81,7 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     if values.next().is_some() { None } else { Some(value) }
 }
 
-fn unsigned(detail: &'static str) -> Failure {
+pub(crate) fn unsigned(detail: &'static str) -> Failure {
     Failure::new(ProblemKind::Signature, detail)
 }
 
@@ -111,6 +114,15 @@ impl Call {
 
     /// Checks signature, clock and device. Nothing of the body was read, and no path was looked at, before this.
     pub(crate) async fn signed(&self, coverage: Coverage) -> Result<Caller, Failure> {
+        let (signed, covered) = self.verified(coverage)?;
+        let device = self.app.ledger.device(&signed.key).await?;
+        // A key that was revoked is as unknown as one that never was enrolled.
+        let device = device.ok_or_else(|| unsigned("the key is not enrolled here"))?;
+        self.admit(&device, signed, covered)
+    }
+
+    /// Checks signature and clock; whose key it is remains to be seen.
+    pub(crate) fn verified(&self, coverage: Coverage) -> Result<(SignedRequest, Covered), Failure> {
         let missing = || unsigned("the request is not signed");
         let headers = &self.head.headers;
         let fields = SignatureFields {
@@ -131,8 +143,16 @@ impl Call {
             SignatureRefused::Coverage => unsigned("the signature does not cover exactly what it must"),
             SignatureRefused::Mismatch => unsigned("the signature does not verify"),
         })?;
-        let device = self.app.ledger.device(&signed.key).await?;
-        let device = device.ok_or_else(|| unsigned("the key is not enrolled here"))?;
+        Ok((signed, covered))
+    }
+
+    /// Takes up a request of this account: into the record, against its rate, and not while it is suspended.
+    pub(crate) fn admit(
+        &self,
+        device: &DeviceAccount,
+        signed: SignedRequest,
+        covered: Covered,
+    ) -> Result<Caller, Failure> {
         self.attempt.is_by(device.mailbox);
         // Now and not after the answer: an upload may take minutes, in which strangers must not push it out.
         // Whoever is suspended keeps no place that another may need, also none that they had before.
@@ -151,7 +171,8 @@ impl Call {
             return Err(Failure::new(ProblemKind::Suspended, ""));
         }
         let once = Once { account: device.account, nonce: signed.nonce };
-        Ok(Caller { account: device.account, mailbox: device.mailbox, role: device.role, once, covered })
+        let DeviceAccount { account, mailbox, role, .. } = *device;
+        Ok(Caller { account, mailbox, role, key: signed.key, once, covered })
     }
 
     /// Waits until the account has so few works in the ledger that others find it free; held as long as one lasts.
@@ -161,20 +182,20 @@ impl Call {
     }
 
     /// Reads a body of at most `limit` bytes that is covered by `Content-Digest`.
-    pub(crate) async fn digested(&self, caller: &Caller, limit: u64) -> Result<Bytes, Failure> {
+    pub(crate) async fn digested(&self, covered: &Covered, limit: u64) -> Result<Bytes, Failure> {
         if self.length()? > limit {
             return Err(Failure::new(ProblemKind::TooLarge, ""));
         }
         let body = self.body.collect(usize::try_from(limit).unwrap_or(usize::MAX)).await?;
-        match caller.covered {
-            Covered::Digest(digest) if Sha256Digest::of(&body) == digest => Ok(body),
+        match covered {
+            Covered::Digest(digest) if Sha256Digest::of(&body) == *digest => Ok(body),
             _ => Err(Failure::new(ProblemKind::Digest, "")),
         }
     }
 
     /// Reads a message: bounded, then checked against its digest, then parsed.
     pub(crate) async fn message<T: DeserializeOwned>(&self, caller: &Caller) -> Result<(T, Bytes), Failure> {
-        let body = self.digested(caller, MAX_MESSAGE as u64).await?;
+        let body = self.digested(&caller.covered, MAX_MESSAGE as u64).await?;
         Ok((parse(&body)?, body))
     }
 
@@ -184,7 +205,7 @@ impl Call {
         text.parse().map_err(|_| Failure::not_found())
     }
 
-    /// The id behind `/v1/bundles/`, `/v1/inbox/`, `/v1/links/` or `/v1/accounts/`.
+    /// What stands behind `/v1/bundles/`, `/v1/inbox/`, `/v1/links/`, `/v1/accounts/` or `/v1/devices/`.
     pub(crate) fn id<T: std::str::FromStr>(&self) -> Result<T, Failure> {
         self.component(3)
     }

@@ -43,6 +43,7 @@ impl Inbox {
                     "from": one.from,
                     "size": item.size,
                     "state": item.state,
+                    "revision": item.revision,
                     "committed": iso(item.committed),
                     "expires": iso(item.expires),
                 }))

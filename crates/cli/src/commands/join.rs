@@ -61,6 +61,9 @@ impl Join {
         let role = match joined.role {
             AccountRole::Owner => "owner of this relay",
             AccountRole::Member => "a member of this relay",
+            AccountRole::Contractor => {
+                "a contractor on this relay: you receive, and send to who invited you or sent to you"
+            }
         };
         let words = joined.card.fingerprint().words();
         context

@@ -5,6 +5,7 @@ mod contact;
 mod decrypt;
 #[cfg(feature = "relay")]
 mod demo;
+mod device;
 mod encrypt;
 mod inbox;
 mod input;
@@ -32,6 +33,7 @@ pub(crate) enum Verb {
     Invite(invite::Invite),
     Card(card::Card),
     Contact(contact::Contact),
+    Device(device::Device),
     Send(send::Send),
     Outbox(outbox::Outbox),
     Inbox(inbox::Inbox),
@@ -59,6 +61,7 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Invite(verb) => verb.run(context),
         Verb::Card(verb) => verb.run(context),
         Verb::Contact(verb) => verb.run(context),
+        Verb::Device(verb) => verb.run(context),
         Verb::Send(verb) => verb.run(context),
         Verb::Outbox(verb) => verb.run(context),
         Verb::Inbox(verb) => verb.run(context),

@@ -9,11 +9,11 @@ use pouch_client::outbox::{self, Progress, Sent};
 use pouch_client::transport::TransportError;
 use pouch_client::{Class, Error, Party};
 use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
-use pouch_statement::{BundleId, Outcome, Stage};
+use pouch_statement::{BundleId, Name, Outcome, Stage};
 use serde_json::json;
 
 use crate::run::{Context, Failure, Outcome as Done, printing};
-use crate::show::{iso, local, many, short, size};
+use crate::show::{iso, local, many, parse_span, short, size};
 
 /// How many bundles one listing asks the relay about.
 const ASKED: usize = 20;
@@ -35,6 +35,32 @@ pub(crate) struct Outbox {
 #[derive(Subcommand)]
 enum Verb {
     Revoke(Revoke),
+    Extend(Extend),
+    Add(Add),
+}
+
+/// Let a bundle be fetched for longer, or end it earlier
+///
+/// Each recipient who has not received it gets a new signed manifest with the new end. The content stays as it is.
+#[derive(Args)]
+struct Extend {
+    /// Which
+    #[arg(value_name = "ID")]
+    id: String,
+    /// How long it may be fetched from now on: 90s, 15m, 8h, 7d, 2w
+    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    until: u64,
+}
+
+/// Deliver a bundle to one recipient more, without sending the content again
+#[derive(Args)]
+struct Add {
+    /// Which
+    #[arg(value_name = "ID")]
+    id: String,
+    /// To whom
+    #[arg(long, value_name = "NAME")]
+    to: Name,
 }
 
 /// Withdraw a bundle: the relay deletes it; what was fetched before cannot be called back
@@ -49,6 +75,8 @@ impl Outbox {
     pub(crate) fn run(self, context: &Context) -> Done {
         match (self.verb, self.id) {
             (Some(Verb::Revoke(verb)), _) => revoke(&verb.id, context),
+            (Some(Verb::Extend(verb)), _) => verb.run(context),
+            (Some(Verb::Add(verb)), _) => verb.run(context),
             (None, Some(id)) => one(&id, context),
             (None, None) => all(context),
         }
@@ -58,6 +86,7 @@ impl Outbox {
 fn all(context: &Context) -> Done {
     let party = context.party()?;
     let mut list = outbox::list(&party)?;
+    outbox::forget_keys(&party, &mut list)?;
     if list.is_empty() {
         context.show.remark("nothing was sent yet");
     }
@@ -259,6 +288,40 @@ fn object(context: &Context, sent: &Sent, status: Option<&BundleStatus>) -> Done
             "recipients": recipients,
         }))
         .map_err(printing)
+}
+
+impl Extend {
+    fn run(self, context: &Context) -> Done {
+        let party = context.party()?;
+        let mut sent = outbox::find(&party, &self.id)?;
+        let identity = context.unlock(&party)?;
+        let names = context.run(async {
+            let api = context.relay(&party).await?;
+            let expires = pouch_client::clock::now().plus(self.until);
+            Ok(outbox::extend(&party, &api, &identity, &mut sent, expires).await?)
+        })?;
+        object(context, &sent, None)?;
+        context.show.essence(sent.bundle).map_err(printing)?;
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let (id, until) = (short(sent.bundle), local(sent.expires));
+        context.show.line(format_args!("{id} may be fetched until {until} by {}", names.join(", "))).map_err(printing)
+    }
+}
+
+impl Add {
+    fn run(self, context: &Context) -> Done {
+        let party = context.party()?;
+        let mut sent = outbox::find(&party, &self.id)?;
+        let identity = context.unlock(&party)?;
+        context.run(async {
+            let api = context.relay(&party).await?;
+            Ok(outbox::add(&party, &api, &identity, &mut sent, &self.to).await?)
+        })?;
+        object(context, &sent, None)?;
+        context.show.essence(sent.bundle).map_err(printing)?;
+        let (id, to) = (short(sent.bundle), &self.to);
+        context.show.line(format_args!("{to} runs: pouch receive {id}")).map_err(printing)
+    }
 }
 
 fn revoke(id: &str, context: &Context) -> Done {

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use check::Check;
 
+use super::invite::RoleArg;
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local, short, size};
 use crate::{args, exit, signals};
@@ -37,6 +38,7 @@ enum Verb {
     Accounts(Accounts),
     Suspend(Suspend),
     Restore(Restore),
+    Role(Role),
     Takedown(Takedown),
     Check(Check),
 }
@@ -121,6 +123,16 @@ struct Restore {
     whose: Whose,
 }
 
+/// Say what an account may do on the relay that I own
+#[derive(Args)]
+struct Role {
+    #[command(flatten)]
+    whose: Whose,
+    /// From now on
+    #[arg(value_name = "ROLE", value_enum)]
+    role: RoleArg,
+}
+
 /// End a bundle on the relay that I own, at once and for all
 ///
 /// Sender and recipients are told the reason. What somebody has fetched before cannot be called back.
@@ -151,6 +163,7 @@ impl Relay {
             Verb::RotateKey(verb) => verb.run(context),
             Verb::Accounts(_) => accounts(context),
             Verb::Suspend(Suspend { whose }) => whose.set(context, true),
+            Verb::Role(Role { whose, role }) => whose.assign(context, role.into()),
             Verb::Takedown(verb) => verb.run(context),
             Verb::Restore(Restore { whose }) => whose.set(context, false),
             Verb::Check(verb) => verb.run(context),
@@ -380,6 +393,25 @@ impl Whose {
     }
 }
 
+impl Whose {
+    fn assign(&self, context: &Context, role: AccountRole) -> Outcome {
+        let party = context.party()?;
+        let account = context.run(async {
+            let api = context.relay(&party).await?;
+            let account = self.find(&api.accounts().await?)?;
+            api.set_role(account.mailbox, role).await?;
+            Ok(account)
+        })?;
+        context
+            .show
+            .object(&json!({ "type": "role", "mailbox": account.mailbox, "name": account.name, "role": role }))
+            .map_err(printing)?;
+        context.show.essence(account.mailbox).map_err(printing)?;
+        let (mailbox, word) = (short(account.mailbox), role.word());
+        context.show.line(format_args!("{mailbox}  {} is a {word} from now on", account.name)).map_err(printing)
+    }
+}
+
 impl Takedown {
     fn run(self, context: &Context) -> Outcome {
         let Self { bundle, reason } = self;
@@ -421,14 +453,11 @@ fn accounts(context: &Context) -> Outcome {
             }))
             .map_err(printing)?;
         context.show.essence(account.mailbox).map_err(printing)?;
-        let role = match account.role {
-            AccountRole::Owner => "owner",
-            AccountRole::Member => "member",
-        };
+        let role = account.role.word();
         context
             .show
             .line(format_args!(
-                "{}  {:<16} {role:<7} since {}  {} of {} in {} bundles{}",
+                "{}  {:<16} {role:<10} since {}  {} of {} in {} bundles{}",
                 short(account.mailbox),
                 account.name,
                 local(account.created),

@@ -14,6 +14,8 @@ pub enum Action {
     Joined,
     /// Made a link for somebody.
     Invited,
+    /// Withdrew a link before it was used.
+    InvitationWithdrawn,
     /// Pinned a contact.
     ContactPinned,
     /// Compared a contact's words.
@@ -34,6 +36,14 @@ pub enum Action {
     ReceiptReceived,
     /// Withdrew a bundle.
     Revoked,
+    /// Gave a bundle another end.
+    Extended,
+    /// Addressed a bundle to one recipient more.
+    RecipientAdded,
+    /// Had the relay take a new device key of mine.
+    DeviceEnrolled,
+    /// Had the relay refuse a device key of mine from then on.
+    DeviceRevoked,
 }
 
 /// How it ended.

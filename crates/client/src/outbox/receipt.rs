@@ -116,7 +116,7 @@ fn open_receipt(
         .map_err(|e| e.to_string())?;
     let body = receipt.body();
     let fits = body.bundle == bundle
-        && Some(body.manifest_sha256) == recipient.manifest_sha256
+        && recipient.was_sent(&body.manifest_sha256)
         && body.sender == party.fingerprint()
         && body.recipient == recipient.fingerprint
         && body.outcome == message.outcome

@@ -1,6 +1,8 @@
 //! Accounts and devices: who may, and how they came to be.
 
 use super::database::{Conn, Lock, Row, query};
+use super::devices;
+use super::roles::{is_contractor, link_role, role, role_word};
 use super::row::{bytes, mailbox, maybe_time, parsed, time, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use pouch_protocol::limits::MAX_PAGE;
@@ -27,21 +29,6 @@ pub(crate) struct Joiner {
     pub(crate) device: Signed<Device>,
 }
 
-fn role(row: &Row) -> Result<AccountRole> {
-    match row.get::<&str>("role")? {
-        "owner" => Ok(AccountRole::Owner),
-        "member" => Ok(AccountRole::Member),
-        _ => Err(LedgerError::Damaged("role")),
-    }
-}
-
-fn role_word(role: AccountRole) -> &'static str {
-    match role {
-        AccountRole::Owner => "owner",
-        AccountRole::Member => "member",
-    }
-}
-
 pub(super) fn mac(row: &Row, column: &'static str) -> Result<CardMac> {
     let text: &str = row.get(column)?;
     serde_json::from_value(text.into()).map_err(|_| LedgerError::Damaged(column))
@@ -55,9 +42,20 @@ pub(super) fn mac_text(mac: &CardMac) -> Result<String> {
 }
 
 /// The columns of an account as [`account`] reads them.
-const ACCOUNT: &str = "SELECT seq, mailbox, name, role, created, used, bundles, suspended FROM account WHERE seq = $1";
-const ACCOUNTS: &str = "SELECT seq, mailbox, name, role, created, used, bundles, suspended FROM account
+const ACCOUNT: &str =
+    "SELECT seq, mailbox, name, role, contractor, created, used, bundles, suspended FROM account WHERE seq = $1";
+const ACCOUNTS: &str = "SELECT seq, mailbox, name, role, contractor, created, used, bundles, suspended FROM account
      WHERE seq > $1 ORDER BY seq LIMIT $2";
+
+/// From the columns `seq`, `mailbox`, `role`, `contractor` and `suspended`.
+pub(super) fn device_account(row: &Row) -> Result<DeviceAccount> {
+    Ok(DeviceAccount {
+        account: row.get("seq")?,
+        mailbox: mailbox(row, "mailbox")?,
+        role: role(row)?,
+        suspended: maybe_time(row, "suspended")?.is_some(),
+    })
+}
 
 fn account(row: &Row, quota: u64) -> Result<Account> {
     Ok(Account {
@@ -77,21 +75,13 @@ impl Ledger {
     pub(crate) async fn device(&self, key: &PublicKey) -> Result<Option<DeviceAccount>> {
         let mut conn = self.look().await?;
         let row = query(
-            "SELECT a.seq, a.mailbox, a.role, a.suspended FROM device d JOIN account a ON a.seq = d.account
+            "SELECT a.seq, a.mailbox, a.role, a.contractor, a.suspended FROM device d JOIN account a ON a.seq = d.account
              WHERE d.device_key = $1",
         )
         .bind(key.as_bytes().as_slice())
         .fetch_optional(&mut conn)
         .await?;
-        row.map(|row| {
-            Ok(DeviceAccount {
-                account: row.get("seq")?,
-                mailbox: mailbox(&row, "mailbox")?,
-                role: role(&row)?,
-                suspended: maybe_time(&row, "suspended")?.is_some(),
-            })
-        })
-        .transpose()
+        row.as_ref().map(device_account).transpose()
     }
 
     pub(crate) async fn account(&self, seq: i64, quota: u64) -> Result<Account> {
@@ -128,7 +118,7 @@ impl Ledger {
 }
 
 async fn suspend(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Result<()> {
-    let row = query("SELECT seq, role FROM account WHERE mailbox = $1")
+    let row = query("SELECT seq, role, contractor FROM account WHERE mailbox = $1")
         .bind(mailbox.as_bytes().as_slice())
         .fetch_optional(conn)
         .await?;
@@ -164,7 +154,7 @@ async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinRe
     conn.lock(Lock::Link(joiner.admit_sha256)).await?;
     // The secret is looked up by its hash: how long that takes tells nothing about the secret (attacks.md 41).
     let link = query(
-        "SELECT seq, inviter, expires, card_statement, card_signature, card_mac, request_sha256 FROM link
+        "SELECT seq, inviter, expires, contractor, card_statement, card_signature, card_mac, request_sha256 FROM link
          WHERE admit_sha256 = $1",
     )
     .bind(joiner.admit_sha256.as_bytes().as_slice())
@@ -174,17 +164,14 @@ async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinRe
         return refuse(ProblemKind::LinkSpent, "");
     };
     let inviter: Option<i64> = link.get("inviter")?;
-    let role = if inviter.is_none() { AccountRole::Owner } else { AccountRole::Member };
+    let role = if inviter.is_none() { AccountRole::Owner } else { link_role(&link)? };
     let answer = JoinResponse { role, inviter: inviter.map(|_| maced_card(&link)).transpose()? };
     if let Some(before) = link.get::<Option<&[u8]>>("request_sha256")? {
         let same = before == joiner.request_sha256.as_bytes();
         return if same { Ok(answer) } else { refuse(ProblemKind::LinkSpent, "") };
     }
     if let Some(inviter) = inviter {
-        let suspended = query("SELECT 1 FROM account WHERE seq = $1 AND suspended IS NOT NULL").bind(inviter);
-        if suspended.fetch_optional(conn).await?.is_some() {
-            return refuse(ProblemKind::Suspended, "whoever made this link is suspended");
-        }
+        check_inviter(conn, inviter, role).await?;
     }
     if time(&link, "expires")? <= now {
         return refuse(ProblemKind::LinkSpent, "");
@@ -198,7 +185,7 @@ async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinRe
             return refuse(ProblemKind::LinkSpent, "");
         }
     }
-    let account = enroll(conn, joiner, role, now).await?;
+    let account = enroll(conn, joiner, role, inviter, now).await?;
     query("UPDATE link SET request_sha256 = $1, joiner = $2, joiner_mac = $3 WHERE seq = $4")
         .bind(joiner.request_sha256.as_bytes().as_slice())
         .bind(account)
@@ -209,6 +196,21 @@ async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinRe
     Ok(answer)
 }
 
+/// Whoever made the link may still invite, and somebody of this role.
+async fn check_inviter(conn: &mut Conn, inviter: i64, joins_as: AccountRole) -> Result<()> {
+    conn.lock(Lock::Account(inviter)).await?;
+    let row = query("SELECT role, contractor, suspended FROM account WHERE seq = $1").bind(inviter);
+    let row = row.fetch_one(conn).await?;
+    if maybe_time(&row, "suspended")?.is_some() {
+        return refuse(ProblemKind::Suspended, "whoever made this link is suspended");
+    }
+    if role(&row)?.may_invite(joins_as) {
+        Ok(())
+    } else {
+        refuse(ProblemKind::Forbidden, "whoever made this link may not invite for it any more")
+    }
+}
+
 /// The inviter's card of a link.
 pub(super) fn maced_card(row: &Row) -> Result<MacedCard> {
     Ok(MacedCard {
@@ -217,13 +219,20 @@ pub(super) fn maced_card(row: &Row) -> Result<MacedCard> {
     })
 }
 
-async fn enroll(conn: &mut Conn, joiner: &Joiner, role: AccountRole, now: Timestamp) -> Result<i64> {
+async fn enroll(
+    conn: &mut Conn,
+    joiner: &Joiner,
+    role: AccountRole,
+    inviter: Option<i64>,
+    now: Timestamp,
+) -> Result<i64> {
     let card = joiner.card.card();
     let fingerprint = joiner.card.fingerprint();
     let device = joiner.device.body().device_key;
     let taken = query(
         "SELECT 1 FROM account WHERE mailbox = $1 OR fingerprint = $2
-         UNION ALL SELECT 1 FROM device WHERE device_key = $3",
+         UNION ALL SELECT 1 FROM device WHERE device_key = $3
+         UNION ALL SELECT 1 FROM retired_device WHERE device_key = $3",
     )
     .bind(card.mailbox.as_bytes().as_slice())
     .bind(fingerprint.as_bytes().as_slice())
@@ -235,28 +244,22 @@ async fn enroll(conn: &mut Conn, joiner: &Joiner, role: AccountRole, now: Timest
     }
     let detached = joiner.card.detached();
     let account = query(
-        "INSERT INTO account (mailbox, fingerprint, name, role, card_statement, card_signature, created)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING seq",
+        "INSERT INTO account (mailbox, fingerprint, name, role, contractor, inviter, card_statement, card_signature, created)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING seq",
     )
     .bind(card.mailbox.as_bytes().as_slice())
     .bind(fingerprint.as_bytes().as_slice())
     .bind(card.name.as_str())
     .bind(role_word(role))
+    .bind(is_contractor(role))
+    .bind(inviter)
     .bind(detached.statement)
     .bind(detached.signature)
     .bind(int(now.unix()))
     .fetch_one(conn)
     .await?;
     let seq: i64 = account.get("seq")?;
-    let statement = joiner.device.detached();
-    query("INSERT INTO device (device_key, account, statement, signature, created) VALUES ($1, $2, $3, $4, $5)")
-        .bind(device.as_bytes().as_slice())
-        .bind(seq)
-        .bind(statement.statement)
-        .bind(statement.signature)
-        .bind(int(now.unix()))
-        .execute(conn)
-        .await?;
+    devices::store(conn, seq, &joiner.device, now).await?;
     Ok(seq)
 }
 

@@ -1,11 +1,12 @@
 //! Bundles as their sender sees them: begun, looked at, revoked.
 
 use super::database::{Conn, Lock, Row, query};
+use super::roles;
 use super::row::{BundleRow, Limits, bytes, give_space, mailbox, maybe_time, select_bundle, state_word, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pouch_protocol::limits::{MAX_LISTING, MAX_PAGE, MAX_RECEIPT};
+use pouch_protocol::limits::{MAX_LISTING, MAX_PAGE, MAX_RECEIPT, MAX_RECIPIENTS};
 use pouch_protocol::{
     BundleState, BundleStatus, Delivery, DeliveryState, NewBundle, Outbox, ProblemKind, ReceiptMessage,
 };
@@ -106,8 +107,12 @@ async fn begin(conn: &mut Conn, account: i64, new: &NewBundle, limits: Limits, n
             _ => bundle.gone(),
         };
     }
-    if new.expires <= now || new.expires.since(now) > limits.lifetime {
-        return refuse(ProblemKind::BadRequest, "the bundle's end is in the past or beyond the relay's limit");
+    limits.check_end(new.expires, now)?;
+    if new.recipients.len() > MAX_RECIPIENTS {
+        return refuse(ProblemKind::BadRequest, "more recipients than a bundle may have");
+    }
+    for recipient in &new.recipients {
+        roles::recipient(conn, account, *recipient).await?;
     }
     count_one(conn, account, limits).await?;
     query("INSERT INTO bundle (id, sender, state, created, touched, expires, burn) VALUES ($1, $2, 'pending', $3, $3, $4, $5)")
@@ -144,7 +149,7 @@ async fn count_one(conn: &mut Conn, account: i64, limits: Limits) -> Result<()> 
 /// A bundle with its deliveries. `room` bounds the receipts of one answer; those beyond it are left out, not cut.
 async fn status(conn: &mut Conn, bundle: &BundleRow, now: Timestamp, room: &mut usize) -> Result<BundleStatus> {
     let rows = query(
-        "SELECT a.mailbox, d.released, d.received, d.outcome, d.commitment, d.sealed
+        "SELECT a.mailbox, d.released, d.received, d.revision, d.outcome, d.commitment, d.sealed
          FROM delivery d JOIN account a ON a.seq = d.account WHERE d.bundle = $1 ORDER BY a.mailbox",
     )
     .bind(bundle.seq)
@@ -185,6 +190,7 @@ fn delivery(row: &Row, room: &mut usize) -> Result<Delivery> {
         state: delivery_state(released, received),
         released,
         received,
+        revision: revision(row)?,
         receipt,
     })
 }
@@ -196,6 +202,10 @@ pub(super) fn outcome(row: &Row) -> Result<Option<Outcome>> {
         Some("failed") => Ok(Some(Outcome::Failed)),
         Some(_) => Err(LedgerError::Damaged("outcome")),
     }
+}
+
+pub(super) fn revision(row: &Row) -> Result<u32> {
+    u32::try_from(uint(row, "revision")?).map_err(|_| LedgerError::Damaged("revision"))
 }
 
 pub(super) fn delivery_state(released: Option<Timestamp>, received: Option<Timestamp>) -> DeliveryState {

@@ -2,6 +2,7 @@
 
 use super::database::{Conn, Lock, query};
 use super::objects::INDEX;
+use super::roles;
 use super::row::{BundleRow, bytes, uint};
 use super::{Ledger, Once, Result, int, refuse};
 use pouch_protocol::limits::{MAX_PARTS, MAX_RECIPIENTS};
@@ -43,6 +44,7 @@ async fn deliver(
     let bundle = BundleRow::open_for(conn, id, account, now).await?;
     let content = check_objects(conn, &bundle, commit).await?;
     let recipients = check_recipients(conn, &bundle, commit).await?;
+    roles::check_recipients(conn, account, bundle.seq).await?;
     for recipient in recipients {
         query("INSERT INTO delivery (bundle, account) VALUES ($1, $2)")
             .bind(bundle.seq)

@@ -1,6 +1,6 @@
 //! Deliveries as their recipient sees them: waiting, released, received.
 
-use super::bundles::{charge_receipts, delivery_state, end, outcome};
+use super::bundles::{charge_receipts, delivery_state, end, outcome, revision};
 use super::database::{Conn, Lock, Row, query};
 use super::row::{BundleRow, bytes, mailbox, maybe_time, select_bundle, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
@@ -11,7 +11,7 @@ use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
 macro_rules! select_delivery {
     ($tail:literal) => {
         select_bundle!(
-            ", d.seq AS delivery, d.released, d.received, d.outcome, d.commitment, d.sealed, s.mailbox AS sender_mailbox",
+            ", d.seq AS delivery, d.released, d.received, d.revision, d.outcome, d.commitment, d.sealed, s.mailbox AS sender_mailbox",
             "delivery d JOIN bundle b ON b.seq = d.bundle JOIN account s ON s.seq = b.sender ",
             $tail
         )
@@ -44,6 +44,7 @@ fn read(row: &Row) -> Result<DeliveryRow> {
         expires: bundle.expires,
         size: bundle.content,
         parts: u32::try_from(bundle.parts).map_err(|_| LedgerError::Damaged("parts"))?,
+        revision: revision(row)?,
     };
     let receipt = match outcome(row)? {
         Some(outcome) => Some(Receipt {

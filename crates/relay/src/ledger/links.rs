@@ -2,6 +2,7 @@
 
 use super::accounts::{identity, mac, mac_text};
 use super::database::{Conn, Lock, query};
+use super::roles::{is_contractor, link_role, role};
 use super::row::{bytes, time};
 use super::{Ledger, Once, Result, int, refuse};
 use pouch_protocol::{LinkStatus, Links, MacedCard, NewLink, ProblemKind};
@@ -37,7 +38,7 @@ impl Ledger {
     pub(crate) async fn links(&self, account: i64, now: Timestamp) -> Result<Links> {
         let mut conn = self.look().await?;
         let rows = query(
-            "SELECT l.id, l.created, l.expires, l.joiner_mac, a.card_statement, a.card_signature
+            "SELECT l.id, l.created, l.expires, l.contractor, l.joiner_mac, a.card_statement, a.card_signature
              FROM link l LEFT JOIN account a ON a.seq = l.joiner
              WHERE l.inviter = $1 AND (l.joiner IS NOT NULL OR l.expires > $2) ORDER BY l.seq LIMIT $3",
         )
@@ -59,6 +60,7 @@ impl Ledger {
                 link: LinkId::from_bytes(bytes(row, "id")?),
                 created: time(row, "created")?,
                 expires: time(row, "expires")?,
+                role: link_role(row)?,
                 joiner,
             })
         });
@@ -101,7 +103,14 @@ async fn insert(conn: &mut Conn, account: i64, link: &NewLink, card: &SignedCard
     if *card.fingerprint().as_bytes() != fingerprint || *card.card().mailbox.as_bytes() != mailbox {
         return refuse(ProblemKind::BadRequest, "the link's card is not this account's");
     }
-    let same = query("SELECT inviter, admit_sha256, expires FROM link WHERE id = $1 OR admit_sha256 = $2")
+    let row = query("SELECT role, contractor FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
+    if !role(&row)?.may_invite(link.role) {
+        return refuse(
+            ProblemKind::Forbidden,
+            "members invite contractors, the owner also members; contractors nobody",
+        );
+    }
+    let same = query("SELECT inviter, admit_sha256, expires, contractor FROM link WHERE id = $1 OR admit_sha256 = $2")
         .bind(link.link.as_bytes().as_slice())
         .bind(link.admit_sha256.as_bytes().as_slice())
         .fetch_optional(conn)
@@ -109,7 +118,8 @@ async fn insert(conn: &mut Conn, account: i64, link: &NewLink, card: &SignedCard
     if let Some(row) = same {
         let again = row.get::<Option<i64>>("inviter")? == Some(account)
             && bytes::<32>(&row, "admit_sha256")? == *link.admit_sha256.as_bytes()
-            && time(&row, "expires")? == link.expires;
+            && time(&row, "expires")? == link.expires
+            && link_role(&row)? == link.role;
         return if again { Ok(()) } else { refuse(ProblemKind::Conflict, "there is another link of this name") };
     }
     let row = query("SELECT COUNT(*) AS n FROM link WHERE inviter = $1").bind(account).fetch_one(conn).await?;
@@ -117,14 +127,15 @@ async fn insert(conn: &mut Conn, account: i64, link: &NewLink, card: &SignedCard
         return refuse(ProblemKind::Quota, "too many links; withdraw some");
     }
     query(
-        "INSERT INTO link (id, inviter, admit_sha256, created, expires, card_statement, card_signature, card_mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO link (id, inviter, admit_sha256, created, expires, contractor, card_statement, card_signature, card_mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(link.link.as_bytes().as_slice())
     .bind(account)
     .bind(link.admit_sha256.as_bytes().as_slice())
     .bind(int(now.unix()))
     .bind(int(link.expires.unix()))
+    .bind(is_contractor(link.role))
     .bind(link.inviter.card.statement.as_str())
     .bind(link.inviter.card.signature.as_str())
     .bind(mac_text(&link.inviter.mac)?)

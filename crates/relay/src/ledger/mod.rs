@@ -9,14 +9,17 @@
 
 mod access;
 mod accounts;
+mod amend;
 mod bundles;
 mod check;
 mod commit;
 mod database;
 mod deliveries;
+mod devices;
 mod health;
 mod links;
 mod objects;
+mod roles;
 mod row;
 mod schema;
 mod store;
@@ -35,7 +38,7 @@ use crate::config::Config;
 use crate::disk::{self, Disk};
 
 pub(crate) use access::{AccessRow, MANY};
-pub(crate) use accounts::Joiner;
+pub(crate) use accounts::{DeviceAccount, Joiner};
 pub(crate) use check::{Mended, StoredObject, Summed};
 pub(crate) use deliveries::Receipt;
 pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Slot};

@@ -5,8 +5,9 @@
 //! the room back.
 
 use super::database::{Conn, Lock, query};
+use super::roles;
 use super::row::{BundleRow, Limits, bytes, give_space, take_space, uint};
-use super::{Ledger, Result, int, refuse};
+use super::{Ledger, Once, Result, amend, int, refuse};
 use crate::blob::BlobName;
 use bytes::Bytes;
 use pouch_protocol::limits::{MAX_RECEIPT, MAX_RECIPIENTS};
@@ -66,10 +67,10 @@ pub(crate) struct ObjectRow {
     charged: u64,
 }
 
-/// An envelope.
-struct Sealed {
-    bytes: Bytes,
-    sha256: Sha256Digest,
+/// An envelope on its way in.
+pub(super) struct Sealed {
+    pub(super) bytes: Bytes,
+    pub(super) sha256: Sha256Digest,
 }
 
 fn number(part: Option<u32>) -> i64 {
@@ -154,31 +155,44 @@ impl Ledger {
         self.write((), move |conn, ()| Box::pin(abandon(conn, name))).await
     }
 
-    /// Stores one recipient's envelope, and keeps room for the receipt that this recipient may send.
+    /// Stores one recipient's envelope, and keeps room for the receipt that this recipient may send. Whether there is a new
+    /// delivery with it, as after the commit ([`amend::envelope`]).
     ///
     /// The sender pays for receipts, and beforehand: they chose the recipients and are who a receipt is for. Charged when it
     /// comes, it could be refused for want of room, or fill up an account that did nothing; charged to recipients, whoever
     /// sends them much could use up their room.
     pub(crate) async fn put_envelope(
         &self,
-        account: i64,
+        once: Once,
         id: BundleId,
         recipient: MailboxId,
         sealed: Bytes,
         limits: Limits,
         now: Timestamp,
-    ) -> Result<()> {
-        let sha256 = Sha256Digest::of(&sealed);
+    ) -> Result<bool> {
+        let account = once.account;
         let mut tx = self.read().await?;
-        let bundle = BundleRow::open_for(&mut tx, id, account, now).await?;
-        if let Some((_, _, digest)) = envelope(&mut tx, bundle.seq, recipient).await?
-            && digest == *sha256.as_bytes()
-        {
-            return Ok(());
+        let bundle = BundleRow::of_sender(&mut tx, id, account).await?;
+        let state = bundle.state(now);
+        if !matches!(state, BundleState::Pending | BundleState::Committed) {
+            return bundle.gone();
+        }
+        let sha256 = Sha256Digest::of(&sealed);
+        let before = envelope(&mut tx, bundle.seq, recipient).await?;
+        if before.is_some_and(|before| before.sha256 == sha256) {
+            return Ok(false);
         }
         drop(tx);
-        self.write(Sealed { bytes: sealed, sha256 }, move |conn, sealed| {
-            Box::pin(put(conn, account, id, recipient, sealed, limits, now))
+        // Once, unlike parts: a request that is sent again must not bring back an envelope that was replaced since.
+        let sealed = Sealed { bytes: sealed, sha256 };
+        self.write_once(once, now, sealed, move |conn, sealed| {
+            Box::pin(async move {
+                if state == BundleState::Committed {
+                    return amend::envelope(conn, account, id, recipient, sealed, limits, now).await;
+                }
+                put(conn, account, id, recipient, sealed, limits, now).await?;
+                Ok(false)
+            })
         })
         .await
     }
@@ -317,11 +331,26 @@ async fn put(
 ) -> Result<()> {
     conn.lock(Lock::Bundle(id)).await?;
     let bundle = BundleRow::open_for(conn, id, account, now).await?;
-    let length = sealed.bytes.len() as u64;
-    let (to, less, receipt) = match envelope(conn, bundle.seq, recipient).await? {
-        Some((to, earlier, _)) => (to, earlier, 0),
-        None => (new_recipient(conn, &bundle, recipient).await?, 0, MAX_RECEIPT),
+    let before = envelope(conn, bundle.seq, recipient).await?;
+    let to = match &before {
+        Some(before) => before.account,
+        None => new_recipient(conn, &bundle, recipient).await?,
     };
+    store_envelope(conn, &bundle, to, before.as_ref(), sealed, limits, now).await
+}
+
+/// Stores an envelope, in place of the one before if there is one, and takes the room for it.
+pub(super) async fn store_envelope(
+    conn: &mut Conn,
+    bundle: &BundleRow,
+    to: i64,
+    before: Option<&Envelope>,
+    sealed: &Sealed,
+    limits: Limits,
+    now: Timestamp,
+) -> Result<()> {
+    let length = sealed.bytes.len() as u64;
+    let (less, receipt) = before.map_or((0, MAX_RECEIPT), |before| (before.length, 0));
     query("UPDATE bundle SET receipts = receipts + $1 WHERE seq = $2")
         .bind(int(receipt))
         .bind(bundle.seq)
@@ -339,13 +368,21 @@ async fn put(
     .await?;
     grow(conn, bundle.seq, length, less, now).await?;
     if less > 0 {
-        give_space(conn, account, less).await?;
+        give_space(conn, bundle.sender, less).await?;
     }
-    take_space(conn, account, length + receipt, limits).await
+    take_space(conn, bundle.sender, length + receipt, limits).await
 }
 
-/// Account, length and digest of the envelope that a mailbox has in a bundle.
-async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Result<Option<(i64, u64, [u8; 32])>> {
+/// An envelope that is there.
+pub(super) struct Envelope {
+    /// Its recipient's.
+    pub(super) account: i64,
+    pub(super) length: u64,
+    pub(super) sha256: Sha256Digest,
+}
+
+/// The envelope that a mailbox has in a bundle.
+pub(super) async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Result<Option<Envelope>> {
     let row = query(
         "SELECT e.account, CAST(length(e.sealed) AS BIGINT) AS length, e.sha256 FROM envelope e JOIN account a ON a.seq = e.account
          WHERE e.bundle = $1 AND a.mailbox = $2",
@@ -354,20 +391,18 @@ async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Result<Option<
     .bind(to.as_bytes().as_slice())
     .fetch_optional(conn)
     .await?;
-    row.map(|row| Ok((row.get("account")?, uint(&row, "length")?, bytes(&row, "sha256")?))).transpose()
+    row.map(|row| {
+        let sha256 = Sha256Digest::from_bytes(bytes(&row, "sha256")?);
+        Ok(Envelope { account: row.get("account")?, length: uint(&row, "length")?, sha256 })
+    })
+    .transpose()
 }
 
-async fn new_recipient(conn: &mut Conn, bundle: &BundleRow, mailbox: MailboxId) -> Result<i64> {
-    let account = query("SELECT seq FROM account WHERE mailbox = $1")
-        .bind(mailbox.as_bytes().as_slice())
-        .fetch_optional(conn)
-        .await?;
-    let Some(account) = account else {
-        return refuse(ProblemKind::NotFound, "");
-    };
+pub(super) async fn new_recipient(conn: &mut Conn, bundle: &BundleRow, mailbox: MailboxId) -> Result<i64> {
+    let account = roles::recipient(conn, bundle.sender, mailbox).await?;
     let row = query("SELECT COUNT(*) AS n FROM envelope WHERE bundle = $1").bind(bundle.seq).fetch_one(conn).await?;
     if uint(&row, "n")? >= MAX_RECIPIENTS as u64 {
         return refuse(ProblemKind::Conflict, "the bundle has as many recipients as it may have");
     }
-    account.get("seq")
+    Ok(account)
 }

@@ -17,6 +17,16 @@ pub(crate) struct Limits {
     pub(crate) lifetime: u64,
 }
 
+impl Limits {
+    /// Refuses an end in the past or too far away from now.
+    pub(super) fn check_end(&self, expires: Timestamp, now: Timestamp) -> Result<()> {
+        if expires <= now || expires.since(now) > self.lifetime {
+            return refuse(ProblemKind::BadRequest, "the bundle's end is in the past or beyond the relay's limit");
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn uint(row: &Row, column: &'static str) -> Result<u64> {
     u64::try_from(row.get::<i64>(column)?).map_err(|_| LedgerError::Damaged(column))
 }

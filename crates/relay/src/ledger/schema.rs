@@ -13,14 +13,14 @@ use super::LedgerOpenError;
 use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 7;
 
 /// A step of the schema: the oldest code that can work with what it leaves, and its statements.
 type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
 const STEPS: [Step; VERSION as usize] =
-    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE_ID)];
+    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE_ID), (3, ROLES)];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -205,6 +205,30 @@ const STORE_ID: &[&str] = &[
     // charged: bytes of its sender's room that the object takes; not less than its length, though 0 says so where it was
     // stored by the code before.
     "ALTER TABLE object ADD COLUMN charged {INT} NOT NULL DEFAULT 0",
+];
+
+/// What accounts may do, which device keys count no more, and how often an envelope was replaced.
+const ROLES: &[&str] = &[
+    // contractor: the account may send to its inviter and its senders alone. Its `role` is `member`, which nodes of the release
+    // before know, too; so is that of a link whose account is going to be one.
+    "ALTER TABLE account ADD COLUMN contractor {INT} NOT NULL DEFAULT 0",
+    "ALTER TABLE link ADD COLUMN contractor {INT} NOT NULL DEFAULT 0",
+    // inviter: who made the link that the account joined with; the link itself may be forgotten.
+    "ALTER TABLE account ADD COLUMN inviter {INT}",
+    "UPDATE account SET inviter = (SELECT MIN(link.inviter) FROM link WHERE link.joiner = account.seq)",
+    // A revoked key leaves `device`, so that nodes of the release before refuse it, too, and stands here for good.
+    "CREATE TABLE retired_device (
+        device_key {BYTES} PRIMARY KEY,
+        account {INT} NOT NULL REFERENCES account (seq),
+        statement TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        created {INT} NOT NULL,
+        retired {INT} NOT NULL
+    ) {STRICT}",
+    "CREATE INDEX retired_device_account ON retired_device (account)",
+    "CREATE INDEX device_account ON device (account)",
+    // revision: how many envelopes this delivery has had.
+    "ALTER TABLE delivery ADD COLUMN revision {INT} NOT NULL DEFAULT 1",
 ];
 
 /// What is expected to be there.

@@ -3,6 +3,7 @@
 //! On SQLite the two nodes are one ledger, as one process has the folder.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod authority;
 mod bounds;
 mod cases;
 mod faults;
@@ -150,18 +151,24 @@ impl World {
             link: LinkId::random().unwrap(),
             admit_sha256: secret.admit_sha256(),
             expires: self.now.plus(3600),
+            role: AccountRole::Member,
             inviter: MacedCard { card, mac },
         };
         (link, secret)
     }
 
     async fn member(&self, owner: Person, inviter: &Joiner, name: &str) -> Person {
+        self.joined(owner, inviter, name, AccountRole::Member).await.0
+    }
+
+    async fn joined(&self, owner: Person, inviter: &Joiner, name: &str, role: AccountRole) -> (Person, Joiner) {
         let (link, secret) = self.link(inviter);
+        let link = NewLink { role, ..link };
         self.a().new_link(once(owner), link, inviter.card.clone(), self.now).await.unwrap();
         let joiner = self.invited(name, &secret);
         let again = self.joiner_again(&joiner);
-        self.b().join(joiner, self.now).await.unwrap();
-        self.person(&again).await
+        assert_eq!(self.b().join(joiner, self.now).await.unwrap().role, role);
+        (self.person(&again).await, again)
     }
 
     fn invited(&self, name: &str, secret: &LinkSecret) -> Joiner {
@@ -172,7 +179,7 @@ impl World {
 
     async fn begin(&self, sender: Person, burn: bool) -> BundleId {
         let bundle = BundleId::random().unwrap();
-        let new = NewBundle { bundle, expires: self.now.plus(7 * 86_400), burn };
+        let new = NewBundle { bundle, expires: self.now.plus(7 * 86_400), burn, recipients: vec![] };
         self.a().begin_bundle(once(sender), new, limits(), self.now).await.unwrap();
         bundle
     }
@@ -194,7 +201,7 @@ impl World {
         self.put(sender, index).await;
         for person in to {
             let sealed = bytes::Bytes::from_static(b"sealed envelope");
-            self.b().put_envelope(sender.account, bundle, person.mailbox, sealed, limits(), self.now).await.unwrap();
+            self.b().put_envelope(once(sender), bundle, person.mailbox, sealed, limits(), self.now).await.unwrap();
         }
         let digests: Vec<_> = parts.iter().map(|p| (p.length, Blake3Digest::from_bytes(p.digest))).collect();
         let mut recipients: Vec<_> = to.iter().map(|person| person.mailbox).collect();
@@ -277,6 +284,12 @@ const SUITE: &[(&str, Case)] = suite![
     cases::listings_go_on_where_a_page_ended,
     cases::links_are_used_once_and_owners_are_one,
     cases::an_account_is_suspended_and_restored,
+    authority::a_contractor_sends_to_its_inviter_and_its_senders,
+    authority::roles_are_changed_and_count_at_the_commit,
+    authority::device_keys_are_enrolled_and_revoked_for_good,
+    authority::a_delivered_bundle_is_addressed_again,
+    authority::an_envelope_that_was_replaced_does_not_come_back,
+    authority::a_bundle_gets_another_end,
     cases::a_bundle_is_taken_down,
     cases::access_is_recorded_and_added_up,
     cases::what_is_over_is_ended_and_pruned,
@@ -304,6 +317,9 @@ const SUITE: &[(&str, Case)] = suite![
     races::uploads_meet_sweepers,
     races::one_bundle_begun_twice,
     races::links_are_not_made_beyond_their_number,
+    races::device_keys_revoke_each_other,
+    races::device_keys_are_not_enrolled_beyond_their_number,
+    races::commit_meets_role,
 ];
 
 async fn run(world: World, case: Case) {

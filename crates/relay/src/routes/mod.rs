@@ -63,10 +63,14 @@ routes! {
     POST route::LINKS => people::new_link;
     GET route::LINKS => people::links;
     DELETE route::LINK => people::delete_link;
+    POST route::DEVICES => people::enrol;
+    GET route::DEVICES => people::devices;
+    DELETE route::DEVICE => people::revoke_device;
     GET route::ACCOUNT => people::account;
     GET route::ACCOUNTS => people::accounts;
     POST route::SUSPEND => people::suspend;
     POST route::RESTORE => people::restore;
+    POST route::ROLE => people::role;
     GET route::ACCESS => people::access;
     POST route::BUNDLES => upload::begin;
     GET route::BUNDLE => upload::bundle;
@@ -77,6 +81,7 @@ routes! {
     GET route::INDEX => download::index;
     PUT route::ENVELOPE => upload::put_envelope;
     POST route::COMMIT => upload::commit;
+    POST route::EXTEND => upload::extend;
     POST route::TAKEDOWN => people::take_down;
     GET route::OUTBOX => upload::outbox;
     GET route::INBOX => download::inbox;

@@ -63,7 +63,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
 
-    use pouch_protocol::limits::{MAX_PAGE, MAX_PARTS, MAX_RECEIPT, MAX_RECIPIENTS, MAX_WAIT};
+    use pouch_protocol::limits::{MAX_DEVICES, MAX_PAGE, MAX_PARTS, MAX_RECEIPT, MAX_RECIPIENTS, MAX_WAIT};
     use pouch_protocol::route;
     use serde_json::Value;
 
@@ -99,6 +99,8 @@ mod tests {
         let commit = &schemas["Commit"]["properties"];
         assert_eq!(commit["parts"]["maximum"], MAX_PARTS);
         assert_eq!(commit["recipients"]["maxItems"], MAX_RECIPIENTS);
+        assert_eq!(schemas["NewBundle"]["properties"]["recipients"]["maxItems"], MAX_RECIPIENTS);
+        assert_eq!(schemas["Devices"]["properties"]["devices"]["maxItems"], MAX_DEVICES);
         assert_eq!(schemas["Inbox"]["properties"]["items"]["maxItems"], MAX_PAGE);
         let wait = &description()["paths"][route::INBOX]["get"]["parameters"][1];
         assert_eq!((&wait["name"], &wait["schema"]["maximum"]), (&"wait".into(), &MAX_WAIT.into()));

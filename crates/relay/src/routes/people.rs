@@ -1,12 +1,12 @@
 //! Joining, links, accounts, the access record.
 
 use pouch_protocol::limits::{MAX_LIFETIME, MAX_MESSAGE};
-use pouch_protocol::{AccountRole, JoinRequest, NewLink, ProblemKind, Takedown};
+use pouch_protocol::{AccountRole, DeviceKey, JoinRequest, NewDevice, NewLink, NewRole, ProblemKind, Takedown};
 use pouch_statement::{Detached, Device, Sha256Digest, Signed, SignedCard};
 
 use super::upload::bundle_id;
 use crate::answer::{Answer, Failure, done, message};
-use crate::auth::{Call, Caller, Coverage, parse};
+use crate::auth::{Call, Caller, Coverage, parse, unsigned};
 use crate::ledger::Joiner;
 
 fn bad(detail: &'static str) -> Failure {
@@ -53,6 +53,7 @@ pub(super) async fn new_link(call: Call) -> Answer {
     if link.expires <= call.now || link.expires.since(call.now) > MAX_LIFETIME {
         return Err(bad("the link's end is in the past or too far away"));
     }
+    not_owner(link.role)?;
     let card = card(&call, &link.inviter.card)?;
     call.app.ledger.new_link(caller.once, link, card, call.now).await?;
     done()
@@ -70,6 +71,36 @@ pub(super) async fn delete_link(call: Call) -> Answer {
     done()
 }
 
+pub(super) async fn enrol(call: Call) -> Answer {
+    // Whose key it is the statement says: until that is verified the request is nobody's.
+    let (signed, covered) = call.verified(Coverage::Digest)?;
+    let body = call.digested(&covered, MAX_MESSAGE as u64).await?;
+    let NewDevice { mailbox, device } = parse(&body)?;
+    let wrong = || unsigned("the device statement is not by the account's identity, for the key that signs");
+    let (account, card) = call.app.ledger.card_of(mailbox).await?.ok_or_else(wrong)?;
+    let card = SignedCard::verify(&card).map_err(Failure::internal)?;
+    let key = card.card().signing_key;
+    let device = Signed::<Device>::verify(device.statement.as_bytes(), &device.signature, &key).map_err(|_| wrong())?;
+    if device.body().identity != card.fingerprint() || device.body().device_key != signed.key {
+        return Err(wrong());
+    }
+    let caller = call.admit(&account, signed, covered)?;
+    call.app.ledger.enrol(caller.once, device, call.now).await?;
+    done()
+}
+
+pub(super) async fn devices(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    message(&call.app.ledger.devices(caller.account).await?)
+}
+
+pub(super) async fn revoke_device(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let DeviceKey(key) = call.id()?;
+    call.app.ledger.retire(caller.once, caller.key, key, call.now).await?;
+    done()
+}
+
 pub(super) async fn account(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     message(&call.app.ledger.account(caller.account, call.app.config.account_bytes).await?)
@@ -79,7 +110,9 @@ pub(super) async fn account(call: Call) -> Answer {
 fn owner(caller: &Caller) -> Result<(), Failure> {
     match caller.role {
         AccountRole::Owner => Ok(()),
-        AccountRole::Member => Err(Failure::new(ProblemKind::Forbidden, "for the relay's owner")),
+        AccountRole::Member | AccountRole::Contractor => {
+            Err(Failure::new(ProblemKind::Forbidden, "for the relay's owner"))
+        }
     }
 }
 
@@ -101,6 +134,24 @@ pub(super) async fn restore(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     owner(&caller)?;
     call.app.ledger.restore(caller.once, call.id()?, call.now).await?;
+    done()
+}
+
+/// Refuses a role that is not given by anybody: an owner is whoever joins with the relay's own link.
+fn not_owner(role: AccountRole) -> Result<(), Failure> {
+    match role {
+        AccountRole::Owner => Err(bad("the role is member or contractor")),
+        AccountRole::Member | AccountRole::Contractor => Ok(()),
+    }
+}
+
+pub(super) async fn role(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    owner(&caller)?;
+    let mailbox = call.id()?;
+    let (NewRole { role }, _) = call.message(&caller).await?;
+    not_owner(role)?;
+    call.app.ledger.set_role(caller.once, mailbox, role, call.now).await?;
     done()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use pouch_protocol::limits::{MAX_ENVELOPE, MAX_INDEX, MAX_PART, MAX_PARTS};
-use pouch_protocol::{Commit, Covered, NewBundle, ProblemKind};
+use pouch_protocol::{Commit, Covered, Extension, NewBundle, ProblemKind};
 use pouch_statement::{BundleId, MailboxId, Sha256Digest};
 
 use crate::answer::{Answer, Failure, done, message};
@@ -126,12 +126,24 @@ pub(super) async fn put_envelope(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
     let mailbox: MailboxId = call.last()?;
-    let sealed = call.digested(&caller, MAX_ENVELOPE).await?;
+    let sealed = call.digested(&caller.covered, MAX_ENVELOPE).await?;
     if !sealed.starts_with(AGE) {
         return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
     }
+    let limits = call.app.limits();
     let _turn = call.turn(&caller).await?;
-    call.app.ledger.put_envelope(caller.account, bundle, mailbox, sealed, call.app.limits(), call.now).await?;
+    if call.app.ledger.put_envelope(caller.once, bundle, mailbox, sealed, limits, call.now).await? {
+        call.app.waits.wake(&[mailbox]);
+    }
+    done()
+}
+
+pub(super) async fn extend(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let bundle = bundle_id(&call)?;
+    let (Extension { expires }, _) = call.message(&caller).await?;
+    let _turn = call.turn(&caller).await?;
+    call.app.ledger.extend(caller.once, bundle, expires, call.app.limits(), call.now).await?;
     done()
 }
 

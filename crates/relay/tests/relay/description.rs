@@ -10,7 +10,7 @@ use crate::harness::{Draft, World};
 fn what_is_not_described_is_noticed() {
     let schema = |name: &str| DESCRIPTION["components"]["schemas"][name].clone();
     let bundle = BundleId::from_bytes([7; 16]).to_string();
-    let good = serde_json::json!({ "bundle": bundle, "expires": 1, "burn": true });
+    let good = serde_json::json!({ "bundle": bundle, "expires": 1, "burn": true, "recipients": [bundle] });
     assert_eq!(check(&good, &schema("NewBundle"), ""), Ok(()));
     for (name, value) in [("bundle", "x".into()), ("expires", (-1).into()), ("burn", Value::Null), ("more", 1.into())] {
         let mut bad = good.clone();
@@ -32,7 +32,7 @@ async fn the_description_is_served_and_says_who_must_sign() {
     let id = BundleId::random().unwrap().to_string();
     for (template, item) in DESCRIPTION["paths"].as_object().unwrap() {
         let path = template.replace("{bundle}", &id).replace("{link}", &id).replace("{mailbox}", &id);
-        let path = path.replace("{part}", "0");
+        let path = path.replace("{part}", "0").replace("{key}", &"01".repeat(32));
         for method in ["GET", "PUT", "POST", "DELETE"] {
             let described = item.get(method.to_lowercase());
             let reply = world.send(Draft::new(method, &path)).await;

@@ -17,8 +17,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use pouch_protocol::{
-    CardMac, Commit, Inviter, JoinRequest, Link, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink, REQUEST_ID,
-    parts_digest, route,
+    AccountRole, CardMac, Commit, Inviter, JoinRequest, Link, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink,
+    REQUEST_ID, parts_digest, route,
 };
 use pouch_relay::{
     Clock, Config, DiskHook, InitOptions, OpenError, OperationsAddress, Relay, Reloader, Seams, SystemClock, init,
@@ -407,15 +407,26 @@ impl World {
             link: LinkId::random().unwrap(),
             admit_sha256: secret.admit_sha256(),
             expires: self.clock.now().plus(3600),
+            role: AccountRole::Member,
             inviter: MacedCard { mac: CardMac::of(&secret.card_key(), LinkRole::Inviter, &card), card },
         }
     }
 
     /// Somebody is invited and joins.
     pub async fn member(&self, inviter: &Person, name: &'static str) -> Person {
+        self.invited(inviter, name, AccountRole::Member).await
+    }
+
+    /// Somebody is invited for less, and joins.
+    pub async fn contractor(&self, inviter: &Person, name: &'static str) -> Person {
+        self.invited(inviter, name, AccountRole::Contractor).await
+    }
+
+    async fn invited(&self, inviter: &Person, name: &'static str, role: AccountRole) -> Person {
         let person = Person::new(name);
         let secret = LinkSecret::random().unwrap();
-        self.by(inviter, Draft::post(route::LINKS, &self.new_link(inviter, &secret))).await.is_done();
+        let link = NewLink { role, ..self.new_link(inviter, &secret) };
+        self.by(inviter, Draft::post(route::LINKS, &link)).await.is_done();
         let reply = self.send(Draft::post(route::JOIN, &self.join_request(&person, &secret, true))).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         person
@@ -423,7 +434,7 @@ impl World {
 
     pub async fn begin(&self, sender: &Person, burn: bool) -> BundleId {
         let bundle = BundleId::random().unwrap();
-        let new = NewBundle { bundle, expires: self.clock.now().plus(7 * 86_400), burn };
+        let new = NewBundle { bundle, expires: self.clock.now().plus(7 * 86_400), burn, recipients: vec![] };
         self.by(sender, Draft::post(route::BUNDLES, &new)).await.is_done();
         bundle
     }

@@ -64,6 +64,7 @@ async fn the_relays_room_and_the_number_of_bundles_are_bounded() {
         bundle: BundleId::random().unwrap(),
         expires: world.clock.now().plus(seconds),
         burn: false,
+        recipients: vec![],
     };
     let third = world.by(&ada, Draft::post(route::BUNDLES, &new(500))).await;
     assert_eq!(third.problem(), ProblemKind::Quota);
@@ -141,7 +142,12 @@ async fn attack_44_48_ended_bundles_are_counted_until_they_are_pruned() {
         world.by(&ada, Draft::new("DELETE", route::bundle(bundle))).await.is_done();
         ended.push(bundle);
     }
-    let new = NewBundle { bundle: BundleId::random().unwrap(), expires: world.clock.now().plus(100), burn: false };
+    let new = NewBundle {
+        bundle: BundleId::random().unwrap(),
+        expires: world.clock.now().plus(100),
+        burn: false,
+        recipients: vec![],
+    };
     let refused = world.by(&ada, Draft::post(route::BUNDLES, &new)).await;
     assert_eq!(refused.problem(), ProblemKind::Quota);
     let detail = serde_json::from_slice::<pouch_protocol::Problem>(&refused.body).unwrap().detail.unwrap();

@@ -12,9 +12,11 @@
 mod harness;
 
 mod abuse;
+mod amend;
 mod bundles;
 mod crowd;
 mod description;
+mod devices;
 mod durability;
 mod kills;
 mod limits;

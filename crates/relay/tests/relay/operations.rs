@@ -175,7 +175,8 @@ fn a_standby_is_not_ready_and_takes_nothing() {
     runtime.block_on(async {
         assert_eq!(world.by(&ada, Draft::get(route::ACCOUNT)).await.status, 200);
         let bundle = pouch_statement::BundleId::random().unwrap();
-        let new = pouch_protocol::NewBundle { bundle, expires: world.clock.now().plus(60), burn: false };
+        let new =
+            pouch_protocol::NewBundle { bundle, expires: world.clock.now().plus(60), burn: false, recipients: vec![] };
         let refused = world.by(&ada, Draft::post(route::BUNDLES, &new)).await;
         assert_eq!((refused.status, refused.problem()), (503, ProblemKind::Unavailable));
     });

@@ -1,10 +1,11 @@
 //! Joining, links, accounts, the access record, and what may be set up twice.
 
 use pouch_protocol::{
-    AccessPage, Account, AccountRole, Accounts, JoinResponse, LinkSecret, Links, ProblemKind, RelayInfo, route,
+    AccessPage, Account, AccountRole, Accounts, JoinResponse, LinkSecret, Links, NewBundle, NewLink, NewRole,
+    ProblemKind, RelayInfo, route,
 };
-use pouch_relay::{InitError, InitOptions, OpenError, Relay, init, new_owner_link};
-use pouch_statement::LinkId;
+use pouch_relay::{Clock as _, InitError, InitOptions, OpenError, Relay, init, new_owner_link};
+use pouch_statement::{BundleId, LinkId, MailboxId};
 use sqlx::Connection as _;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -272,5 +273,59 @@ async fn a_suspended_account_is_refused_and_recorded_and_its_mailbox_takes_on() 
     world.by(&ada, restore(&bo)).await.is_done();
     let inbox: pouch_protocol::Inbox = world.by(&bo, Draft::get(route::INBOX)).await.json();
     assert_eq!(inbox.items.iter().map(|item| item.bundle).collect::<Vec<_>>(), [after]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_contractor_may_receive_and_reply_and_nothing_else() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    let (bo, cy) = (world.member(&ada, "Bo").await, world.contractor(&ada, "Cy").await);
+    let account: Account = world.by(&cy, Draft::get(route::ACCOUNT)).await.json();
+    assert_eq!(account.role, AccountRole::Contractor);
+    // Receives from anybody, and replies.
+    let sent = world.deliver(&bo, &[sealed(1, 100)], &[&cy], false).await;
+    assert_eq!(world.by(&cy, Draft::new("POST", route::release(sent))).await.status, 200);
+    world.deliver(&cy, &[sealed(2, 100)], &[&ada, &bo], false).await;
+    // To others: refused at the beginning, where they are named, and else with the envelope.
+    let dee = world.contractor(&bo, "Dee").await;
+    let new = |to: &Person| NewBundle {
+        bundle: BundleId::random().unwrap(),
+        expires: world.clock.now().plus(1000),
+        burn: false,
+        recipients: vec![to.mailbox],
+    };
+    let begun = world.by(&cy, Draft::post(route::BUNDLES, &new(&dee))).await;
+    assert_eq!((begun.status, begun.problem()), (403, ProblemKind::Forbidden));
+    let bundle = world.begin(&cy, false).await;
+    for mailbox in [dee.mailbox, MailboxId::random().unwrap()] {
+        let put = world.by(&cy, Draft::put(route::envelope(bundle, mailbox), sealed(3, 100))).await;
+        assert_eq!((put.status, put.problem()), (403, ProblemKind::Forbidden));
+    }
+    // Invites nobody, and a member invites no member; nobody makes an owner.
+    let link = |by: &Person, role| NewLink { role, ..world.new_link(by, &LinkSecret::random().unwrap()) };
+    for (by, role, kind) in [
+        (&cy, AccountRole::Contractor, ProblemKind::Forbidden),
+        (&cy, AccountRole::Member, ProblemKind::Forbidden),
+        (&bo, AccountRole::Member, ProblemKind::Forbidden),
+        (&ada, AccountRole::Owner, ProblemKind::BadRequest),
+    ] {
+        assert_eq!(world.by(by, Draft::post(route::LINKS, &link(by, role))).await.problem(), kind, "{role:?}");
+    }
+    let mine = link(&bo, AccountRole::Contractor);
+    world.by(&bo, Draft::post(route::LINKS, &mine)).await.is_done();
+    let links: Links = world.by(&bo, Draft::get(route::LINKS)).await.json();
+    assert!(links.links.iter().any(|l| l.link == mine.link && l.role == AccountRole::Contractor));
+    // The owner says otherwise, and nobody else can.
+    let role = |role| Draft::post(route::role(cy.mailbox), &NewRole { role });
+    assert_eq!(world.by(&cy, role(AccountRole::Member)).await.problem(), ProblemKind::Forbidden);
+    assert_eq!(world.by(&ada, role(AccountRole::Owner)).await.problem(), ProblemKind::BadRequest);
+    world.by(&ada, role(AccountRole::Member)).await.is_done();
+    world.by(&cy, Draft::post(route::BUNDLES, &new(&dee))).await.is_done();
+    world.by(&ada, role(AccountRole::Contractor)).await.is_done();
+    assert_eq!(world.by(&cy, Draft::post(route::BUNDLES, &new(&dee))).await.problem(), ProblemKind::Forbidden);
+    let all: AccessPage = world.by(&ada, Draft::get(route::ACCESS)).await.json();
+    let changed: Vec<_> = all.records.iter().filter(|r| r.route == route::ROLE).map(|r| r.status).collect();
+    assert_eq!(changed, [204, 204, 400, 403]);
     world.stop().await;
 }

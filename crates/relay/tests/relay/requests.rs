@@ -122,7 +122,12 @@ async fn attack_39_malformed_ids_are_not_found() {
 async fn attack_42_signatures_that_are_not_whole() {
     let mut world = World::new().await;
     let ada = world.owner("Ada").await;
-    let new = NewBundle { bundle: BundleId::random().unwrap(), expires: world.clock.now().plus(999), burn: false };
+    let new = NewBundle {
+        bundle: BundleId::random().unwrap(),
+        expires: world.clock.now().plus(999),
+        burn: false,
+        recipients: vec![],
+    };
     let good = Draft::post(route::BUNDLES, &new).signed(&world, &ada);
     let without = |name: &str| {
         let mut draft = good.clone();

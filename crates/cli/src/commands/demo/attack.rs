@@ -135,7 +135,7 @@ fn replay_request(stage: &Stage) -> Outcome {
         let api = party.api()?;
         let bundle = BundleId::random().map_err(Failure::other)?;
         let expires = pouch_client::clock::now().plus(3600);
-        api.new_bundle(&NewBundle { bundle, expires, burn: false }).await?;
+        api.new_bundle(&NewBundle { bundle, expires, burn: false, recipients: vec![] }).await?;
         let again = recorder.last.lock().ok().and_then(|mut last| last.take()).ok_or_else(|| fail("no request"))?;
         let answer = recorder.inner.call(again).await?;
         api.delete_bundle(bundle).await?;

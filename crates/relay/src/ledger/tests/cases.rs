@@ -7,7 +7,7 @@ use super::*;
 use crate::ledger::check::Mended;
 use crate::ledger::objects::LEASE_SECONDS;
 
-fn receipt(outcome: Outcome) -> Receipt {
+pub(super) fn receipt(outcome: Outcome) -> Receipt {
     Receipt { outcome, commitment: Sha256Digest::of(b"commitment"), sealed: b"sealed receipt".to_vec() }
 }
 
@@ -36,12 +36,12 @@ pub(super) async fn a_bundle_from_beginning_to_end(world: &World) {
 pub(super) async fn a_nonce_is_spent_with_the_effect_and_with_the_refusal(world: &World) {
     let (ada, _) = world.owner().await;
     let bundle = BundleId::random().unwrap();
-    let new = || NewBundle { bundle, expires: world.now.plus(86_400), burn: false };
+    let new = || NewBundle { bundle, expires: world.now.plus(86_400), burn: false, recipients: vec![] };
     let first = once(ada);
     world.a().begin_bundle(first, new(), limits(), world.now).await.unwrap();
     refused(world.b().begin_bundle(first, new(), limits(), world.now).await, ProblemKind::Replay);
     // Refused: no effect, and yet the nonce is gone.
-    let late = NewBundle { bundle: BundleId::random().unwrap(), expires: world.now, burn: false };
+    let late = NewBundle { bundle: BundleId::random().unwrap(), expires: world.now, burn: false, recipients: vec![] };
     let second = once(ada);
     refused(world.a().begin_bundle(second, late, limits(), world.now).await, ProblemKind::BadRequest);
     refused(world.b().begin_bundle(second, new(), limits(), world.now).await, ProblemKind::Replay);
@@ -68,7 +68,7 @@ pub(super) async fn quota_is_exact_at_its_borders(world: &World) {
     assert!(matches!(begin(all).await.unwrap(), Begun::Pending));
     refused(begin(1).await, ProblemKind::Quota);
     let envelope = bytes::Bytes::from_static(b"x");
-    let put = world.b().put_envelope(ada.account, bundle, bo.mailbox, envelope, limits(), world.now).await;
+    let put = world.b().put_envelope(once(ada), bundle, bo.mailbox, envelope, limits(), world.now).await;
     refused(put, ProblemKind::Quota);
     assert_eq!(world.count("SELECT COUNT(*) AS n FROM envelope").await, 0, "nothing half done");
     assert_eq!(world.used(ada).await, all);
@@ -80,7 +80,7 @@ pub(super) async fn quota_is_exact_at_its_borders(world: &World) {
     let few = Limits { account_bundles: 2, account_ended: 1, ..limits() };
     let begin = async || {
         let bundle = BundleId::random().unwrap();
-        let new = NewBundle { bundle, expires: world.now.plus(60), burn: false };
+        let new = NewBundle { bundle, expires: world.now.plus(60), burn: false, recipients: vec![] };
         world.a().begin_bundle(once(bo), new, few, world.now).await.map(|()| bundle)
     };
     begin().await.unwrap();
@@ -136,7 +136,7 @@ pub(super) async fn whoever_is_not_in_it_finds_nothing(world: &World) {
     refused(world.a().release(once(eve), bundle, now).await, nothing);
     refused(world.b().delete_bundle(once(bo), bundle, now).await, nothing);
     refused(world.b().receive(once(eve), bundle, receipt(Outcome::Verified), now).await, nothing);
-    let again = NewBundle { bundle, expires: now.plus(7 * 86_400), burn: false };
+    let again = NewBundle { bundle, expires: now.plus(7 * 86_400), burn: false, recipients: vec![] };
     refused(world.b().begin_bundle(once(eve), again, limits(), now).await, ProblemKind::Conflict);
 }
 
@@ -262,6 +262,7 @@ pub(super) async fn an_account_is_suspended_and_restored(world: &World) {
     world.a().join(bos, world.now).await.unwrap();
     let bo = world.person(&again).await;
     let (link, secret) = world.link(&inviter);
+    let link = NewLink { role: AccountRole::Contractor, ..link };
     world.a().new_link(once(bo), link, inviter.card.clone(), world.now).await.unwrap();
     let suspended = async || world.b().device(&key).await.unwrap().unwrap().suspended;
     let since = async || world.b().account(bo.account, 0).await.unwrap().suspended;

@@ -83,11 +83,21 @@ async fn a_work_that_fails_takes_none_of_its_group_along() {
                     assert!(matches!(panics.await, Err(LedgerError::Damaged(_))));
                 }
                 2 => {
-                    let late = NewBundle { bundle: BundleId::random().unwrap(), expires: now, burn: false };
+                    let late = NewBundle {
+                        bundle: BundleId::random().unwrap(),
+                        expires: now,
+                        burn: false,
+                        recipients: vec![],
+                    };
                     refused(node.begin_bundle(once(ada), late, limits(), now).await, ProblemKind::BadRequest);
                 }
                 _ => {
-                    let new = NewBundle { bundle: BundleId::random().unwrap(), expires: now.plus(9), burn: false };
+                    let new = NewBundle {
+                        bundle: BundleId::random().unwrap(),
+                        expires: now.plus(9),
+                        burn: false,
+                        recipients: vec![],
+                    };
                     node.begin_bundle(once(ada), new, limits(), now).await.unwrap();
                 }
             }

@@ -82,7 +82,8 @@ pub(super) async fn a_nonce_is_spent_once(world: &World) {
     let (ada, _) = world.owner().await;
     let (spent, now) = (once(ada), world.now);
     let outcomes = contend(world, |node, _| async move {
-        let new = NewBundle { bundle: BundleId::random().unwrap(), expires: now.plus(60), burn: false };
+        let new =
+            NewBundle { bundle: BundleId::random().unwrap(), expires: now.plus(60), burn: false, recipients: vec![] };
         node.begin_bundle(spent, new, limits(), now).await
     });
     assert_eq!(granted(outcomes.await, &[ProblemKind::Replay]), 1);
@@ -244,7 +245,12 @@ pub(super) async fn uploads_meet_sweepers(world: &World) {
         // Half of them are over soon.
         let sender = senders[n % 4];
         let bundle = BundleId::random().unwrap();
-        let new = NewBundle { bundle, expires: now.plus(if n % 2 == 0 { 10 } else { 86_400 }), burn: false };
+        let new = NewBundle {
+            bundle,
+            expires: now.plus(if n % 2 == 0 { 10 } else { 86_400 }),
+            burn: false,
+            recipients: vec![],
+        };
         world.a().begin_bundle(once(sender), new, limits(), now).await.unwrap();
         world.put(sender, slot(bundle, Some(0), 100)).await;
         bundles.push((sender, bundle));
@@ -290,7 +296,7 @@ pub(super) async fn one_bundle_begun_twice(world: &World) {
     let bo = world.member(ada, &joiner, "Bo").await;
     let (bundle, now) = (BundleId::random().unwrap(), world.now);
     let outcomes = contend(world, |node, n| async move {
-        let new = NewBundle { bundle, expires: now.plus(60), burn: false };
+        let new = NewBundle { bundle, expires: now.plus(60), burn: false, recipients: vec![] };
         // Two accounts claim one id; one of them has it.
         node.begin_bundle(once(if n % 4 < 2 { ada } else { bo }), new, limits(), now).await
     });
@@ -310,4 +316,76 @@ pub(super) async fn links_are_not_made_beyond_their_number(world: &World) {
         async move { node.new_link(once(ada), link, card, now).await }
     });
     assert_eq!(granted(outcomes.await, &[ProblemKind::Quota]), 5);
+}
+
+// Two keys that revoke each other: one is left. And one that is enrolled while it is revoked is one or the other.
+pub(super) async fn device_keys_revoke_each_other(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let (mut key, now) = (joiner.device.body().device_key, world.now);
+    for _ in 0..6 {
+        let second = authority::device(world);
+        let other = second.body().device_key;
+        world.a().enrol(once(ada), second.clone(), now).await.unwrap();
+        let outcomes = contend(world, |node, n| async move {
+            let (by, revoked) = if n % 2 == 0 { (key, other) } else { (other, key) };
+            node.retire(once(ada), by, revoked, now).await.map(|()| by)
+        });
+        let outcomes = outcomes.await;
+        let winners: HashSet<_> = outcomes.iter().flatten().map(|key| *key.as_bytes()).collect();
+        assert_eq!(winners.len(), 1);
+        granted(outcomes, &[ProblemKind::Signature]);
+        let left = world.b().devices(ada.account).await.unwrap().devices;
+        assert_eq!(left.iter().map(|status| *status.key.0.as_bytes()).collect::<HashSet<_>>(), winners);
+        key = left[0].key.0;
+        let third = authority::device(world);
+        let fresh = third.body().device_key;
+        let outcomes = contend(world, |node, n| {
+            let third = third.clone();
+            async move {
+                if n % 2 == 0 {
+                    node.enrol(once(ada), third, now).await
+                } else {
+                    node.retire(once(ada), key, fresh, now).await
+                }
+            }
+        });
+        let outcomes = outcomes.await;
+        let revoked = outcomes.iter().skip(1).step_by(2).any(Result::is_ok);
+        granted(outcomes, &[ProblemKind::Conflict, ProblemKind::NotFound]);
+        assert_eq!(world.a().device(&fresh).await.unwrap().is_none(), revoked);
+        let both = "SELECT COUNT(*) AS n FROM device d JOIN retired_device r ON r.device_key = d.device_key";
+        assert_eq!(world.count(both).await, 0);
+    }
+}
+
+pub(super) async fn device_keys_are_not_enrolled_beyond_their_number(world: &World) {
+    let (ada, _) = world.owner().await;
+    let now = world.now;
+    let outcomes = contend(world, |node, _| {
+        let device = authority::device(world);
+        async move { node.enrol(once(ada), device, now).await }
+    });
+    assert_eq!(granted(outcomes.await, &[ProblemKind::Quota]), pouch_protocol::limits::MAX_DEVICES as usize - 1);
+}
+
+/// Whoever is made a contractor while they commit: delivered before, or refused.
+pub(super) async fn commit_meets_role(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let cy = world.member(ada, &joiner, "Cy").await;
+    let now = world.now;
+    for _ in 0..6 {
+        world.a().set_role(once(ada), bo.mailbox, AccountRole::Member, now).await.unwrap();
+        let bundle = world.begin(bo, false).await;
+        let commit = world.fill(bo, bundle, &[cy]).await;
+        let (sha256, a, b) = (Sha256Digest::of(b"commit"), Arc::clone(&world.nodes[0]), Arc::clone(&world.nodes[1]));
+        let committed = tokio::spawn(async move { a.commit(once(bo), bundle, commit, sha256, now).await });
+        let set = tokio::spawn(async move { b.set_role(once(ada), bo.mailbox, AccountRole::Contractor, now).await });
+        let (committed, set) = (committed.await.unwrap(), set.await.unwrap());
+        set.unwrap();
+        let delivered = world.b().delivery(cy.account, bundle, now).await.is_ok();
+        assert_eq!(committed.is_ok(), delivered);
+        granted(vec![committed], &[ProblemKind::Forbidden]);
+        world.check_sums().await;
+    }
 }

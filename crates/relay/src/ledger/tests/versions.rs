@@ -102,6 +102,35 @@ async fn what_version_2_doomed_is_deleted_and_what_it_left_pending_given_up() {
     ledger.close().await;
 }
 
+#[tokio::test]
+async fn accounts_of_version_6_are_members_and_know_who_invited_them() {
+    let (config, _folder) = config();
+    let account = |id: &str, role: &str| {
+        format!(
+            "INSERT INTO account (mailbox, fingerprint, name, role, card_statement, card_signature, created)
+             VALUES (x'{id}', x'{id}', 'x', '{role}', '', '', 1)"
+        )
+    };
+    let statements = [
+        account(&"01".repeat(16), "owner"),
+        account(&"02".repeat(16), "member"),
+        account(&"03".repeat(16), "member"),
+        "INSERT INTO link (id, inviter, admit_sha256, created, expires, joiner) VALUES
+         (x'01', NULL, x'01', 1, 9, 1), (x'02', 1, x'02', 1, 9, 2), (zeroblob(16), 2, x'03', 1, 9, NULL)"
+            .to_owned(),
+    ];
+    older(&config, 6, &statements).await;
+    let ledger = Ledger::open(&config).await.unwrap();
+    let roles = ledger.accounts(0, 0).await.unwrap().accounts.iter().map(|a| a.role).collect::<Vec<_>>();
+    assert_eq!(roles, [AccountRole::Owner, AccountRole::Member, AccountRole::Member]);
+    let mut conn = ledger.look().await.unwrap();
+    let rows = query("SELECT inviter FROM account ORDER BY seq").fetch_all(&mut conn).await.unwrap();
+    let inviters: Vec<Option<i64>> = rows.iter().map(|row| row.get("inviter").unwrap()).collect();
+    assert_eq!(inviters, [None, Some(1), None]);
+    let open = ledger.links(2, crate::clock::at(2)).await.unwrap().links;
+    assert_eq!(open.iter().map(|link| link.role).collect::<Vec<_>>(), [AccountRole::Member]);
+}
+
 #[test]
 fn postgres_versions() {
     let Some(postgres) = Postgres::start(&SETTINGS) else { return };
@@ -125,7 +154,7 @@ fn postgres_versions() {
             node.await.unwrap().unwrap().close().await;
         }
         let versions = "SELECT string_agg(version::text, ' ' ORDER BY version) FROM schema_version";
-        assert_eq!(postgres.sql("older", versions), "1 2 3 4 5 6");
+        assert_eq!(postgres.sql("older", versions), "1 2 3 4 5 6 7");
         // One relay for one database, made by `init` alone.
         let error = Ledger::create(&config("older")).await.err().unwrap();
         assert!(matches!(error, LedgerOpenError::Exists), "{error}");

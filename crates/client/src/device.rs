@@ -1,0 +1,71 @@
+//! Device keys of my account: which there are, a new one for this home, and revoking.
+
+use pouch_protocol::{DeviceKey, DeviceStatus, NewDevice, ProblemKind};
+use pouch_statement::{Device, Signed};
+
+use crate::api::RelayApi;
+use crate::clock::now;
+use crate::error::{Error, Result};
+use crate::identity::{self, Identity};
+use crate::journal::{Action, Ended, Event};
+use crate::party::Party;
+
+/// The device keys of my account, oldest first, and which of them is this home's.
+///
+/// # Errors
+/// The relay cannot be reached, or there is no device key here.
+pub async fn list(party: &Party, api: &RelayApi) -> Result<(Vec<DeviceStatus>, DeviceKey)> {
+    Ok((api.devices().await?, current(party)?))
+}
+
+fn current(party: &Party) -> Result<DeviceKey> {
+    Ok(DeviceKey(identity::device(&party.home)?.public()))
+}
+
+/// Enrols a new device key, uses it in this home from now on, and revokes the one before. Gives both, the new one first.
+///
+/// # Errors
+/// The relay refuses or cannot be reached: then the same again goes on where this ended. [`Error::OldDevice`] if only the
+/// last step failed.
+pub async fn rotate(party: &Party, identity: &Identity) -> Result<(DeviceKey, DeviceKey)> {
+    // Not while a send commits, whose requests the old key signs; and one rotation at a time.
+    let _turn = party.home.sending_turn().await?;
+    let old = current(party)?;
+    let key = DeviceKey(identity::next_device(&party.home)?.public());
+    let statement = Device { identity: party.fingerprint(), device_key: key.0, created: now() };
+    let statement = Signed::sign(statement, &identity.signing)?;
+    let enrolled = Event::new(Action::DeviceEnrolled, Ended::Done);
+    let enrolled = Event { statement_sha256: Some(statement.digest()), detail: Some(key.to_string()), ..enrolled };
+    let api = party.api_of(identity::next_device(&party.home)?)?;
+    let new = NewDevice { mailbox: party.card().card().mailbox, device: statement.detached() };
+    if let Err(error) = api.enrol(&new).await {
+        if error.refused() == Some(ProblemKind::Conflict) {
+            identity::forget_next_device(&party.home);
+        }
+        let detail = Some(format!("{key}: {error}"));
+        party.journal().append(&Event { outcome: Ended::Failed, detail, ..enrolled })?;
+        return Err(error.into());
+    }
+    party.journal().append(&enrolled)?;
+    identity::use_next_device(&party.home)?;
+    match revoke(party, &api, old).await {
+        Ok(()) => Ok((key, old)),
+        Err(error) => Err(Error::OldDevice { old: Box::new(old), why: Box::new(error) }),
+    }
+}
+
+/// Revokes a device key of my account, for good.
+///
+/// # Errors
+/// It is the one that signs, none of mine, or the relay cannot be reached.
+pub async fn revoke(party: &Party, api: &RelayApi, key: DeviceKey) -> Result<()> {
+    let event = Event { detail: Some(key.to_string()), ..Event::new(Action::DeviceRevoked, Ended::Done) };
+    match api.revoke_device(key).await {
+        Ok(()) => Ok(party.journal().append(&event)?),
+        Err(error) => {
+            let detail = Some(format!("{key}: {error}"));
+            party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
+            Err(error.into())
+        }
+    }
+}

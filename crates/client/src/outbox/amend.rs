@@ -1,0 +1,210 @@
+//! A bundle that is delivered, addressed again: to the same recipients with another end, or to one more. Parts and index stay
+//! as they are; each recipient gets a new manifest and a small envelope around it and the bundle key.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use pouch_core::age::{self, Identity as AgeIdentity};
+use pouch_core::bundle::{Manifest, seal_envelope};
+use pouch_protocol::Extension;
+use pouch_statement::{Fingerprint, MailboxId, Name, Outcome, Signed, Timestamp};
+use zeroize::Zeroizing;
+
+use super::{Private, Progress, Recipient, Sent, refresh, settle_for};
+use crate::api::RelayApi;
+use crate::clock::now;
+use crate::contacts::ContactError;
+use crate::error::{Error, Result};
+use crate::home;
+use crate::identity::Identity;
+use crate::journal::{Action, Ended, Event};
+use crate::party::Party;
+use crate::send::{Addressee, addressee_here, again, check_lifetime};
+
+/// What re-seals a bundle: its key, and the newest manifest for each recipient.
+struct Kept {
+    key: AgeIdentity,
+    manifests: Vec<Signed<Manifest>>,
+}
+
+/// An envelope that is ready to go.
+struct Addressed {
+    manifest: Signed<Manifest>,
+    mailbox: MailboxId,
+    envelope: Bytes,
+}
+
+impl Kept {
+    fn open(party: &Party, identity: &Identity, sent: &Sent) -> Result<Self> {
+        let none = |why| Error::NotKept(sent.bundle, why);
+        let private = sent.private.as_ref().ok_or_else(|| none("it is over, so its key is not kept any more"))?;
+        let damaged = "its key was kept by another version of pouch, or is damaged";
+        let sealed = STANDARD.decode(private).map_err(|_| none(damaged))?;
+        let mut text = Zeroizing::new(Vec::new());
+        age::open_part(&identity.age, &sealed, &mut text)?;
+        let private: Private = serde_json::from_slice(&text).map_err(|_| none(damaged))?;
+        let key = private.bundle_key.parse().map_err(|_| none(damaged))?;
+        // Sealed to me is not signed by me.
+        let mine = &party.card().card().signing_key;
+        let manifests = private.manifests.iter().map(|m| Signed::verify(m.statement.as_bytes(), &m.signature, mine));
+        let manifests: Vec<Signed<Manifest>> = manifests.collect::<std::result::Result<_, _>>()?;
+        if manifests.iter().all(|m| m.body().bundle == sent.bundle) {
+            Ok(Self { key, manifests })
+        } else {
+            Err(none(damaged))
+        }
+    }
+
+    fn of(&self, recipient: &Fingerprint) -> Option<&Manifest> {
+        self.manifests.iter().map(Signed::body).find(|manifest| manifest.recipient == *recipient)
+    }
+
+    /// In place of the one for the same recipient, or beside those of others.
+    fn put(&mut self, manifest: Signed<Manifest>) {
+        self.manifests.retain(|m| m.body().recipient != manifest.body().recipient);
+        self.manifests.push(manifest);
+    }
+
+    fn seal(&self, party: &Party) -> Result<String> {
+        Private::new(&self.key, self.manifests.iter().map(Signed::detached).collect()).seal(party)
+    }
+
+    /// Signs a manifest and seals the envelope around it.
+    fn address(&mut self, identity: &Identity, to: &Addressee, manifest: Manifest) -> Result<Addressed> {
+        let manifest = manifest.sign(&identity.signing)?;
+        let envelope = seal_envelope(&manifest, &self.key, &to.age).map_err(Error::Envelope)?.into();
+        self.put(manifest.clone());
+        Ok(Addressed { manifest, mailbox: to.contact.card().mailbox, envelope })
+    }
+}
+
+/// Gives a delivered bundle another end, later or earlier: on the relay, and in a new manifest for each recipient who has not
+/// verified it yet. Gives those.
+///
+/// # Errors
+/// Nobody waits for it any more, its key is not kept, or the relay refuses or cannot be reached: then the same again goes on
+/// from there.
+pub async fn extend(
+    party: &Party,
+    api: &RelayApi,
+    identity: &Identity,
+    sent: &mut Sent,
+    expires: Timestamp,
+) -> Result<Vec<Name>> {
+    check_lifetime(api, expires).await?;
+    let _turn = open_again(party, api, identity, sent).await?;
+    let verified = |r: &Recipient| sent.verdict(r).is_some_and(|v| v.outcome == Outcome::Verified);
+    let open: Vec<Recipient> = sent.recipients.iter().filter(|r| !verified(r)).cloned().collect();
+    if open.is_empty() {
+        return Err(Error::AllReceived(sent.bundle));
+    }
+    let mut kept = Kept::open(party, identity, sent)?;
+    let mut addressed = Vec::new();
+    for recipient in &open {
+        let manifest = kept.of(&recipient.fingerprint).ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
+        let manifest =
+            Manifest { revision: manifest.revision.saturating_add(1), created: now(), expires, ..manifest.clone() };
+        addressed.push(kept.address(identity, &known(party, recipient)?, manifest)?);
+    }
+    // Before any of it is out of the house: a receipt may name it, and no other manifest may bear its revision.
+    let private = kept.seal(party)?;
+    sent.change(party, |sent| {
+        sent.private = Some(private);
+        for one in &addressed {
+            let Some(to) = sent.recipients.iter_mut().find(|r| r.mailbox == one.mailbox) else { continue };
+            to.earlier.extend(to.manifest_sha256.replace(one.manifest.digest()));
+        }
+    })?;
+    let result = push_extension(api, sent, expires, &addressed).await;
+    for (one, to) in addressed.iter().zip(&open) {
+        let event = about(Action::Extended, sent, &one.manifest, to);
+        journal(party, event, &result)?;
+    }
+    result?;
+    sent.change(party, |sent| sent.expires = expires)?;
+    Ok(open.into_iter().map(|recipient| recipient.name).collect())
+}
+
+/// First the relay's end: it may be refused, and then nobody has a new envelope. Of two ends the earlier one counts, so that
+/// whatever comes of the rest, nobody can fetch for longer than was said.
+async fn push_extension(api: &RelayApi, sent: &Sent, expires: Timestamp, addressed: &[Addressed]) -> Result<()> {
+    let extension = Extension { expires };
+    again(|| api.extend(sent.bundle, &extension)).await?;
+    for one in addressed {
+        again(|| api.put_envelope(sent.bundle, one.mailbox, one.envelope.clone())).await?;
+    }
+    Ok(())
+}
+
+/// Addresses a delivered bundle to one recipient more.
+///
+/// # Errors
+/// As [`crate::send::send`] for the recipient; its key is not kept, or the relay refuses or cannot be reached.
+pub async fn add(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut Sent, name: &Name) -> Result<()> {
+    let to = addressee_here(party, name)?;
+    let _turn = open_again(party, api, identity, sent).await?;
+    if sent.recipients.iter().any(|r| r.fingerprint == to.contact.fingerprint()) {
+        return Err(Error::AlreadyRecipient(name.clone()));
+    }
+    settle_for(party, api, &to.contact.fingerprint()).await?;
+    let mut kept = Kept::open(party, identity, sent)?;
+    let (sequence, previous) = to.place(party)?;
+    let template = kept.manifests.first().map(|m| m.body().clone());
+    let template = template.ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
+    let recipient = to.contact.fingerprint();
+    let expires = sent.expires;
+    let manifest = Manifest { recipient, sequence, previous, revision: 1, created: now(), expires, ..template };
+    let one = kept.address(identity, &to, manifest)?;
+    let digest = one.manifest.digest();
+    let new = Recipient { sequence: Some(sequence), manifest_sha256: Some(digest), ..to.recipient() };
+    let private = kept.seal(party)?;
+    sent.change(party, |sent| {
+        sent.private = Some(private);
+        sent.recipients.push(new.clone());
+    })?;
+    // The number is used up whatever comes: the envelope leaves this machine.
+    sent.advance(party)?;
+    let result = again(|| api.put_envelope(sent.bundle, one.mailbox, one.envelope.clone())).await.map_err(Error::from);
+    let is_final = matches!(&result, Err(Error::Api(error)) if error.refused().is_some() && !error.is_passing());
+    if is_final {
+        sent.change(party, |sent| sent.recipients.retain(|r| r.mailbox != new.mailbox))?;
+    }
+    journal(party, about(Action::RecipientAdded, sent, &one.manifest, &new), &result)?;
+    result
+}
+
+/// Takes the turn for a bundle that is delivered, with its receipts as they are now.
+async fn open_again(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut Sent) -> Result<home::Lock> {
+    if sent.progress == Progress::Carried {
+        return Err(Error::NotKept(sent.bundle, "it was written to a file, and is not on the relay"));
+    }
+    refresh(party, api, sent, || Ok(identity)).await?;
+    let turn = party.home.sending_turn().await?;
+    // Another command may have addressed it meanwhile.
+    sent.change(party, |_| {})?;
+    match sent.progress {
+        Progress::Sent => Ok(turn),
+        Progress::Revoked => Err(Error::NotKept(sent.bundle, "it is revoked")),
+        _ => Err(Error::NotKept(sent.bundle, "it is not delivered")),
+    }
+}
+
+/// The contact that a recipient is now.
+fn known(party: &Party, recipient: &Recipient) -> Result<Addressee> {
+    let book = party.contacts()?;
+    let contact = book.by_fingerprint(&recipient.fingerprint);
+    Addressee::check(contact.ok_or_else(|| ContactError::Unknown(recipient.name.clone()))?.clone())
+}
+
+fn about(action: Action, sent: &Sent, manifest: &Signed<Manifest>, to: &Recipient) -> Event {
+    let event = Event::new(action, Ended::Done).with_peer(&to.name, to.fingerprint);
+    Event { bundle: Some(sent.bundle), statement_sha256: Some(manifest.digest()), ..event }
+}
+
+fn journal(party: &Party, event: Event, result: &Result<()>) -> Result<()> {
+    let event = match result {
+        Ok(()) => event,
+        Err(error) => Event { outcome: Ended::Failed, detail: Some(error.to_string()), ..event },
+    };
+    Ok(party.journal().append(&event)?)
+}

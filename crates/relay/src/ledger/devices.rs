@@ -1,0 +1,133 @@
+//! Device keys of an account that is there: enrolled by its identity, revoked for good.
+
+use super::accounts::{DeviceAccount, device_account};
+use super::database::{Conn, Lock, query};
+use super::row::{bytes, time, uint};
+use super::{Ledger, LedgerError, Once, Result, int, refuse};
+use pouch_protocol::limits::MAX_DEVICES;
+use pouch_protocol::{DeviceKey, DeviceStatus, Devices, ProblemKind};
+use pouch_statement::{Detached, Device, MailboxId, PublicKey, Signed, Timestamp};
+
+/// Revoked keys of one account. They are kept for good, so their number is bounded.
+const MAX_RETIRED: u64 = 1000;
+
+impl Ledger {
+    /// The account of a mailbox, and the card with which it joined: as it was sent, not verified here.
+    pub(crate) async fn card_of(&self, mailbox: MailboxId) -> Result<Option<(DeviceAccount, Detached)>> {
+        let mut conn = self.look().await?;
+        let row = query(
+            "SELECT seq, mailbox, role, contractor, suspended, card_statement, card_signature FROM account
+             WHERE mailbox = $1",
+        )
+        .bind(mailbox.as_bytes().as_slice())
+        .fetch_optional(&mut conn)
+        .await?;
+        row.map(|row| {
+            let card = Detached { statement: row.get("card_statement")?, signature: row.get("card_signature")? };
+            Ok((device_account(&row)?, card))
+        })
+        .transpose()
+    }
+
+    /// Enrols a key, whose statement was verified. One that is enrolled for this account already has no effect.
+    pub(crate) async fn enrol(&self, once: Once, device: Signed<Device>, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, device, move |conn, device| Box::pin(enrol(conn, once.account, device, now))).await
+    }
+
+    /// The keys that sign for an account, oldest first.
+    pub(crate) async fn devices(&self, account: i64) -> Result<Devices> {
+        let mut conn = self.look().await?;
+        let rows = query("SELECT device_key, created FROM device WHERE account = $1 ORDER BY created, device_key")
+            .bind(account)
+            .fetch_all(&mut conn)
+            .await?;
+        let devices = rows.iter().map(|row| {
+            let key = PublicKey::from_bytes(&bytes(row, "device_key")?);
+            let key = key.map_err(|_| LedgerError::Damaged("device_key"))?;
+            Ok(DeviceStatus { key: DeviceKey(key), created: time(row, "created")? })
+        });
+        Ok(Devices { devices: devices.collect::<Result<_>>()? })
+    }
+
+    /// Revokes one of the account's keys for good, on the word of another. Again has no effect.
+    pub(crate) async fn retire(&self, once: Once, by: PublicKey, key: PublicKey, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, (), move |conn, ()| Box::pin(retire(conn, once.account, by, key, now))).await
+    }
+}
+
+/// Stores a key that is known to be new.
+pub(super) async fn store(conn: &mut Conn, account: i64, device: &Signed<Device>, now: Timestamp) -> Result<()> {
+    let statement = device.detached();
+    query("INSERT INTO device (device_key, account, statement, signature, created) VALUES ($1, $2, $3, $4, $5)")
+        .bind(device.body().device_key.as_bytes().as_slice())
+        .bind(account)
+        .bind(statement.statement)
+        .bind(statement.signature)
+        .bind(int(now.unix()))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+async fn enrol(conn: &mut Conn, account: i64, device: &Signed<Device>, now: Timestamp) -> Result<()> {
+    // Its keys are counted below, and none of them is revoked meanwhile.
+    conn.lock(Lock::Account(account)).await?;
+    let key = device.body().device_key;
+    let known = query(
+        "SELECT account, CAST(0 AS BIGINT) AS retired FROM device WHERE device_key = $1
+         UNION ALL SELECT account, CAST(1 AS BIGINT) AS retired FROM retired_device WHERE device_key = $1",
+    )
+    .bind(key.as_bytes().as_slice())
+    .fetch_optional(conn)
+    .await?;
+    if let Some(row) = known {
+        let mine = row.get::<i64>("account")? == account && row.get::<i64>("retired")? == 0;
+        return if mine {
+            Ok(())
+        } else {
+            refuse(ProblemKind::Conflict, "the key was revoked, or is another account's")
+        };
+    }
+    for (sql, most, full) in [
+        (
+            "SELECT COUNT(*) AS n FROM device WHERE account = $1",
+            u64::from(MAX_DEVICES),
+            "too many device keys; revoke some",
+        ),
+        ("SELECT COUNT(*) AS n FROM retired_device WHERE account = $1", MAX_RETIRED, "too many keys were revoked"),
+    ] {
+        if uint(&query(sql).bind(account).fetch_one(conn).await?, "n")? >= most {
+            return refuse(ProblemKind::Quota, full);
+        }
+    }
+    store(conn, account, device, now).await
+}
+
+async fn retire(conn: &mut Conn, account: i64, by: PublicKey, key: PublicKey, now: Timestamp) -> Result<()> {
+    conn.lock(Lock::Account(account)).await?;
+    if by == key {
+        return refuse(ProblemKind::Conflict, "a key does not revoke itself; another one does");
+    }
+    // Two that revoke each other at once would leave none.
+    let enrolled = query("SELECT 1 FROM device WHERE device_key = $1 AND account = $2");
+    if enrolled.bind(by.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?.is_none() {
+        return refuse(ProblemKind::Signature, "the key is not enrolled here");
+    }
+    let moved = query(
+        "INSERT INTO retired_device (device_key, account, statement, signature, created, retired)
+         SELECT device_key, account, statement, signature, created, CAST($1 AS BIGINT) FROM device
+         WHERE device_key = $2 AND account = $3",
+    )
+    .bind(int(now.unix()))
+    .bind(key.as_bytes().as_slice())
+    .bind(account)
+    .execute(conn)
+    .await?;
+    if moved == 0 {
+        let before = query("SELECT 1 FROM retired_device WHERE device_key = $1 AND account = $2");
+        let before = before.bind(key.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?;
+        return if before.is_some() { Ok(()) } else { refuse(ProblemKind::NotFound, "") };
+    }
+    query("DELETE FROM device WHERE device_key = $1").bind(key.as_bytes().as_slice()).execute(conn).await?;
+    Ok(())
+}
