@@ -181,7 +181,7 @@ fn a_bundle_is_ended_earlier_and_not_extended_beyond_the_relay() {
     assert!(kept()["private"].is_null(), "{}", kept());
     pair.ada.run(&["outbox", "extend", &id, "--until", "1h"]).fails(5, "key is not kept any more");
     // So is what was withdrawn, and what never was on the relay.
-    let id = pair.ada.send(&[text(&file), "--to", "bo"]);
+    let id = pair.ada.send(&[text(&file), "--to", "bo", "--until", "20h"]);
     pair.ada.run(&["outbox", "revoke", &id]).ok();
     pair.ada.run(&["outbox", "extend", &id, "--until", "1h"]).fails(5, "it is revoked");
     let carried = pair.ada.desk().join("f.pouch");

@@ -214,7 +214,6 @@ fn hint(error: &Error) -> Option<String> {
         Error::Contact(ContactError::NameTaken(_)) => {
             "choose another name, or `pouch contact remove` the old one first"
         }
-        Error::OldDevice { old, .. } => return Some(format!("run `pouch device revoke {old}`")),
         Error::NotKept(..) => "send it again, if it is still needed",
         Error::AlreadyRecipient(_) => "`pouch outbox extend ID` gives it another end",
         Error::NoInvitation(_) => "`pouch invite --list` shows those that are open",

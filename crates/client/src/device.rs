@@ -5,7 +5,7 @@ use pouch_statement::{Device, Signed};
 
 use crate::api::RelayApi;
 use crate::clock::now;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::identity::{self, Identity};
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
@@ -22,11 +22,11 @@ fn current(party: &Party) -> Result<DeviceKey> {
     Ok(DeviceKey(identity::device(&party.home)?.public()))
 }
 
-/// Enrols a new device key, uses it in this home from now on, and revokes the one before. Gives both, the new one first.
+/// Enrols a new device key in place of the one before, which is revoked with the same request, and uses it in this home from
+/// now on. Gives both, the new one first.
 ///
 /// # Errors
-/// The relay refuses or cannot be reached: then the same again goes on where this ended. [`Error::OldDevice`] if only the
-/// last step failed.
+/// The relay refuses or cannot be reached: then the same again goes on where this ended.
 pub async fn rotate(party: &Party, identity: &Identity) -> Result<(DeviceKey, DeviceKey)> {
     // Not while a send commits, whose requests the old key signs; and one rotation at a time.
     let _turn = party.home.sending_turn().await?;
@@ -37,7 +37,7 @@ pub async fn rotate(party: &Party, identity: &Identity) -> Result<(DeviceKey, De
     let enrolled = Event::new(Action::DeviceEnrolled, Ended::Done);
     let enrolled = Event { statement_sha256: Some(statement.digest()), detail: Some(key.to_string()), ..enrolled };
     let api = party.api_of(identity::next_device(&party.home)?)?;
-    let new = NewDevice { mailbox: party.card().card().mailbox, device: statement.detached() };
+    let new = NewDevice { mailbox: party.card().card().mailbox, device: statement.detached(), replaces: Some(old) };
     if let Err(error) = api.enrol(&new).await {
         if error.refused() == Some(ProblemKind::Conflict) {
             identity::forget_next_device(&party.home);
@@ -48,10 +48,9 @@ pub async fn rotate(party: &Party, identity: &Identity) -> Result<(DeviceKey, De
     }
     party.journal().append(&enrolled)?;
     identity::use_next_device(&party.home)?;
-    match revoke(party, &api, old).await {
-        Ok(()) => Ok((key, old)),
-        Err(error) => Err(Error::OldDevice { old: Box::new(old), why: Box::new(error) }),
-    }
+    let revoked = Event::new(Action::DeviceRevoked, Ended::Done);
+    party.journal().append(&Event { detail: Some(old.to_string()), ..revoked })?;
+    Ok((key, old))
 }
 
 /// Revokes a device key of my account, for good.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use pouch_core::age;
 use pouch_core::bundle;
-use pouch_protocol::{DeviceKey, LinkError, ProblemKind};
+use pouch_protocol::{LinkError, ProblemKind};
 use pouch_statement::{BundleId, CardError, Name, RandomError, RelayOrigin, StatementError};
 
 use crate::api::ApiError;
@@ -100,14 +100,6 @@ pub enum Error {
     /// The relay does not keep anything for so long.
     #[error("the relay keeps a bundle for {0} at most, and this one is to be kept for longer")]
     Lifetime(Span),
-    /// The new device key is in use, and the old one could not be revoked.
-    #[error("the new device key is in use, but the old one, {old}, is not revoked: {why}")]
-    OldDevice {
-        /// The key that still counts.
-        old: Box<DeviceKey>,
-        /// Why.
-        why: Box<Error>,
-    },
     /// Nothing is left of what re-seals a bundle.
     #[error("bundle {0} cannot be addressed again: {1}")]
     NotKept(BundleId, &'static str),
@@ -220,7 +212,6 @@ impl Error {
             Self::Unsettled(_) => Class::Unreachable,
             Self::NulByte => Class::Other,
             Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
-            Self::OldDevice { why, .. } => why.class(),
             Self::AlreadyRecipient(_) => Class::Usage,
             Self::NoInvitation(_)
             | Self::NothingWaiting

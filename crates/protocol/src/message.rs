@@ -136,6 +136,9 @@ requests! {
         mailbox: MailboxId,
         /// The word of the account's identity for the key.
         device: Detached,
+        /// The key that it takes the place of: revoked with it, or neither. One that is revoked or none of the account's is
+        /// passed over.
+        replaces: Option<DeviceKey>,
     }
 
     /// `POST /v1/bundles/{bundle}/extend`.
@@ -473,7 +476,7 @@ mod tests {
         let digest = "00".repeat(32);
         let commit = json!({ "parts": 1, "parts_sha256": digest, "index_sha256": digest, "recipients": [id()] });
         with_more::<Commit>(commit).unwrap_err();
-        with_more::<NewDevice>(json!({ "mailbox": id(), "device": detached() })).unwrap_err();
+        with_more::<NewDevice>(json!({ "mailbox": id(), "device": detached(), "replaces": null })).unwrap_err();
         with_more::<Extension>(json!({ "expires": 1 })).unwrap_err();
         with_more::<Takedown>(json!({ "reason": "a court's order" })).unwrap_err();
         with_more::<ReceiptMessage>(receipt()).unwrap_err();

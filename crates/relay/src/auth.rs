@@ -170,7 +170,7 @@ impl Call {
         if device.suspended {
             return Err(Failure::new(ProblemKind::Suspended, ""));
         }
-        let once = Once { account: device.account, nonce: signed.nonce };
+        let once = Once { account: device.account, nonce: signed.nonce, device: Some(signed.key) };
         let DeviceAccount { account, mailbox, role, .. } = *device;
         Ok(Caller { account, mailbox, role, key: signed.key, once, covered })
     }

@@ -88,6 +88,9 @@ pub enum CheckError {
     /// The relay does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Too much at once.
+    #[error("blobs are adopted or repaired, not both at once: adopt them, look at what a check finds, and repair then")]
+    Options,
     /// The ledger.
     #[error("the check broke off: {0}")]
     Ledger(String),
@@ -118,6 +121,10 @@ pub async fn check(
     options: CheckOptions,
     tell: &mut (dyn FnMut(&Finding, bool) + Send),
 ) -> Result<Checked, CheckError> {
+    // What no row names would be deleted, and what is not there forgotten, before anybody has seen whose blobs these are.
+    if options.adopt_store && options.repair {
+        return Err(CheckError::Options);
+    }
     // A ledger on a server is for many: this is one more of them.
     let _lock = if config.ledger.is_none() { Some(take_folder(config)?) } else { None };
     let ledger = Ledger::open(config).await.map_err(OpenError::from)?;

@@ -8,6 +8,7 @@
 //! - [`Relay::open`] locks the folder, checks the ledger and whether the blobs are its, and gives up what a crash left;
 //! - [`Relay::serve`] answers until its shutdown future is done.
 
+mod accept;
 mod access;
 mod answer;
 mod auth;

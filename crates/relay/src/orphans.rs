@@ -29,6 +29,9 @@ enum Error {
     Ledger(#[from] LedgerError),
     #[error("{0}")]
     Blobs(#[from] StoreError),
+    /// Somebody has taken them over since the relay started: nothing in them is this one's to delete.
+    #[error("the blobs are not this relay's any more")]
+    Foreign,
 }
 
 /// What came of a search.
@@ -84,11 +87,16 @@ pub(crate) async fn discard_unfinished(app: &App) {
 
 async fn collect(app: &App) -> Result<Collected, Error> {
     let mut collected = Collected::default();
+    still_ours(app).await?;
     for unfinished in app.blobs.unfinished().await? {
         collected.count(discard(app, &unfinished).await?);
     }
     let mut next = None;
     loop {
+        // A folder of this process is locked by it; what others reach too may change hands while this lasts.
+        if !app.blobs.is_mine() {
+            still_ours(app).await?;
+        }
         let page = app.blobs.list(next).await?;
         let mut looked =
             futures_util::stream::iter(page.blobs).map(|blob| remove(app, blob)).buffer_unordered(PARALLEL);
@@ -100,6 +108,10 @@ async fn collect(app: &App) -> Result<Collected, Error> {
             None => return Ok(collected),
         }
     }
+}
+
+async fn still_ours(app: &App) -> Result<(), Error> {
+    if app.blobs.id().await? == Some(app.store) { Ok(()) } else { Err(Error::Foreign) }
 }
 
 /// Gives up an upload that nobody goes on with. One whose row is pending may be under way, however long it takes.

@@ -75,14 +75,16 @@ pub(crate) async fn settle(
     let (id, bound) = ledger.store().await?;
     if adopt {
         blobs.set_id(id).await?;
-        ledger.end_claim(true).await?;
+        ledger.bind_store().await?;
         return Ok(id);
     }
     if !bound {
-        if ledger.claim_store(clock.now()).await? {
+        if let Some(claim) = ledger.claim_store(clock.now()).await? {
             let given = give(ledger, blobs, id).await;
-            ledger.end_claim(given.is_ok()).await?;
-            return given.map(|()| id);
+            ledger.end_claim(claim, given.is_ok()).await?;
+            given?;
+            // Whoever was slower than its claim may have met another.
+            return compare(id, blobs.id().await?).map(|()| id);
         }
         if !ledger.store().await?.1 {
             return Err(StoreIdError::Claimed);

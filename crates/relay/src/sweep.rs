@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pouch_statement::Timestamp;
+
 use crate::ledger::LedgerError;
 use crate::metrics::Swept;
 use crate::orphans;
@@ -21,32 +23,48 @@ pub(crate) async fn run(app: Arc<App>) {
 
 /// One round; what fails is logged and tried again in the next.
 pub(crate) async fn round(app: &App) {
-    if let Err(error) = sweep(app).await {
-        app.metrics.swept(Swept::Failed, 1);
-        tracing::error!(%error, "sweeping failed; it goes on with the next round");
+    let now = app.clock.now();
+    // Each by itself: neither a bad row nor blobs that do not answer keep the others from their turn. Blobs come last, as they
+    // may take longest.
+    let steps = [
+        ("ending bundles", end(app, now).await),
+        ("giving up uploads", give_up(app, now).await),
+        ("pruning", prune(app, now).await),
+        ("deleting blobs", delete_doomed(app).await),
+    ];
+    for (step, outcome) in steps {
+        if let Err(error) = outcome {
+            app.metrics.swept(Swept::Failed, 1);
+            tracing::error!(%error, step, "sweeping failed; it goes on with the next round");
+        }
     }
     app.metrics.swept(Swept::Round, 1);
 }
 
-async fn sweep(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let now = app.clock.now();
+async fn end(app: &App, now: Timestamp) -> Result<(), LedgerError> {
     loop {
         let ended = app.ledger.end_overdue(now).await?;
         if ended == 0 {
-            break;
+            return Ok(());
         }
         app.metrics.swept(Swept::Ended, ended as u64);
         tokio::task::yield_now().await;
     }
+}
+
+async fn give_up(app: &App, now: Timestamp) -> Result<(), LedgerError> {
     while app.ledger.give_up(now).await? > 0 {}
-    delete_doomed(app).await?;
+    Ok(())
+}
+
+async fn prune(app: &App, now: Timestamp) -> Result<(), LedgerError> {
     while app.ledger.prune(app.config.retention_seconds, now).await? > 0 {
         tokio::task::yield_now().await;
     }
     Ok(())
 }
 
-async fn delete_doomed(app: &App) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn delete_doomed(app: &App) -> Result<(), LedgerError> {
     loop {
         let names = app.ledger.claim_doomed(app.config.backup_seconds, app.clock.now()).await?;
         if names.is_empty() {

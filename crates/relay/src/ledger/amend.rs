@@ -3,6 +3,7 @@
 
 use super::database::{Conn, Lock, query};
 use super::objects::{self, Envelope, Sealed, new_recipient, store_envelope};
+use super::roles;
 use super::row::{BundleRow, Limits};
 use super::{Ledger, Once, Result, int, refuse};
 use pouch_protocol::{BundleState, ProblemKind};
@@ -44,6 +45,9 @@ async fn extend(
 ) -> Result<()> {
     let bundle = delivered(conn, account, id, now).await?;
     limits.check_end(expires, now)?;
+    if expires > bundle.expires {
+        roles::check_recipients(conn, account, bundle.seq).await?;
+    }
     query("UPDATE bundle SET expires = $1 WHERE seq = $2")
         .bind(int(expires.unix()))
         .bind(bundle.seq)
@@ -53,7 +57,7 @@ async fn extend(
 }
 
 /// An envelope after the commit: in place of an earlier one, or for a new recipient, who has the delivery with it; whether
-/// it was that.
+/// there is something to look at now.
 pub(super) async fn envelope(
     conn: &mut Conn,
     account: i64,
@@ -65,17 +69,19 @@ pub(super) async fn envelope(
 ) -> Result<bool> {
     let bundle = delivered(conn, account, id, now).await?;
     let before = objects::envelope(conn, bundle.seq, recipient).await?;
-    let (to, is_new) = match &before {
+    let to = match &before {
         Some(Envelope { sha256, .. }) if *sha256 == sealed.sha256 => return Ok(false),
         Some(Envelope { account: to, .. }) => {
+            roles::check_recipients(conn, account, bundle.seq).await?;
+            // After a receipt that says failed it waits for the recipient again.
             let replaced = query(
-                "UPDATE delivery SET revision = revision + 1
+                "UPDATE delivery SET revision = revision + 1, received = NULL
                  WHERE bundle = $1 AND account = $2 AND outcome IS DISTINCT FROM 'verified'",
             );
             if replaced.bind(bundle.seq).bind(*to).execute(conn).await? == 0 {
                 return refuse(ProblemKind::Conflict, "that recipient's receipt says verified, which is final");
             }
-            (*to, false)
+            *to
         }
         None => {
             let to = new_recipient(conn, &bundle, recipient).await?;
@@ -84,9 +90,9 @@ pub(super) async fn envelope(
                 .bind(to)
                 .execute(conn)
                 .await?;
-            (to, true)
+            to
         }
     };
     store_envelope(conn, &bundle, to, before.as_ref(), sealed, limits, now).await?;
-    Ok(is_new)
+    Ok(true)
 }

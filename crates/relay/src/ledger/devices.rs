@@ -29,9 +29,26 @@ impl Ledger {
         .transpose()
     }
 
-    /// Enrols a key, whose statement was verified. One that is enrolled for this account already has no effect.
-    pub(crate) async fn enrol(&self, once: Once, device: Signed<Device>, now: Timestamp) -> Result<()> {
-        self.write_once(once, now, device, move |conn, device| Box::pin(enrol(conn, once.account, device, now))).await
+    /// Enrols a key, whose statement was verified, and revokes the one that it replaces: both or neither, so that whoever
+    /// holds the old one cannot come between. One that is enrolled for this account already is not enrolled again.
+    pub(crate) async fn enrol(
+        &self,
+        once: Once,
+        device: Signed<Device>,
+        replaces: Option<PublicKey>,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.write_once(once, now, device, move |conn, device| {
+            Box::pin(async move {
+                conn.lock(Lock::Account(once.account)).await?;
+                // First, so that the place of a full number of keys is free.
+                if let Some(old) = replaces.filter(|old| *old != device.body().device_key) {
+                    move_to_retired(conn, once.account, old, now).await?;
+                }
+                enrol(conn, once.account, device, now).await
+            })
+        })
+        .await
     }
 
     /// The keys that sign for an account, oldest first.
@@ -69,9 +86,8 @@ pub(super) async fn store(conn: &mut Conn, account: i64, device: &Signed<Device>
     Ok(())
 }
 
+/// With the account locked: its keys are counted, and none of them is revoked meanwhile.
 async fn enrol(conn: &mut Conn, account: i64, device: &Signed<Device>, now: Timestamp) -> Result<()> {
-    // Its keys are counted below, and none of them is revoked meanwhile.
-    conn.lock(Lock::Account(account)).await?;
     let key = device.body().device_key;
     let known = query(
         "SELECT account, CAST(0 AS BIGINT) AS retired FROM device WHERE device_key = $1
@@ -113,6 +129,16 @@ async fn retire(conn: &mut Conn, account: i64, by: PublicKey, key: PublicKey, no
     if enrolled.bind(by.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?.is_none() {
         return refuse(ProblemKind::Signature, "the key is not enrolled here");
     }
+    if move_to_retired(conn, account, key, now).await? {
+        return Ok(());
+    }
+    let before = query("SELECT 1 FROM retired_device WHERE device_key = $1 AND account = $2");
+    let before = before.bind(key.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?;
+    if before.is_some() { Ok(()) } else { refuse(ProblemKind::NotFound, "") }
+}
+
+/// Revokes a key, if it is one of the account's.
+async fn move_to_retired(conn: &mut Conn, account: i64, key: PublicKey, now: Timestamp) -> Result<bool> {
     let moved = query(
         "INSERT INTO retired_device (device_key, account, statement, signature, created, retired)
          SELECT device_key, account, statement, signature, created, CAST($1 AS BIGINT) FROM device
@@ -123,11 +149,10 @@ async fn retire(conn: &mut Conn, account: i64, by: PublicKey, key: PublicKey, no
     .bind(account)
     .execute(conn)
     .await?;
-    if moved == 0 {
-        let before = query("SELECT 1 FROM retired_device WHERE device_key = $1 AND account = $2");
-        let before = before.bind(key.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?;
-        return if before.is_some() { Ok(()) } else { refuse(ProblemKind::NotFound, "") };
-    }
-    query("DELETE FROM device WHERE device_key = $1").bind(key.as_bytes().as_slice()).execute(conn).await?;
-    Ok(())
+    query("DELETE FROM device WHERE device_key = $1 AND account = $2")
+        .bind(key.as_bytes().as_slice())
+        .bind(account)
+        .execute(conn)
+        .await?;
+    Ok(moved > 0)
 }

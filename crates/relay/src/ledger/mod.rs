@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use pouch_protocol::ProblemKind;
-use pouch_statement::Timestamp;
+use pouch_statement::{PublicKey, Timestamp};
 
 use self::database::{Conn, Database, PostgresDatabase, SqliteDatabase, Work, query};
 use crate::config::Config;
@@ -208,6 +208,8 @@ pub(crate) struct Once {
     pub(crate) account: i64,
     /// From its signature.
     pub(crate) nonce: [u8; 16],
+    /// The device key that signed, which must still be enrolled when the effect comes; none where it is about to be.
+    pub(crate) device: Option<PublicKey>,
 }
 
 /// The ledger, in one database or the other.
@@ -365,6 +367,9 @@ where
 }
 
 async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
+    if let Some(device) = once.device {
+        still_enrolled(conn, once.account, device).await?;
+    }
     let fresh = query("INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(once.account)
         .bind(once.nonce.as_slice())
@@ -372,6 +377,19 @@ async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
         .execute(conn)
         .await?;
     if fresh == 0 { refuse(ProblemKind::Replay, "") } else { Ok(()) }
+}
+
+/// A body may take long after its head was judged: what was revoked or suspended meanwhile has no effect.
+async fn still_enrolled(conn: &mut Conn, account: i64, device: PublicKey) -> Result<()> {
+    let row = query(
+        "SELECT a.suspended FROM device d JOIN account a ON a.seq = d.account WHERE d.device_key = $1 AND d.account = $2",
+    );
+    let row = row.bind(device.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?;
+    match row.map(|row| row::maybe_time(&row, "suspended")).transpose()? {
+        None => refuse(ProblemKind::Signature, "the key is not enrolled here"),
+        Some(Some(_)) => refuse(ProblemKind::Suspended, ""),
+        Some(None) => Ok(()),
+    }
 }
 
 /// Into the ledger's signed integers; the protocol's limits lie far below.

@@ -177,14 +177,9 @@ impl Ledger {
         if !matches!(state, BundleState::Pending | BundleState::Committed) {
             return bundle.gone();
         }
-        let sha256 = Sha256Digest::of(&sealed);
-        let before = envelope(&mut tx, bundle.seq, recipient).await?;
-        if before.is_some_and(|before| before.sha256 == sha256) {
-            return Ok(false);
-        }
         drop(tx);
         // Once, unlike parts: a request that is sent again must not bring back an envelope that was replaced since.
-        let sealed = Sealed { bytes: sealed, sha256 };
+        let sealed = Sealed { sha256: Sha256Digest::of(&sealed), bytes: sealed };
         self.write_once(once, now, sealed, move |conn, sealed| {
             Box::pin(async move {
                 if state == BundleState::Committed {

@@ -9,6 +9,7 @@ mod cases;
 mod faults;
 mod races;
 mod stores;
+mod upkeep;
 mod versions;
 
 use std::future::Future;
@@ -48,7 +49,7 @@ fn limits() -> Limits {
 }
 
 fn once(person: Person) -> Once {
-    Once { account: person.account, nonce: pouch_statement::random().unwrap() }
+    Once { account: person.account, nonce: pouch_statement::random().unwrap(), device: None }
 }
 
 /// A request that is refused with this.
@@ -292,13 +293,13 @@ const SUITE: &[(&str, Case)] = suite![
     authority::a_bundle_gets_another_end,
     cases::a_bundle_is_taken_down,
     cases::access_is_recorded_and_added_up,
-    cases::what_is_over_is_ended_and_pruned,
-    cases::an_upload_that_is_heard_of_outlives_the_sweeper,
-    cases::blobs_outlive_their_rows_for_as_long_as_backups_are_kept,
-    cases::wrong_sums_are_found_and_repaired,
-    cases::a_lost_blob_is_mended,
-    cases::attack_44_small_objects_cost_a_block,
-    cases::blobs_of_no_object_are_found_and_doomed,
+    upkeep::what_is_over_is_ended_and_pruned,
+    upkeep::an_upload_that_is_heard_of_outlives_the_sweeper,
+    upkeep::blobs_outlive_their_rows_for_as_long_as_backups_are_kept,
+    upkeep::wrong_sums_are_found_and_repaired,
+    upkeep::a_lost_blob_is_mended,
+    upkeep::attack_44_small_objects_cost_a_block,
+    upkeep::blobs_of_no_object_are_found_and_doomed,
     bounds::records_are_pruned_in_steps,
     bounds::bundles_are_ended_in_steps_of_objects,
     bounds::sums_are_compared_in_pages,

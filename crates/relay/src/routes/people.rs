@@ -75,7 +75,7 @@ pub(super) async fn enrol(call: Call) -> Answer {
     // Whose key it is the statement says: until that is verified the request is nobody's.
     let (signed, covered) = call.verified(Coverage::Digest)?;
     let body = call.digested(&covered, MAX_MESSAGE as u64).await?;
-    let NewDevice { mailbox, device } = parse(&body)?;
+    let NewDevice { mailbox, device, replaces } = parse(&body)?;
     let wrong = || unsigned("the device statement is not by the account's identity, for the key that signs");
     let (account, card) = call.app.ledger.card_of(mailbox).await?.ok_or_else(wrong)?;
     let card = SignedCard::verify(&card).map_err(Failure::internal)?;
@@ -84,8 +84,9 @@ pub(super) async fn enrol(call: Call) -> Answer {
     if device.body().identity != card.fingerprint() || device.body().device_key != signed.key {
         return Err(wrong());
     }
-    let caller = call.admit(&account, signed, covered)?;
-    call.app.ledger.enrol(caller.once, device, call.now).await?;
+    let mut caller = call.admit(&account, signed, covered)?;
+    caller.once.device = None;
+    call.app.ledger.enrol(caller.once, device, replaces.map(|DeviceKey(key)| key), call.now).await?;
     done()
 }
 

@@ -23,7 +23,7 @@ fn enrolment(world: &World, person: &Person, identity: &SigningKey) -> NewDevice
         device_key: person.device.public(),
         created: world.clock.now(),
     };
-    NewDevice { mailbox: person.mailbox, device: Signed::sign(said, identity).unwrap().detached() }
+    NewDevice { mailbox: person.mailbox, device: Signed::sign(said, identity).unwrap().detached(), replaces: None }
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     let (first, second) = (bos.device.body().device_key, device(world));
     let key = second.body().device_key;
     let enrol =
-        async |who: Person, device: &Signed<Device>| world.a().enrol(once(who), device.clone(), world.now).await;
+        async |who: Person, device: &Signed<Device>| world.a().enrol(once(who), device.clone(), None, world.now).await;
     let retire = async |who, by, key| world.b().retire(once(who), by, key, world.now).await;
     let keys = async |who: Person| -> Vec<_> {
         world.b().devices(who.account).await.unwrap().devices.iter().map(|status| status.key.0).collect()
@@ -125,7 +125,14 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     world.a().new_link(once(ada), link, joiner.card.clone(), world.now).await.unwrap();
     let eve = Joiner { device: bos.device.clone(), ..world.invited("Eve", &secret) };
     refused(world.a().join(eve, world.now).await, ProblemKind::Conflict);
-    // So many and no more.
+    // What was revoked, or suspended, after a request's head was judged has no effect with its body.
+    let by = |who: Person, key| Once { device: Some(key), ..once(who) };
+    let late = world.a().retire(by(bo, first), first, key, world.now).await;
+    refused(late, ProblemKind::Signature);
+    world.a().suspend(once(ada), bo.mailbox, world.now).await.unwrap();
+    refused(world.a().suspend(by(bo, key), ada.mailbox, world.now).await, ProblemKind::Suspended);
+    world.a().restore(once(ada), bo.mailbox, world.now).await.unwrap();
+    // One takes the place of another with its own request, also where the account has as many as it may have.
     for _ in 1..pouch_protocol::limits::MAX_DEVICES {
         enrol(bo, &device(world)).await.unwrap();
     }
@@ -133,6 +140,17 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     let spare = *keys(bo).await.iter().find(|other| **other != key).unwrap();
     retire(bo, key, spare).await.unwrap();
     enrol(bo, &device(world)).await.unwrap();
+    let new = device(world);
+    let replace = world.a().enrol(once(bo), new.clone(), Some(key), world.now);
+    replace.await.unwrap();
+    assert!(keys(bo).await.contains(&new.body().device_key) && !keys(bo).await.contains(&key));
+    refused(world.b().retire(by(bo, key), key, new.body().device_key, world.now).await, ProblemKind::Signature);
+    // Nobody else's is touched, and one that is refused replaces none.
+    let mine = joiner.device.body().device_key;
+    world.a().enrol(once(bo), new.clone(), Some(mine), world.now).await.unwrap();
+    let present = new.body().device_key;
+    refused(world.a().enrol(once(bo), bos.device.clone(), Some(present), world.now).await, ProblemKind::Conflict);
+    assert!(keys(ada).await == [mine] && keys(bo).await.contains(&present));
 }
 
 pub(super) async fn a_delivered_bundle_is_addressed_again(world: &World) {
@@ -151,7 +169,7 @@ pub(super) async fn a_delivered_bundle_is_addressed_again(world: &World) {
     assert!(!put(once(ada), bo, b"sealed envelope").await.unwrap(), "the same has no effect");
     assert_eq!(of(bo).await.revision, 1);
     let (second, third) = (once(ada), once(ada));
-    assert!(!put(second, bo, b"the second").await.unwrap());
+    assert!(put(second, bo, b"the second").await.unwrap(), "whoever waits is told");
     assert_eq!(world.b().release(once(bo), bundle, world.now).await.unwrap(), b"the second");
     world.a().receive(once(bo), bundle, receipt(Outcome::Failed), world.now).await.unwrap();
     put(third, bo, b"a third one").await.unwrap();

@@ -325,7 +325,7 @@ pub(super) async fn device_keys_revoke_each_other(world: &World) {
     for _ in 0..6 {
         let second = authority::device(world);
         let other = second.body().device_key;
-        world.a().enrol(once(ada), second.clone(), now).await.unwrap();
+        world.a().enrol(once(ada), second.clone(), None, now).await.unwrap();
         let outcomes = contend(world, |node, n| async move {
             let (by, revoked) = if n % 2 == 0 { (key, other) } else { (other, key) };
             node.retire(once(ada), by, revoked, now).await.map(|()| by)
@@ -343,7 +343,7 @@ pub(super) async fn device_keys_revoke_each_other(world: &World) {
             let third = third.clone();
             async move {
                 if n % 2 == 0 {
-                    node.enrol(once(ada), third, now).await
+                    node.enrol(once(ada), third, None, now).await
                 } else {
                     node.retire(once(ada), key, fresh, now).await
                 }
@@ -363,7 +363,7 @@ pub(super) async fn device_keys_are_not_enrolled_beyond_their_number(world: &Wor
     let now = world.now;
     let outcomes = contend(world, |node, _| {
         let device = authority::device(world);
-        async move { node.enrol(once(ada), device, now).await }
+        async move { node.enrol(once(ada), device, None, now).await }
     });
     assert_eq!(granted(outcomes.await, &[ProblemKind::Quota]), pouch_protocol::limits::MAX_DEVICES as usize - 1);
 }
