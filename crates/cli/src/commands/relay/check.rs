@@ -24,7 +24,7 @@ pub(super) struct Check {
     ///
     /// For when the relay's own blobs are lost, and no other relay uses these: what the ledger does not know of them is deleted,
     /// and what it knows and is not among them is lost.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "repair")]
     adopt_store: bool,
 }
 
