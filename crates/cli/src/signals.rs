@@ -110,22 +110,24 @@ pub(crate) fn note() {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = true;
 }
 
-/// From now on SIGHUP calls `reload`, and ends nothing.
+/// From the call on SIGHUP ends nothing; while what is returned runs, it calls `reload`.
 #[cfg(feature = "relay")]
-pub(crate) async fn on_hangup(reload: impl Fn()) {
+pub(crate) fn on_hangup(reload: impl Fn()) -> impl Future<Output = ()> {
     LazyLock::force(&STOP);
     STATE.lock().unwrap_or_else(PoisonError::into_inner).reloading = true;
-    loop {
-        RELOAD.notified().await;
-        reload();
+    async move {
+        loop {
+            RELOAD.notified().await;
+            reload();
+        }
     }
 }
 
-/// Done when SIGINT, SIGTERM or SIGHUP comes for the first time.
-pub(crate) async fn first() {
+/// Done when SIGINT, SIGTERM or SIGHUP comes for the first time after the call.
+pub(crate) fn first() -> impl Future<Output = ()> {
     let stop = *STOP;
     STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = true;
-    stop.notified().await;
+    stop.notified()
 }
 
 /// Nobody cleans up any more: from now on one signal ends the process.

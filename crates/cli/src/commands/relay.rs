@@ -270,14 +270,16 @@ impl Serve {
             let server = Server::open(config).await.map_err(state)?;
             let listener = server.bind().await.map_err(Failure::other)?;
             let reloader = server.reloader();
+            // Whoever hears that it is ready may send signals at once.
             let reloading = tokio::spawn(signals::on_hangup(move || reloader.reload()));
+            let stopped = signals::first();
             let origin = server.config().origin.clone();
             context.show.object(&json!({ "type": "ready", "relay": origin })).map_err(printing)?;
             context.show.line(format_args!("relay ready: {origin}")).map_err(printing)?;
             std::io::stdout().flush().map_err(printing)?;
             tell_manager(State::Ready);
             let stop = async {
-                signals::first().await;
+                stopped.await;
                 tell_manager(State::Stopping);
             };
             let served = server.serve(listener, stop).await.map_err(Failure::other);
