@@ -212,19 +212,27 @@ fn a_recipient_is_added_without_sending_again() {
     assert!(!ran.err.contains("warning"), "{ran}");
 }
 
+/// From now on every release is answered with the envelope of the first one.
+fn the_first_envelope_is_kept(world: &World) -> Arc<Mutex<Vec<u8>>> {
+    let first = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&first);
+    world.hostile.on("POST", "/v1/inbox/*/release", move |seen| {
+        let mut kept = keep.lock().unwrap();
+        if kept.is_empty() {
+            kept.clone_from(&seen.pass().body);
+        }
+        Answer::object(kept.clone()).into()
+    });
+    first
+}
+
 // attacks.md 31: a relay that hands out the envelope from before an extension is found out by whoever has seen the new one.
 #[test]
 fn attack_31_the_envelope_from_before_an_extension_is_refused() {
     let world = World::of_two();
     let file = world.party("ada").file("f", "f");
     let id = world.run("ada", &["send", text(&file), "--to", "bo", "-q"]).ok().word();
-    let first = Arc::new(Mutex::new(Vec::new()));
-    let keep = Arc::clone(&first);
-    world.hostile.on("POST", "/v1/inbox/*/release", move |seen| {
-        let answer = seen.pass();
-        keep.lock().unwrap().clone_from(&answer.body);
-        answer.into()
-    });
+    let first = the_first_envelope_is_kept(&world);
     world.run("bo", &["receive", &id, "--list"]).ok();
     world.hostile.behave();
     world.run("ada", &["outbox", "extend", &id, "--until", "30d"]).ok();
@@ -244,15 +252,7 @@ fn a_receipt_may_be_for_the_envelope_from_before() {
     let world = World::of_two();
     let file = world.party("ada").file("f", "f");
     let id = world.run("ada", &["send", text(&file), "--to", "bo", "-q"]).ok().word();
-    let first = Arc::new(Mutex::new(Vec::new()));
-    let keep = Arc::clone(&first);
-    world.hostile.on("POST", "/v1/inbox/*/release", move |seen| {
-        let mut kept = keep.lock().unwrap();
-        if kept.is_empty() {
-            kept.clone_from(&seen.pass().body);
-        }
-        Answer::object(kept.clone()).into()
-    });
+    the_first_envelope_is_kept(&world);
     world.run("bo", &["receive", &id, "--list"]).ok();
     world.run("ada", &["outbox", "extend", &id, "--until", "30d"]).ok();
     // As if Bo had fetched it before.

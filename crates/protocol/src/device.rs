@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
 use pouch_statement::{KeyError, PublicKey};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An enrolled device key: its 32 bytes as 64 lower-case hexadecimal characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +25,7 @@ impl FromStr for DeviceKey {
     }
 }
 
-impl Serialize for DeviceKey {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for DeviceKey {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+pouch_statement::spelled!(DeviceKey);
 
 #[cfg(test)]
 mod tests {

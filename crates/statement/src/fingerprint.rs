@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use bip39::{Language, Mnemonic};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{DigestError, hex, unhex};
 use crate::{PublicKey, Sha256Digest};
@@ -94,18 +93,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-impl Serialize for Fingerprint {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Fingerprint {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+spelled!(Fingerprint);
 
 #[cfg(test)]
 mod tests {

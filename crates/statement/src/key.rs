@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use ed25519_dalek::{Signer as _, VerifyingKey};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use zeroize::Zeroizing;
 
@@ -133,18 +132,7 @@ impl FromStr for PublicKey {
     }
 }
 
-impl Serialize for PublicKey {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PublicKey {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+spelled!(PublicKey);
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,9 @@
 //!
 //! Format: docs/format.md, sections "Statements", "Card", "Device", "Receipt".
 
+#[macro_use]
+mod spelled;
+
 mod card;
 mod device;
 mod digest;

@@ -101,7 +101,7 @@ impl Ledger {
         Ok(Accounts { accounts, next })
     }
 
-    /// Has the requests of an account refused from now on; but never those of the last owner who could restore it.
+    /// Has the requests of an account refused from now on; but never those of the owner, who alone could restore it.
     pub(crate) async fn suspend(&self, once: Once, mailbox: MailboxId, now: Timestamp) -> Result<()> {
         self.write_once(once, now, mailbox, move |conn, mailbox| Box::pin(suspend(conn, *mailbox, now))).await
     }
@@ -117,7 +117,8 @@ impl Ledger {
     }
 }
 
-async fn suspend(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Result<()> {
+/// The account of a mailbox, for an owner who changes it: locked, with its role.
+pub(super) async fn locked(conn: &mut Conn, mailbox: MailboxId) -> Result<(i64, AccountRole)> {
     let row = query("SELECT seq, role, contractor FROM account WHERE mailbox = $1")
         .bind(mailbox.as_bytes().as_slice())
         .fetch_optional(conn)
@@ -125,14 +126,16 @@ async fn suspend(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Result<
     let Some(row) = row else {
         return refuse(ProblemKind::NotFound, "");
     };
-    let seq: i64 = row.get("seq")?;
+    let seq = row.get("seq")?;
     conn.lock(Lock::Account(seq)).await?;
-    if role(&row)? == AccountRole::Owner {
-        conn.lock(Lock::Relay).await?;
-        let other = query("SELECT 1 FROM account WHERE role = 'owner' AND seq <> $1 AND suspended IS NULL").bind(seq);
-        if other.fetch_optional(conn).await?.is_none() {
-            return refuse(ProblemKind::Conflict, "the relay's last owner cannot be suspended");
-        }
+    Ok((seq, role(&row)?))
+}
+
+async fn suspend(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Result<()> {
+    let (seq, role) = locked(conn, mailbox).await?;
+    // There is one.
+    if role == AccountRole::Owner {
+        return refuse(ProblemKind::Conflict, "the relay's owner cannot be suspended");
     }
     query("UPDATE account SET suspended = $1 WHERE seq = $2 AND suspended IS NULL")
         .bind(int(now.unix()))

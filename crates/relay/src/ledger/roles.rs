@@ -1,5 +1,6 @@
 //! Roles: what an account may do, and to whom a contractor's may send (docs/decisions/0015-roles.md).
 
+use super::accounts::locked;
 use super::database::{Conn, Lock, Row, query};
 use super::{Ledger, LedgerError, Once, Result, refuse};
 use pouch_protocol::{AccountRole, ProblemKind};
@@ -61,22 +62,14 @@ impl Ledger {
 }
 
 async fn set(conn: &mut Conn, mailbox: MailboxId, new: AccountRole) -> Result<()> {
-    let row = query("SELECT seq FROM account WHERE mailbox = $1")
-        .bind(mailbox.as_bytes().as_slice())
-        .fetch_optional(conn)
-        .await?;
-    let Some(row) = row else {
-        return refuse(ProblemKind::NotFound, "");
-    };
-    let seq: i64 = row.get("seq")?;
     // Who commits at the same time reads the role under this lock, too.
-    conn.lock(Lock::Account(seq)).await?;
-    let changed = query("UPDATE account SET contractor = $1 WHERE seq = $2 AND role = 'member'")
-        .bind(is_contractor(new))
-        .bind(seq)
-        .execute(conn)
-        .await?;
-    if changed == 0 { refuse(ProblemKind::Conflict, "an owner stays an owner") } else { Ok(()) }
+    let (seq, role) = locked(conn, mailbox).await?;
+    if role == AccountRole::Owner {
+        return refuse(ProblemKind::Conflict, "an owner stays an owner");
+    }
+    let change = query("UPDATE account SET contractor = $1 WHERE seq = $2");
+    change.bind(is_contractor(new)).bind(seq).execute(conn).await?;
+    Ok(())
 }
 
 /// Whether the account's recipients are limited. Locks its role until the transaction ends.

@@ -12,7 +12,8 @@ use pouch_protocol::{
 use pouch_relay::Clock as _;
 use pouch_statement::{BundleId, Outcome, Sha256Digest};
 
-use crate::harness::{Draft, Person, World, commit_for, sealed};
+use crate::harness::cast::commit_for;
+use crate::harness::{Draft, Person, World, sealed};
 
 fn receipt(outcome: Outcome, filler: u8) -> ReceiptMessage {
     ReceiptMessage { outcome, commitment: Sha256Digest::of(&[filler]), sealed: STANDARD.encode(sealed(filler, 300)) }

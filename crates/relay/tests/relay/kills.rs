@@ -13,7 +13,8 @@ use pouch_relay::{Config, DiskOp, Relay, Seams};
 use pouch_statement::BundleId;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::harness::{Draft, Person, TestClock, World, commit_for, sealed};
+use crate::harness::cast::commit_for;
+use crate::harness::{Draft, Person, TestClock, World, sealed};
 
 /// Kills in an ordinary run; `POUCH_KILLS` sets another number.
 const KILLS: u64 = 40;

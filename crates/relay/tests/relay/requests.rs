@@ -4,7 +4,8 @@ use pouch_protocol::{AccountRole, NewBundle, Outbox, ProblemKind, ReceiptMessage
 use pouch_relay::Clock as _;
 use pouch_statement::{BundleId, LinkId, Outcome, Sha256Digest};
 
-use crate::harness::{Draft, Person, World, commit_for, sealed};
+use crate::harness::cast::commit_for;
+use crate::harness::{Draft, Person, World, sealed};
 
 fn receipt() -> ReceiptMessage {
     use base64::Engine as _;

@@ -284,7 +284,7 @@ pub(super) async fn an_account_is_suspended_and_restored(world: &World) {
     assert!(!suspended().await && since().await.is_none());
     assert_eq!(world.a().inbox(bo.account, 0, world.now).await.unwrap().items.len(), 1);
     world.b().join(later, world.now).await.unwrap();
-    // Nobody could restore the last owner.
+    // Nobody could restore the owner.
     refused(world.a().suspend(once(ada), ada.mailbox, world.now).await, ProblemKind::Conflict);
     let nobody = MailboxId::random().unwrap();
     refused(world.a().suspend(once(ada), nobody, world.now).await, ProblemKind::NotFound);
