@@ -19,7 +19,7 @@ pub use pouch_services::{Ceph, Postgres, skip};
 pub use program::{program, workspace};
 pub use relay::Relay;
 pub use run::{LIMIT, Ran, Run, Running, until};
-pub use tools::{go_age, have, large};
+pub use tools::{folder, go_age, have, large};
 pub use tree::{Node, Snapshot, files_beneath, find_bytes, holds, noise, sample_tree, set_mtime, snapshot};
 
 /// A path as an argument.

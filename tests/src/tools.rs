@@ -19,12 +19,18 @@ pub fn large() -> bool {
     std::env::var_os("POUCH_LARGE").is_some()
 }
 
+/// The folder that a variable names. If it names none, says that `what` is missing.
+#[must_use]
+pub fn folder(variable: &str, what: &str) -> Option<std::path::PathBuf> {
+    let folder = std::env::var_os(variable).filter(|folder| !folder.is_empty());
+    if folder.is_none() {
+        missing(&format!("{variable} names no {what}"));
+    }
+    folder.map(Into::into)
+}
+
 /// The folder with `age` 1.3 or newer, which knows hybrid keys: `POUCH_GO_AGE`. If it names none, says what is skipped.
 #[must_use]
 pub fn go_age() -> Option<std::path::PathBuf> {
-    let folder = std::env::var_os("POUCH_GO_AGE").filter(|folder| !folder.is_empty());
-    if folder.is_none() {
-        missing("POUCH_GO_AGE names no folder with age 1.3 or newer");
-    }
-    folder.map(Into::into)
+    folder("POUCH_GO_AGE", "folder with age 1.3 or newer")
 }

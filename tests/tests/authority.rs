@@ -130,9 +130,17 @@ fn a_rotation_that_was_cut_off_goes_on_with_the_same_key() {
     pair.relay.serve();
     // Until then the old one is in use.
     pair.bo.run(&["inbox"]).ok();
+    let (key, file) = (pair.bo.home().join("device.key"), pair.bo.home().join("device.next"));
+    let old = fs::read(&key).unwrap();
     pair.bo.run(&["device", "rotate"]).ok();
-    assert_eq!(fs::read(pair.bo.home().join("device.key")).unwrap(), next);
+    assert_eq!(fs::read(&key).unwrap(), next);
     pair.bo.run(&["inbox"]).ok();
+    // As if it had been cut off after the relay's answer: the relay has the new key, the home still the old one.
+    fs::write(&key, &old).unwrap();
+    fs::write(&file, &next).unwrap();
+    pair.bo.run(&["device", "rotate"]).ok();
+    assert!(fs::read(&key).unwrap() == next && !file.exists());
+    assert_eq!(pair.bo.run(&["device", "list", "-q"]).ok().text().lines().count(), 1);
 }
 
 #[test]

@@ -3,24 +3,16 @@
 //! Python environment with schemathesis and cryptography.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use pouch_protocol::NewBundle;
 use pouch_statement::BundleId;
-use pouch_tests::{Pair, Run, noise, skip, text, workspace};
+use pouch_tests::{Pair, Run, folder, noise, text, workspace};
 
 /// Requests for each operation and kind of data.
 fn examples() -> String {
     std::env::var("POUCH_EXAMPLES").unwrap_or_else(|_| "20".to_owned())
-}
-
-fn environment() -> Option<PathBuf> {
-    let folder = std::env::var_os("POUCH_SCHEMATHESIS").filter(|folder| !folder.is_empty());
-    if folder.is_none() {
-        skip("POUCH_SCHEMATHESIS names no Python environment with schemathesis");
-    }
-    folder.map(Into::into)
 }
 
 /// Asks as this party, who knows of bundles and mailboxes.
@@ -64,7 +56,7 @@ fn ask(python: &Path, pair: &Pair, party: &pouch_client::Party, bundles: &str, m
 
 #[test]
 fn nothing_that_is_asked_is_a_fault_of_the_relay() {
-    let Some(python) = environment() else { return };
+    let Some(python) = folder("POUCH_SCHEMATHESIS", "Python environment with schemathesis") else { return };
     let lines = "account_requests_per_second = 100000\naddress_requests_per_second = 100000\naccount_requests_burst = 100000\n\
                  address_requests_burst = 100000";
     let pair = Pair::configured(lines);

@@ -402,7 +402,7 @@ impl RelayApi {
     /// The envelope; the relay records the release.
     pub async fn release(&self, bundle: BundleId) -> Result<Bytes> {
         let call = Call { method: "POST", ..Call::get(route::RELEASE, route::release(bundle), MAX_ENVELOPE as usize) };
-        Ok(self.send(Call { covered: Covered::Nothing, ..call }, true).await?.body)
+        Ok(self.send(call, true).await?.body)
     }
 
     /// The sealed index; at most `size` bytes are read.

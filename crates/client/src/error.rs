@@ -30,7 +30,7 @@ pub enum Class {
     Evidence,
     /// A gate or the relay refused.
     Refused,
-    /// Expired, burnt or revoked.
+    /// Expired, burnt, revoked or taken down; a link that was used.
     Expired,
     /// Relay or network unreachable; trying again may help.
     Unreachable,

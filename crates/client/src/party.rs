@@ -82,12 +82,6 @@ impl Party {
         self.card.fingerprint()
     }
 
-    /// What my account may do.
-    #[must_use]
-    pub fn role(&self) -> AccountRole {
-        self.account.role
-    }
-
     /// The relay that my account is on.
     #[must_use]
     pub fn relay(&self) -> &RelayOrigin {

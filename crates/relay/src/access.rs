@@ -242,7 +242,7 @@ mod tests {
         };
         tokio::select! {
             () = work => {}
-            () = writer.run(&ledger, &metrics) => {}
+            () = writer.run(&ledger, &metrics) => panic!("the writer ended"),
         }
     }
 }

@@ -13,7 +13,7 @@ use pouch_protocol::{
     AccountRole, Covered, PartField, ProblemKind, Request, SignatureFields, SignatureRefused, SignedRequest,
     parse_content_digest,
 };
-use pouch_statement::{MailboxId, PublicKey, Sha256Digest, Timestamp};
+use pouch_statement::{MailboxId, Sha256Digest, Timestamp};
 use serde::de::DeserializeOwned;
 
 use crate::access::Attempt;
@@ -55,11 +55,19 @@ pub(crate) struct Caller {
     pub(crate) account: i64,
     pub(crate) mailbox: MailboxId,
     pub(crate) role: AccountRole,
-    /// The device key that signed.
-    pub(crate) key: PublicKey,
     /// For what is accepted once.
     pub(crate) once: Once,
     pub(crate) covered: Covered,
+}
+
+impl Caller {
+    /// The digest that the request was signed with; the body's, once [`Call::digested`] has read it.
+    pub(crate) fn digest(&self) -> Result<Sha256Digest, Failure> {
+        match self.covered {
+            Covered::Digest(digest) => Ok(digest),
+            _ => Err(Failure::internal("coverage")),
+        }
+    }
 }
 
 impl FromRequest<Arc<App>> for Call {
@@ -172,7 +180,7 @@ impl Call {
         }
         let once = Once { account: device.account, nonce: signed.nonce, device: Some(signed.key) };
         let DeviceAccount { account, mailbox, role, .. } = *device;
-        Ok(Caller { account, mailbox, role, key: signed.key, once, covered })
+        Ok(Caller { account, mailbox, role, once, covered })
     }
 
     /// Waits until the account has so few works in the ledger that others find it free; held as long as one lasts.
@@ -194,9 +202,8 @@ impl Call {
     }
 
     /// Reads a message: bounded, then checked against its digest, then parsed.
-    pub(crate) async fn message<T: DeserializeOwned>(&self, caller: &Caller) -> Result<(T, Bytes), Failure> {
-        let body = self.digested(&caller.covered, MAX_MESSAGE as u64).await?;
-        Ok((parse(&body)?, body))
+    pub(crate) async fn message<T: DeserializeOwned>(&self, caller: &Caller) -> Result<T, Failure> {
+        parse(&self.digested(&caller.covered, MAX_MESSAGE as u64).await?)
     }
 
     /// A variable component of the path, as it stands there; ids have one spelling, so nothing is decoded.

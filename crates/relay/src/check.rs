@@ -239,13 +239,14 @@ impl Check<'_> {
             let page = self.blobs.list(next).await?;
             for blob in page.blobs {
                 self.checked.blobs += 1;
-                if !self.ledger.has_blob(blob.name).await? {
-                    self.orphan(blob).await?;
-                } else if let Some(object) = self.ledger.object_of(blob.name).await?
-                    && object.length < blob.length
-                {
-                    let what = format!("{} bytes instead of {}", blob.length, object.length);
-                    self.lost(object, what).await?;
+                match self.ledger.object_of(blob.name).await? {
+                    Some(object) if object.length < blob.length => {
+                        let what = format!("{} bytes instead of {}", blob.length, object.length);
+                        self.lost(object, what).await?;
+                    }
+                    Some(_) => {}
+                    None if self.ledger.has_blob(blob.name).await? => {}
+                    None => self.orphan(blob).await?,
                 }
             }
             next = page.next;

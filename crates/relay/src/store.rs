@@ -108,15 +108,18 @@ async fn give(ledger: &Ledger, blobs: &Blobs, id: StoreId) -> Result<(), StoreId
         return compare(id, Some(found));
     }
     let objects = ledger.stored_objects(None).await?;
-    let mut looked = 0;
+    let (mut looked, mut found) = (0, false);
     for object in objects.iter().take(SAMPLE) {
         match blobs.read(object.blob, 0, 1).await {
-            Ok(_) => return Ok(blobs.set_id(id).await?),
+            Ok(_) => {
+                found = true;
+                break;
+            }
             Err(StoreError::NotFound(_)) => looked += 1,
             Err(error) => return Err(error.into()),
         }
     }
-    if looked > 0 {
+    if looked > 0 && !found {
         return Err(StoreIdError::Empty { looked });
     }
     Ok(blobs.set_id(id).await?)

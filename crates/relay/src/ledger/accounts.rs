@@ -3,7 +3,7 @@
 use super::database::{Conn, Lock, Row, query};
 use super::devices;
 use super::roles::{is_contractor, link_role, role, role_word};
-use super::row::{bytes, mailbox, maybe_time, parsed, time, uint};
+use super::row::{mailbox, maybe_time, parsed, time, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use pouch_protocol::limits::MAX_PAGE;
 use pouch_protocol::{Account, AccountRole, Accounts, CardMac, JoinResponse, MacedCard, ProblemKind};
@@ -20,6 +20,7 @@ pub(crate) struct DeviceAccount {
 }
 
 /// Somebody who holds a link; everything in it is verified but for the link.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Joiner {
     pub(crate) admit_sha256: Sha256Digest,
     /// SHA-256 of the request's body: the same body again gets the same answer.
@@ -215,7 +216,7 @@ async fn check_inviter(conn: &mut Conn, inviter: i64, joins_as: AccountRole) -> 
 }
 
 /// The inviter's card of a link.
-pub(super) fn maced_card(row: &Row) -> Result<MacedCard> {
+fn maced_card(row: &Row) -> Result<MacedCard> {
     Ok(MacedCard {
         card: Detached { statement: row.get("card_statement")?, signature: row.get("card_signature")? },
         mac: mac(row, "card_mac")?,
@@ -264,10 +265,4 @@ async fn enroll(
     let seq: i64 = account.get("seq")?;
     devices::store(conn, seq, &joiner.device, now).await?;
     Ok(seq)
-}
-
-/// The fingerprint of an account, to compare cards with.
-pub(super) async fn identity(conn: &mut Conn, account: i64) -> Result<([u8; 32], [u8; 16])> {
-    let row = query("SELECT fingerprint, mailbox FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
-    Ok((bytes(&row, "fingerprint")?, bytes(&row, "mailbox")?))
 }

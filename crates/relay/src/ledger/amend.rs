@@ -2,12 +2,11 @@
 //! finally received it, and one recipient more. Parts and index stay as they were committed.
 
 use super::database::{Conn, Lock, query};
-use super::objects::{self, Envelope, Sealed, new_recipient, store_envelope};
 use super::roles;
 use super::row::{BundleRow, Limits};
 use super::{Ledger, Once, Result, int, refuse};
 use pouch_protocol::{BundleState, ProblemKind};
-use pouch_statement::{BundleId, MailboxId, Timestamp};
+use pouch_statement::{BundleId, Timestamp};
 
 impl Ledger {
     /// Another end of a committed bundle, later or earlier. The same again has no effect.
@@ -24,17 +23,6 @@ impl Ledger {
     }
 }
 
-/// A bundle of this sender's that lies in mailboxes.
-async fn delivered(conn: &mut Conn, account: i64, id: BundleId, now: Timestamp) -> Result<BundleRow> {
-    conn.lock(Lock::Bundle(id)).await?;
-    let bundle = BundleRow::of_sender(conn, id, account).await?;
-    match bundle.state(now) {
-        BundleState::Committed => Ok(bundle),
-        BundleState::Pending => refuse(ProblemKind::Conflict, "the bundle is not committed"),
-        _ => bundle.gone(),
-    }
-}
-
 async fn extend(
     conn: &mut Conn,
     account: i64,
@@ -43,7 +31,13 @@ async fn extend(
     limits: Limits,
     now: Timestamp,
 ) -> Result<()> {
-    let bundle = delivered(conn, account, id, now).await?;
+    conn.lock(Lock::Bundle(id)).await?;
+    let bundle = BundleRow::of_sender(conn, id, account).await?;
+    match bundle.state(now) {
+        BundleState::Committed => {}
+        BundleState::Pending => return refuse(ProblemKind::Conflict, "the bundle is not committed"),
+        _ => return bundle.gone(),
+    }
     limits.check_end(expires, now)?;
     if expires > bundle.expires {
         roles::check_recipients(conn, account, bundle.seq).await?;
@@ -56,43 +50,16 @@ async fn extend(
     Ok(())
 }
 
-/// An envelope after the commit: in place of an earlier one, or for a new recipient, who has the delivery with it; whether
-/// there is something to look at now.
-pub(super) async fn envelope(
-    conn: &mut Conn,
-    account: i64,
-    id: BundleId,
-    recipient: MailboxId,
-    sealed: &Sealed,
-    limits: Limits,
-    now: Timestamp,
-) -> Result<bool> {
-    let bundle = delivered(conn, account, id, now).await?;
-    let before = objects::envelope(conn, bundle.seq, recipient).await?;
-    let to = match &before {
-        Some(Envelope { sha256, .. }) if *sha256 == sealed.sha256 => return Ok(false),
-        Some(Envelope { account: to, .. }) => {
-            roles::check_recipients(conn, account, bundle.seq).await?;
-            // After a receipt that says failed it waits for the recipient again.
-            let replaced = query(
-                "UPDATE delivery SET revision = revision + 1, received = NULL
-                 WHERE bundle = $1 AND account = $2 AND outcome IS DISTINCT FROM 'verified'",
-            );
-            if replaced.bind(bundle.seq).bind(*to).execute(conn).await? == 0 {
-                return refuse(ProblemKind::Conflict, "that recipient's receipt says verified, which is final");
-            }
-            *to
-        }
-        None => {
-            let to = new_recipient(conn, &bundle, recipient).await?;
-            query("INSERT INTO delivery (bundle, account) VALUES ($1, $2)")
-                .bind(bundle.seq)
-                .bind(to)
-                .execute(conn)
-                .await?;
-            to
-        }
-    };
-    store_envelope(conn, &bundle, to, before.as_ref(), sealed, limits, now).await?;
-    Ok(true)
+/// Another envelope for a recipient of a delivered bundle, who has not finally received it.
+pub(super) async fn deliver_again(conn: &mut Conn, bundle: &BundleRow, to: i64) -> Result<()> {
+    roles::check_recipients(conn, bundle.sender, bundle.seq).await?;
+    // After a receipt that says failed it waits for the recipient again.
+    let replaced = query(
+        "UPDATE delivery SET revision = revision + 1, received = NULL
+         WHERE bundle = $1 AND account = $2 AND outcome IS DISTINCT FROM 'verified'",
+    );
+    if replaced.bind(bundle.seq).bind(to).execute(conn).await? == 0 {
+        return refuse(ProblemKind::Conflict, "that recipient's receipt says verified, which is final");
+    }
+    Ok(())
 }

@@ -72,8 +72,8 @@ async fn delete(conn: &mut Conn, account: i64, id: BundleId, now: Timestamp) -> 
     conn.lock(Lock::Bundle(id)).await?;
     let bundle = BundleRow::of_sender(conn, id, account).await?;
     match bundle.state(now) {
-        BundleState::Pending => forget(conn, &bundle, now).await,
-        BundleState::Committed => end(conn, &bundle, BundleState::Revoked, now).await,
+        BundleState::Pending => forget(conn, &bundle, now).await.map(drop),
+        BundleState::Committed => end(conn, &bundle, BundleState::Revoked, now).await.map(drop),
         BundleState::Revoked => Ok(()),
         _ => bundle.gone(),
     }
@@ -94,7 +94,7 @@ async fn take_down(conn: &mut Conn, id: BundleId, reason: &Note, now: Timestamp)
         .bind(bundle.seq)
         .execute(conn)
         .await?;
-    end(conn, &bundle, BundleState::TakenDown, now).await
+    end(conn, &bundle, BundleState::TakenDown, now).await.map(drop)
 }
 
 async fn begin(conn: &mut Conn, account: i64, new: &NewBundle, limits: Limits, now: Timestamp) -> Result<()> {
@@ -111,8 +111,9 @@ async fn begin(conn: &mut Conn, account: i64, new: &NewBundle, limits: Limits, n
     if new.recipients.len() > MAX_RECIPIENTS {
         return refuse(ProblemKind::BadRequest, "more recipients than a bundle may have");
     }
+    let limited = roles::is_limited(conn, account).await?;
     for recipient in &new.recipients {
-        roles::recipient(conn, account, *recipient).await?;
+        roles::recipient(conn, account, limited, *recipient).await?;
     }
     count_one(conn, account, limits).await?;
     query("INSERT INTO bundle (id, sender, state, created, touched, expires, burn) VALUES ($1, $2, 'pending', $3, $3, $4, $5)")
@@ -216,20 +217,24 @@ pub(super) fn delivery_state(released: Option<Timestamp>, received: Option<Times
     }
 }
 
-/// Takes a bundle's objects away: their rows now, their files when the sweeper finds them doomed. Uploads in flight
-/// stay pending; they settle themselves when they find the bundle closed.
-async fn clear(conn: &mut Conn, bundle: &BundleRow, now: Timestamp) -> Result<()> {
-    for statement in ["DELETE FROM object WHERE bundle = $1", "DELETE FROM envelope WHERE bundle = $1"] {
-        query(statement).bind(bundle.seq).execute(conn).await?;
-    }
-    query("UPDATE blob SET state = 'doomed', due = $1 WHERE bundle = $2 AND state = 'stored'")
+/// Takes a bundle's objects away: their rows now, their files when the sweeper finds them doomed, and until then they take
+/// their room ([`doom`](super::objects::doom)). How many they were. Uploads in flight stay pending; they settle themselves
+/// when they find the bundle closed.
+async fn clear(conn: &mut Conn, bundle: &BundleRow, now: Timestamp) -> Result<u64> {
+    let objects = query("DELETE FROM object WHERE bundle = $1").bind(bundle.seq).execute(conn).await?;
+    query("DELETE FROM envelope WHERE bundle = $1").bind(bundle.seq).execute(conn).await?;
+    let stored = query(
+        "SELECT CAST(COALESCE(SUM(length), 0) AS BIGINT) AS length FROM blob WHERE bundle = $1 AND state = 'stored'",
+    );
+    let stored = uint(&stored.bind(bundle.seq).fetch_one(conn).await?, "length")?;
+    query("UPDATE blob SET state = 'doomed', due = $1, owed = length WHERE bundle = $2 AND state = 'stored'")
         .bind(int(now.unix()))
         .bind(bundle.seq)
         .execute(conn)
         .await?;
-    give_space(conn, bundle.sender, bundle.size).await?;
+    give_space(conn, bundle.sender, bundle.size.saturating_sub(stored)).await?;
     query("UPDATE account SET bundles = bundles - 1 WHERE seq = $1").bind(bundle.sender).execute(conn).await?;
-    Ok(())
+    Ok(objects)
 }
 
 /// Gives back the room that the receipts of a bundle need no more: of a final one the rest beyond its length, and all of
@@ -256,9 +261,9 @@ pub(super) async fn charge_receipts(conn: &mut Conn, bundle: &BundleRow) -> Resu
     give_space(conn, bundle.sender, held.saturating_sub(due)).await
 }
 
-/// Ends a bundle that is pending or committed; its state stays for the retention time.
-pub(super) async fn end(conn: &mut Conn, bundle: &BundleRow, state: BundleState, now: Timestamp) -> Result<()> {
-    clear(conn, bundle, now).await?;
+/// Ends a bundle that is pending or committed; its state stays for the retention time. How many objects it had.
+pub(super) async fn end(conn: &mut Conn, bundle: &BundleRow, state: BundleState, now: Timestamp) -> Result<u64> {
+    let objects = clear(conn, bundle, now).await?;
     query("UPDATE bundle SET state = $1, ended = $2 WHERE seq = $3")
         .bind(state_word(state))
         .bind(int(now.unix()))
@@ -266,13 +271,14 @@ pub(super) async fn end(conn: &mut Conn, bundle: &BundleRow, state: BundleState,
         .execute(conn)
         .await?;
     query("UPDATE account SET ended = ended + 1 WHERE seq = $1").bind(bundle.sender).execute(conn).await?;
-    charge_receipts(conn, bundle).await
+    charge_receipts(conn, bundle).await?;
+    Ok(objects)
 }
 
-/// Forgets a pending bundle as if it had never been begun.
-pub(super) async fn forget(conn: &mut Conn, bundle: &BundleRow, now: Timestamp) -> Result<()> {
-    clear(conn, bundle, now).await?;
+/// Forgets a pending bundle as if it had never been begun. How many objects it had.
+pub(super) async fn forget(conn: &mut Conn, bundle: &BundleRow, now: Timestamp) -> Result<u64> {
+    let objects = clear(conn, bundle, now).await?;
     charge_receipts(conn, bundle).await?;
     query("DELETE FROM bundle WHERE seq = $1").bind(bundle.seq).execute(conn).await?;
-    Ok(())
+    Ok(objects)
 }

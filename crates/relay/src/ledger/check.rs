@@ -6,8 +6,8 @@
 use pouch_statement::{BundleId, Timestamp};
 
 use super::database::{Conn, Lock, Row, query};
-use super::objects::INDEX;
-use super::row::{bytes, give_space, maybe_time, uint};
+use super::objects::{INDEX, charged, take_away};
+use super::row::{bytes, maybe_time, uint};
 use super::{Ledger, Result, int};
 use crate::blob::BlobName;
 
@@ -80,6 +80,7 @@ const ACCOUNTS: &str = "SELECT a.seq, a.used, a.bundles, a.ended,
          CAST(COALESCE((SELECT SUM(b.receipts + CASE WHEN b.ended IS NULL THEN b.size ELSE 0 END)
                         FROM bundle b WHERE b.sender = a.seq), 0)
             + COALESCE((SELECT SUM(p.length) FROM blob p WHERE p.account = a.seq AND p.state = 'pending'), 0)
+            + COALESCE((SELECT SUM(p.owed) FROM blob p WHERE p.account = a.seq AND p.state = 'doomed'), 0)
             AS BIGINT) AS held,
          (SELECT COUNT(*) FROM bundle b WHERE b.sender = a.seq AND b.ended IS NULL) AS live,
          (SELECT COUNT(*) FROM bundle b WHERE b.sender = a.seq AND b.ended IS NOT NULL) AS over
@@ -88,9 +89,12 @@ const ACCOUNTS: &str = "SELECT a.seq, a.used, a.bundles, a.ended,
 /// What the objects and envelopes of a bundle take of its sender's room.
 macro_rules! held {
     () => {
-        "CAST(COALESCE((SELECT SUM(CASE WHEN o.charged > o.length THEN o.charged ELSE o.length END)
-                        FROM object o WHERE o.bundle = b.seq), 0)
+        concat!(
+            "CAST(COALESCE((SELECT SUM(",
+            charged!(),
+            ") FROM object o WHERE o.bundle = b.seq), 0)
             + COALESCE((SELECT SUM(length(e.sealed)) FROM envelope e WHERE e.bundle = b.seq), 0) AS BIGINT)"
+        )
     };
 }
 
@@ -239,6 +243,7 @@ impl Ledger {
         self.write(names, move |conn, names| {
             Box::pin(async move {
                 for name in names {
+                    // It owes nothing: what is of no object was counted for nobody.
                     query(
                         "UPDATE blob SET state = 'doomed', due = $1 WHERE name = $2 AND state = 'stored'
                          AND NOT EXISTS (SELECT 1 FROM object o WHERE o.blob = blob.name)",
@@ -322,11 +327,11 @@ async fn repair_relay(conn: &mut Conn) -> Result<()> {
 async fn mend(conn: &mut Conn, object: StoredObject, now: Timestamp) -> Result<Mended> {
     conn.lock(Lock::Bundle(object.bundle)).await?;
     let (bundle, number) = object.place;
-    let row = query(
-        "SELECT b.state, b.sender, CASE WHEN o.charged > o.length THEN o.charged ELSE o.length END AS charged
-         FROM bundle b JOIN object o ON o.bundle = b.seq
-         WHERE b.seq = $1 AND o.number = $2 AND o.blob = $3",
-    )
+    let row = query(concat!(
+        "SELECT b.state, ",
+        charged!(),
+        " AS charged FROM bundle b JOIN object o ON o.bundle = b.seq WHERE b.seq = $1 AND o.number = $2 AND o.blob = $3"
+    ))
     .bind(bundle)
     .bind(number)
     .bind(object.blob.as_bytes().as_slice())
@@ -343,17 +348,11 @@ async fn mend(conn: &mut Conn, object: StoredObject, now: Timestamp) -> Result<M
             .await?;
         return Ok(Mended::Marked);
     }
-    query("DELETE FROM object WHERE bundle = $1 AND number = $2").bind(bundle).bind(number).execute(conn).await?;
-    query("UPDATE blob SET state = 'doomed', due = $1 WHERE name = $2")
-        .bind(int(now.unix()))
-        .bind(object.blob.as_bytes().as_slice())
-        .execute(conn)
-        .await?;
+    take_away(conn, bundle, number, object.blob, now).await?;
     query("UPDATE bundle SET size = size - $1 WHERE seq = $2")
         .bind(row.get::<i64>("charged")?)
         .bind(bundle)
         .execute(conn)
         .await?;
-    give_space(conn, row.get("sender")?, uint(&row, "charged")?).await?;
     Ok(Mended::Forgotten)
 }

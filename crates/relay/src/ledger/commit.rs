@@ -36,25 +36,22 @@ async fn deliver(
 ) -> Result<()> {
     conn.lock(Lock::Bundle(id)).await?;
     let bundle = BundleRow::of_sender(conn, id, account).await?;
-    if bundle.state(now) == BundleState::Committed {
+    match bundle.state(now) {
+        BundleState::Pending => {}
         // An answer was lost and the sender asks again.
-        let same = bundle.commit_sha256.as_deref() == Some(request_sha256.as_bytes().as_slice());
-        return if same { Ok(()) } else { refuse(ProblemKind::Conflict, "the bundle is committed") };
+        BundleState::Committed if bundle.commit_sha256.as_deref() == Some(request_sha256.as_bytes()) => return Ok(()),
+        BundleState::Committed => return refuse(ProblemKind::Conflict, "the bundle is committed"),
+        _ => return bundle.gone(),
     }
-    let bundle = BundleRow::open_for(conn, id, account, now).await?;
     let content = check_objects(conn, &bundle, commit).await?;
     let recipients = check_recipients(conn, &bundle, commit).await?;
     roles::check_recipients(conn, account, bundle.seq).await?;
     for recipient in recipients {
-        query("INSERT INTO delivery (bundle, account) VALUES ($1, $2)")
-            .bind(bundle.seq)
-            .bind(recipient)
-            .execute(conn)
-            .await?;
+        deliver_to(conn, bundle.seq, recipient).await?;
     }
-    let changed = query(
+    query(
         "UPDATE bundle SET state = 'committed', committed = $1, content = $2, parts = $3, commit_sha256 = $4
-         WHERE seq = $5 AND state = 'pending'",
+         WHERE seq = $5",
     )
     .bind(int(now.unix()))
     .bind(int(content))
@@ -63,7 +60,13 @@ async fn deliver(
     .bind(bundle.seq)
     .execute(conn)
     .await?;
-    if changed == 1 { Ok(()) } else { refuse(ProblemKind::Conflict, "the bundle is not pending") }
+    Ok(())
+}
+
+/// Lays a bundle into one mailbox.
+pub(super) async fn deliver_to(conn: &mut Conn, bundle: i64, account: i64) -> Result<()> {
+    query("INSERT INTO delivery (bundle, account) VALUES ($1, $2)").bind(bundle).bind(account).execute(conn).await?;
+    Ok(())
 }
 
 /// All parts 0…N−1 and the index are there and are what the sender says; the bytes of all parts.

@@ -3,7 +3,7 @@
 use super::accounts::{DeviceAccount, device_account};
 use super::database::{Conn, Lock, query};
 use super::row::{bytes, time, uint};
-use super::{Ledger, LedgerError, Once, Result, int, refuse};
+use super::{Ledger, LedgerError, Once, Result, int, refuse, still_enrolled};
 use pouch_protocol::limits::MAX_DEVICES;
 use pouch_protocol::{DeviceKey, DeviceStatus, Devices, ProblemKind};
 use pouch_statement::{Detached, Device, MailboxId, PublicKey, Signed, Timestamp};
@@ -67,8 +67,8 @@ impl Ledger {
     }
 
     /// Revokes one of the account's keys for good, on the word of another. Again has no effect.
-    pub(crate) async fn retire(&self, once: Once, by: PublicKey, key: PublicKey, now: Timestamp) -> Result<()> {
-        self.write_once(once, now, (), move |conn, ()| Box::pin(retire(conn, once.account, by, key, now))).await
+    pub(crate) async fn retire(&self, once: Once, key: PublicKey, now: Timestamp) -> Result<()> {
+        self.write_once(once, now, (), move |conn, ()| Box::pin(retire(conn, once, key, now))).await
     }
 }
 
@@ -119,16 +119,14 @@ async fn enrol(conn: &mut Conn, account: i64, device: &Signed<Device>, now: Time
     store(conn, account, device, now).await
 }
 
-async fn retire(conn: &mut Conn, account: i64, by: PublicKey, key: PublicKey, now: Timestamp) -> Result<()> {
+async fn retire(conn: &mut Conn, once: Once, key: PublicKey, now: Timestamp) -> Result<()> {
+    let account = once.account;
     conn.lock(Lock::Account(account)).await?;
-    if by == key {
+    if once.device == Some(key) {
         return refuse(ProblemKind::Conflict, "a key does not revoke itself; another one does");
     }
-    // Two that revoke each other at once would leave none.
-    let enrolled = query("SELECT 1 FROM device WHERE device_key = $1 AND account = $2");
-    if enrolled.bind(by.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?.is_none() {
-        return refuse(ProblemKind::Signature, "the key is not enrolled here");
-    }
+    // Again, now that nobody else revokes: two that revoke each other at once would leave none.
+    still_enrolled(conn, once).await?;
     if move_to_retired(conn, account, key, now).await? {
         return Ok(());
     }

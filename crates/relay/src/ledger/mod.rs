@@ -41,7 +41,7 @@ pub(crate) use access::{AccessRow, MANY};
 pub(crate) use accounts::{DeviceAccount, Joiner};
 pub(crate) use check::{Mended, StoredObject, Summed};
 pub(crate) use deliveries::Receipt;
-pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Slot};
+pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Sealed, Slot};
 pub(crate) use row::Limits;
 pub(crate) use store::CLAIM_SECONDS;
 
@@ -367,9 +367,7 @@ where
 }
 
 async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
-    if let Some(device) = once.device {
-        still_enrolled(conn, once.account, device).await?;
-    }
+    still_enrolled(conn, once).await?;
     let fresh = query("INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(once.account)
         .bind(once.nonce.as_slice())
@@ -380,11 +378,14 @@ async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
 }
 
 /// A body may take long after its head was judged: what was revoked or suspended meanwhile has no effect.
-async fn still_enrolled(conn: &mut Conn, account: i64, device: PublicKey) -> Result<()> {
+async fn still_enrolled(conn: &mut Conn, once: Once) -> Result<()> {
+    let Some(device) = once.device else {
+        return Ok(());
+    };
     let row = query(
         "SELECT a.suspended FROM device d JOIN account a ON a.seq = d.account WHERE d.device_key = $1 AND d.account = $2",
     );
-    let row = row.bind(device.as_bytes().as_slice()).bind(account).fetch_optional(conn).await?;
+    let row = row.bind(device.as_bytes().as_slice()).bind(once.account).fetch_optional(conn).await?;
     match row.map(|row| row::maybe_time(&row, "suspended")).transpose()? {
         None => refuse(ProblemKind::Signature, "the key is not enrolled here"),
         Some(Some(_)) => refuse(ProblemKind::Suspended, ""),

@@ -7,7 +7,7 @@
 use super::database::{Conn, Lock, query};
 use super::roles;
 use super::row::{BundleRow, Limits, bytes, give_space, take_space, uint};
-use super::{Ledger, Once, Result, amend, int, refuse};
+use super::{Ledger, Once, Result, amend, commit, int, refuse};
 use crate::blob::BlobName;
 use bytes::Bytes;
 use pouch_protocol::limits::{MAX_RECEIPT, MAX_RECIPIENTS};
@@ -22,12 +22,21 @@ pub(crate) const LEASE_SECONDS: u64 = 600;
 const LEAST_CHARGE: u64 = 4096;
 
 /// Bytes of its sender's room that an object takes.
-pub(super) fn charge(length: u64) -> u64 {
+fn charge(length: u64) -> u64 {
     length.max(LEAST_CHARGE)
 }
 
 /// The number under which the sealed index stands beside the parts.
 pub(super) const INDEX: i64 = -1;
+
+/// What an object takes of its sender's room: nothing less than its length, though the column says so where the code before
+/// stored it.
+macro_rules! charged {
+    () => {
+        "CASE WHEN o.charged > o.length THEN o.charged ELSE o.length END"
+    };
+}
+pub(super) use charged;
 
 /// Which object of a bundle, and what it must be.
 #[derive(Clone, Copy)]
@@ -53,7 +62,7 @@ pub(crate) enum Begun {
 pub(crate) enum Finished {
     /// There was none under its number.
     First,
-    /// It took the place of one, whose blob is doomed.
+    /// It took the place of one, whose blob is doomed, and which takes room until that is deleted.
     Replaced,
 }
 
@@ -68,9 +77,9 @@ pub(crate) struct ObjectRow {
 }
 
 /// An envelope on its way in.
-pub(super) struct Sealed {
-    pub(super) bytes: Bytes,
-    pub(super) sha256: Sha256Digest,
+pub(crate) struct Sealed {
+    pub(crate) bytes: Bytes,
+    pub(crate) sha256: Sha256Digest,
 }
 
 fn number(part: Option<u32>) -> i64 {
@@ -78,17 +87,21 @@ fn number(part: Option<u32>) -> i64 {
 }
 
 async fn find(conn: &mut Conn, bundle: i64, number: i64) -> Result<Option<ObjectRow>> {
-    let row = query("SELECT blob, length, digest, charged FROM object WHERE bundle = $1 AND number = $2")
-        .bind(bundle)
-        .bind(number)
-        .fetch_optional(conn)
-        .await?;
+    let row = query(concat!(
+        "SELECT o.blob, o.length, o.digest, ",
+        charged!(),
+        " AS charged FROM object o WHERE o.bundle = $1 AND o.number = $2"
+    ))
+    .bind(bundle)
+    .bind(number)
+    .fetch_optional(conn)
+    .await?;
     row.map(|row| {
         Ok(ObjectRow {
             blob: BlobName::from_bytes(bytes(&row, "blob")?),
             length: uint(&row, "length")?,
             digest: bytes(&row, "digest")?,
-            charged: uint(&row, "charged")?.max(uint(&row, "length")?),
+            charged: uint(&row, "charged")?,
         })
     })
     .transpose()
@@ -155,8 +168,9 @@ impl Ledger {
         self.write((), move |conn, ()| Box::pin(abandon(conn, name))).await
     }
 
-    /// Stores one recipient's envelope, and keeps room for the receipt that this recipient may send. Whether there is a new
-    /// delivery with it, as after the commit ([`amend::envelope`]).
+    /// Stores one recipient's envelope, and keeps room for the receipt that this recipient may send. After the commit it is in
+    /// place of an earlier one, or for a new recipient, who has the delivery with it. Whether there is something to look at
+    /// now.
     ///
     /// The sender pays for receipts, and beforehand: they chose the recipients and are who a receipt is for. Charged when it
     /// comes, it could be refused for want of room, or fill up an account that did nothing; charged to recipients, whoever
@@ -166,28 +180,13 @@ impl Ledger {
         once: Once,
         id: BundleId,
         recipient: MailboxId,
-        sealed: Bytes,
+        sealed: Sealed,
         limits: Limits,
         now: Timestamp,
     ) -> Result<bool> {
-        let account = once.account;
-        let mut tx = self.read().await?;
-        let bundle = BundleRow::of_sender(&mut tx, id, account).await?;
-        let state = bundle.state(now);
-        if !matches!(state, BundleState::Pending | BundleState::Committed) {
-            return bundle.gone();
-        }
-        drop(tx);
         // Once, unlike parts: a request that is sent again must not bring back an envelope that was replaced since.
-        let sealed = Sealed { sha256: Sha256Digest::of(&sealed), bytes: sealed };
         self.write_once(once, now, sealed, move |conn, sealed| {
-            Box::pin(async move {
-                if state == BundleState::Committed {
-                    return amend::envelope(conn, account, id, recipient, sealed, limits, now).await;
-                }
-                put(conn, account, id, recipient, sealed, limits, now).await?;
-                Ok(false)
-            })
+            Box::pin(put(conn, once.account, id, recipient, sealed, limits, now))
         })
         .await
     }
@@ -273,16 +272,7 @@ async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: 
     let charged = uint(&settled, "length")?;
     let earlier = find(conn, bundle.seq, number(slot.part)).await?;
     if let Some(earlier) = earlier {
-        query("DELETE FROM object WHERE bundle = $1 AND number = $2")
-            .bind(bundle.seq)
-            .bind(number(slot.part))
-            .execute(conn)
-            .await?;
-        query("UPDATE blob SET state = 'doomed', due = $1 WHERE name = $2")
-            .bind(int(now.unix()))
-            .bind(earlier.blob.as_bytes().as_slice())
-            .execute(conn)
-            .await?;
+        take_away(conn, bundle.seq, number(slot.part), earlier.blob, now).await?;
     }
     query("INSERT INTO object (bundle, number, length, digest, blob, charged) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(bundle.seq)
@@ -294,10 +284,24 @@ async fn finish(conn: &mut Conn, account: i64, slot: Slot, name: BlobName, now: 
         .execute(conn)
         .await?;
     grow(conn, bundle.seq, charged, earlier.map_or(0, |e| e.charged), now).await?;
-    match earlier {
-        Some(earlier) => give_space(conn, account, earlier.charged).await.map(|()| Finished::Replaced),
-        None => Ok(Finished::First),
-    }
+    Ok(if earlier.is_some() { Finished::Replaced } else { Finished::First })
+}
+
+/// Takes an object from its bundle and dooms its blob; the bundle's size is the caller's to change.
+pub(super) async fn take_away(conn: &mut Conn, bundle: i64, number: i64, blob: BlobName, now: Timestamp) -> Result<()> {
+    query("DELETE FROM object WHERE bundle = $1 AND number = $2").bind(bundle).bind(number).execute(conn).await?;
+    doom(conn, blob.as_bytes(), now).await
+}
+
+/// Has a blob's file deleted, once backups of the ledger that have it as stored are of no use any more. As long as it lies
+/// there it takes its account's room: no quota would bound the disk otherwise.
+pub(super) async fn doom(conn: &mut Conn, blob: &[u8], now: Timestamp) -> Result<()> {
+    query("UPDATE blob SET state = 'doomed', due = $1, owed = length WHERE name = $2")
+        .bind(int(now.unix()))
+        .bind(blob)
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 async fn abandon(conn: &mut Conn, name: BlobName) -> Result<()> {
@@ -323,19 +327,33 @@ async fn put(
     sealed: &Sealed,
     limits: Limits,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<bool> {
     conn.lock(Lock::Bundle(id)).await?;
-    let bundle = BundleRow::open_for(conn, id, account, now).await?;
+    let bundle = BundleRow::of_sender(conn, id, account).await?;
+    let delivered = match bundle.state(now) {
+        BundleState::Pending => false,
+        BundleState::Committed => true,
+        _ => return bundle.gone(),
+    };
     let before = envelope(conn, bundle.seq, recipient).await?;
+    if before.as_ref().is_some_and(|before| before.sha256 == sealed.sha256) {
+        return Ok(false);
+    }
     let to = match &before {
         Some(before) => before.account,
         None => new_recipient(conn, &bundle, recipient).await?,
     };
-    store_envelope(conn, &bundle, to, before.as_ref(), sealed, limits, now).await
+    match before {
+        Some(_) if delivered => amend::deliver_again(conn, &bundle, to).await?,
+        None if delivered => commit::deliver_to(conn, bundle.seq, to).await?,
+        _ => {}
+    }
+    store_envelope(conn, &bundle, to, before.as_ref(), sealed, limits, now).await?;
+    Ok(delivered)
 }
 
 /// Stores an envelope, in place of the one before if there is one, and takes the room for it.
-pub(super) async fn store_envelope(
+async fn store_envelope(
     conn: &mut Conn,
     bundle: &BundleRow,
     to: i64,
@@ -369,15 +387,15 @@ pub(super) async fn store_envelope(
 }
 
 /// An envelope that is there.
-pub(super) struct Envelope {
+struct Envelope {
     /// Its recipient's.
-    pub(super) account: i64,
-    pub(super) length: u64,
-    pub(super) sha256: Sha256Digest,
+    account: i64,
+    length: u64,
+    sha256: Sha256Digest,
 }
 
 /// The envelope that a mailbox has in a bundle.
-pub(super) async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Result<Option<Envelope>> {
+async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Result<Option<Envelope>> {
     let row = query(
         "SELECT e.account, CAST(length(e.sealed) AS BIGINT) AS length, e.sha256 FROM envelope e JOIN account a ON a.seq = e.account
          WHERE e.bundle = $1 AND a.mailbox = $2",
@@ -393,8 +411,9 @@ pub(super) async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Res
     .transpose()
 }
 
-pub(super) async fn new_recipient(conn: &mut Conn, bundle: &BundleRow, mailbox: MailboxId) -> Result<i64> {
-    let account = roles::recipient(conn, bundle.sender, mailbox).await?;
+async fn new_recipient(conn: &mut Conn, bundle: &BundleRow, mailbox: MailboxId) -> Result<i64> {
+    let limited = roles::is_limited(conn, bundle.sender).await?;
+    let account = roles::recipient(conn, bundle.sender, limited, mailbox).await?;
     let row = query("SELECT COUNT(*) AS n FROM envelope WHERE bundle = $1").bind(bundle.seq).fetch_one(conn).await?;
     if uint(&row, "n")? >= MAX_RECIPIENTS as u64 {
         return refuse(ProblemKind::Conflict, "the bundle has as many recipients as it may have");

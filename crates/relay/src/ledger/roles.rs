@@ -73,20 +73,23 @@ async fn set(conn: &mut Conn, mailbox: MailboxId, new: AccountRole) -> Result<()
 }
 
 /// Whether the account's recipients are limited. Locks its role until the transaction ends.
-async fn is_limited(conn: &mut Conn, account: i64) -> Result<bool> {
+pub(super) async fn is_limited(conn: &mut Conn, account: i64) -> Result<bool> {
     conn.lock(Lock::Account(account)).await?;
     let row = query("SELECT role, contractor FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
     Ok(role(&row)? == AccountRole::Contractor)
 }
 
-/// The account of a mailbox to which `sender` may send. A contractor is not told whether any other exists.
-pub(super) async fn recipient(conn: &mut Conn, sender: i64, mailbox: MailboxId) -> Result<i64> {
-    let limited = is_limited(conn, sender).await?;
-    let sql = match limited {
-        true => concat!("SELECT a.seq FROM account a WHERE a.mailbox = $2 AND ", may_reply_to!()),
-        false => "SELECT a.seq FROM account a WHERE a.mailbox = $2 AND $1 = $1",
+/// The account of a mailbox to which `sender` may send, who is `limited` or not. A contractor is not told whether any other
+/// exists.
+pub(super) async fn recipient(conn: &mut Conn, sender: i64, limited: bool, mailbox: MailboxId) -> Result<i64> {
+    let mailbox = mailbox.as_bytes().as_slice();
+    let found = match limited {
+        true => query(concat!("SELECT a.seq FROM account a WHERE a.mailbox = $2 AND ", may_reply_to!()))
+            .bind(sender)
+            .bind(mailbox),
+        false => query("SELECT seq FROM account WHERE mailbox = $1").bind(mailbox),
     };
-    match query(sql).bind(sender).bind(mailbox.as_bytes().as_slice()).fetch_optional(conn).await? {
+    match found.fetch_optional(conn).await? {
         Some(row) => row.get("seq"),
         None if limited => refuse(ProblemKind::Forbidden, NOT_THEIRS),
         None => refuse(ProblemKind::NotFound, ""),

@@ -13,14 +13,14 @@ use super::LedgerOpenError;
 use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 7;
+pub(super) const VERSION: i64 = 8;
 
 /// A step of the schema: the oldest code that can work with what it leaves, and its statements.
 type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
 const STEPS: [Step; VERSION as usize] =
-    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE_ID), (3, ROLES)];
+    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE_ID), (3, ROLES), (3, OWED)];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -229,6 +229,13 @@ const ROLES: &[&str] = &[
     "CREATE INDEX device_account ON device (account)",
     // revision: how many envelopes this delivery has had.
     "ALTER TABLE delivery ADD COLUMN revision {INT} NOT NULL DEFAULT 1",
+];
+
+/// Room that is given back with the file.
+const OWED: &[&str] = &[
+    // owed: bytes of its account's room that a doomed blob takes until its file is deleted. Where a node of the release before
+    // doomed it, it gave them back then, and the column says 0; one that it deleted is put right by `relay check`.
+    "ALTER TABLE blob ADD COLUMN owed {INT} NOT NULL DEFAULT 0",
 ];
 
 /// What is expected to be there.

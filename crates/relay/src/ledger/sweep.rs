@@ -10,6 +10,7 @@ use pouch_statement::Timestamp;
 
 use super::bundles::{end, forget};
 use super::database::{Conn, Lock, Row, query};
+use super::objects::doom;
 use super::row::{BundleRow, bytes, give_own, give_total, select_bundle, uint};
 use super::{Ledger, Result, int};
 use crate::blob::BlobName;
@@ -32,7 +33,7 @@ impl Ledger {
         self.write((), move |conn, ()| Box::pin(end_overdue(conn, now))).await
     }
 
-    /// Gives up uploads of which nothing was heard for too long: their room is free, their blobs doomed; how many.
+    /// Gives up uploads of which nothing was heard for too long: their blobs are doomed; how many.
     pub(crate) async fn give_up(&self, now: Timestamp) -> Result<u64> {
         self.write((), move |conn, ()| Box::pin(give_up(conn, now, int(now.unix())))).await
     }
@@ -55,20 +56,9 @@ impl Ledger {
         self.write((), move |conn, ()| Box::pin(claim_doomed(conn, keep, now))).await
     }
 
-    /// Forgets blobs whose files are deleted.
+    /// Forgets blobs whose files are deleted, and gives the room back that they took.
     pub(crate) async fn forget_blobs(&self, names: Vec<BlobName>) -> Result<()> {
-        self.write(names, |conn, names| {
-            Box::pin(async move {
-                for name in names {
-                    query("DELETE FROM blob WHERE name = $1 AND state = 'doomed'")
-                        .bind(name.as_bytes().as_slice())
-                        .execute(conn)
-                        .await?;
-                }
-                Ok(())
-            })
-        })
-        .await
+        self.write(names, |conn, names| Box::pin(forget_blobs(conn, names))).await
     }
 
     /// Prunes some nonces, links, access records and what is left of ended bundles, in short transactions; how many rows. With
@@ -133,42 +123,42 @@ async fn end_overdue(conn: &mut Conn, now: Timestamp) -> Result<usize> {
             break;
         }
         ended += 1;
-        objects += count_objects(conn, bundle.seq).await?;
-        match bundle.state(now) {
+        objects += match bundle.state(now) {
             BundleState::Pending => forget(conn, bundle, now).await?,
-            BundleState::Committed => {}
             state => end(conn, bundle, state, now).await?,
-        }
+        };
     }
     Ok(ended)
-}
-
-async fn count_objects(conn: &mut Conn, bundle: i64) -> Result<u64> {
-    let row = query("SELECT COUNT(*) AS n FROM object WHERE bundle = $1").bind(bundle).fetch_one(conn).await?;
-    uint(&row, "n")
 }
 
 /// Those whose lease is over by `due`. They are doomed now and not at once deleted: this ledger may be an older one, restored
 /// from a backup, and a later one may have them stored. Whoever restored the wrong one restores the right one, and finds them.
 async fn give_up(conn: &mut Conn, now: Timestamp, due: i64) -> Result<u64> {
-    let rows =
-        query("SELECT b.name, b.account, b.length FROM blob b WHERE b.state = 'pending' AND b.due <= $1 LIMIT $2")
-            .bind(due)
-            .bind(BLOBS)
-            .claiming("b")
-            .fetch_all(conn)
-            .await?;
-    let mut room: BTreeMap<i64, u64> = BTreeMap::new();
+    let rows = query("SELECT b.name FROM blob b WHERE b.state = 'pending' AND b.due <= $1 LIMIT $2")
+        .bind(due)
+        .bind(BLOBS)
+        .claiming("b")
+        .fetch_all(conn)
+        .await?;
     for row in &rows {
-        *room.entry(row.get("account")?).or_default() += uint(row, "length")?;
-        query("UPDATE blob SET state = 'doomed', due = $1 WHERE name = $2")
-            .bind(int(now.unix()))
-            .bind(row.get::<&[u8]>("name")?)
-            .execute(conn)
-            .await?;
+        doom(conn, row.get("name")?, now).await?;
     }
-    give_back(conn, &room).await?;
     Ok(rows.len() as u64)
+}
+
+async fn forget_blobs(conn: &mut Conn, names: &[BlobName]) -> Result<()> {
+    let mut room: BTreeMap<i64, u64> = BTreeMap::new();
+    for name in names {
+        let row = query("DELETE FROM blob WHERE name = $1 AND state = 'doomed' RETURNING account, owed")
+            .bind(name.as_bytes().as_slice())
+            .fetch_optional(conn)
+            .await?;
+        if let Some(row) = row {
+            *room.entry(row.get("account")?).or_default() += uint(&row, "owed")?;
+        }
+    }
+    room.retain(|_, owed| *owed > 0);
+    give_back(conn, &room).await
 }
 
 /// Gives room back to many accounts, in one order, and then to the relay.

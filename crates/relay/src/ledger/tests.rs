@@ -53,6 +53,10 @@ fn once(person: Person) -> Once {
 }
 
 /// A request that is refused with this.
+fn sealed_as(bytes: &'static [u8]) -> Sealed {
+    Sealed { bytes: bytes::Bytes::from_static(bytes), sha256: Sha256Digest::of(bytes) }
+}
+
 #[track_caller]
 fn refused<T>(outcome: Result<T>, with: ProblemKind) {
     match outcome {
@@ -129,19 +133,8 @@ impl World {
         let link = LinkId::random().unwrap();
         assert!(self.a().put_owner_link(link, &admit, self.now, self.now.plus(60)).await.unwrap());
         let joiner = self.joiner("Ada", admit, None);
-        let again = self.joiner_again(&joiner);
-        assert_eq!(self.a().join(joiner, self.now).await.unwrap().role, AccountRole::Owner);
-        (self.person(&again).await, again)
-    }
-
-    fn joiner_again(&self, joiner: &Joiner) -> Joiner {
-        Joiner {
-            admit_sha256: joiner.admit_sha256,
-            request_sha256: joiner.request_sha256,
-            card: joiner.card.clone(),
-            mac: joiner.mac,
-            device: joiner.device.clone(),
-        }
+        assert_eq!(self.a().join(joiner.clone(), self.now).await.unwrap().role, AccountRole::Owner);
+        (self.person(&joiner).await, joiner)
     }
 
     fn link(&self, inviter: &Joiner) -> (NewLink, LinkSecret) {
@@ -167,9 +160,8 @@ impl World {
         let link = NewLink { role, ..link };
         self.a().new_link(once(owner), link, inviter.card.clone(), self.now).await.unwrap();
         let joiner = self.invited(name, &secret);
-        let again = self.joiner_again(&joiner);
-        assert_eq!(self.b().join(joiner, self.now).await.unwrap().role, role);
-        (self.person(&again).await, again)
+        assert_eq!(self.b().join(joiner.clone(), self.now).await.unwrap().role, role);
+        (self.person(&joiner).await, joiner)
     }
 
     fn invited(&self, name: &str, secret: &LinkSecret) -> Joiner {
@@ -201,7 +193,7 @@ impl World {
         let index = slot(bundle, None, 500);
         self.put(sender, index).await;
         for person in to {
-            let sealed = bytes::Bytes::from_static(b"sealed envelope");
+            let sealed = sealed_as(b"sealed envelope");
             self.b().put_envelope(once(sender), bundle, person.mailbox, sealed, limits(), self.now).await.unwrap();
         }
         let digests: Vec<_> = parts.iter().map(|p| (p.length, Blake3Digest::from_bytes(p.digest))).collect();
@@ -221,6 +213,12 @@ impl World {
         let sha256 = Sha256Digest::of(b"commit");
         self.a().commit(once(sender), bundle, commit, sha256, self.now).await.unwrap();
         bundle
+    }
+
+    /// As a sweeper does once their files are deleted.
+    async fn forget_doomed(&self, now: Timestamp) {
+        let doomed = self.b().claim_doomed(0, now).await.unwrap();
+        self.a().forget_blobs(doomed).await.unwrap();
     }
 
     async fn used(&self, person: Person) -> u64 {

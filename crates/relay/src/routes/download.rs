@@ -10,13 +10,13 @@ use http::header::{ACCEPT_RANGES, CONTENT_RANGE, ETAG};
 use http::{HeaderValue, StatusCode};
 use pouch_protocol::limits::{MAX_RECEIPT, MAX_WAIT};
 use pouch_protocol::{ProblemKind, ReceiptMessage};
-use pouch_statement::Sha256Digest;
+use pouch_statement::{BundleId, Sha256Digest};
 use tokio::time::{Instant, sleep_until};
 
 use super::Asked;
 use super::upload::{PartNumber, bundle_id};
 use crate::answer::{Answer, Failure, done, message, object};
-use crate::auth::{Call, Coverage};
+use crate::auth::{Call, Caller, Coverage};
 use crate::blob::{AGE, StoreError};
 use crate::conditional::{self, Outcome};
 use crate::ledger::Receipt;
@@ -61,12 +61,14 @@ pub(super) async fn inbox(call: Call) -> Answer {
 pub(super) async fn delivery(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     let bundle = bundle_id(&call)?;
+    let _turn = call.turn(&caller).await?;
     message(&call.app.ledger.delivery(caller.account, bundle, call.now).await?)
 }
 
 pub(super) async fn release(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     let bundle = bundle_id(&call)?;
+    let _turn = call.turn(&caller).await?;
     let sealed = call.app.ledger.release(caller.once, bundle, call.now).await?;
     Ok(object(StatusCode::OK, sealed.into()))
 }
@@ -74,7 +76,7 @@ pub(super) async fn release(call: Call) -> Answer {
 pub(super) async fn receipt(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
-    let (message, _) = call.message::<ReceiptMessage>(&caller).await?;
+    let message: ReceiptMessage = call.message(&caller).await?;
     let sealed = STANDARD
         .decode(&message.sealed)
         .map_err(|_| Failure::new(ProblemKind::BadRequest, "a sealed receipt travels as base64"))?;
@@ -85,6 +87,7 @@ pub(super) async fn receipt(call: Call) -> Answer {
         return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
     }
     let receipt = Receipt { outcome: message.outcome, commitment: message.commitment, sealed };
+    let _turn = call.turn(&caller).await?;
     if call.app.ledger.receive(caller.once, bundle, receipt, call.now).await? {
         call.app.wake_sweeper();
     }
@@ -92,21 +95,23 @@ pub(super) async fn receipt(call: Call) -> Answer {
 }
 
 pub(super) async fn part(call: Call) -> Answer {
-    let account = call.signed(Coverage::Nothing).await?.account;
+    let caller = call.signed(Coverage::Nothing).await?;
     let bundle = bundle_id(&call)?;
     let PartNumber(number) = call.last()?;
-    fetch(&call, account, bundle, Some(number)).await
+    fetch(&call, &caller, bundle, Some(number)).await
 }
 
 pub(super) async fn index(call: Call) -> Answer {
-    let account = call.signed(Coverage::Nothing).await?.account;
+    let caller = call.signed(Coverage::Nothing).await?;
     let bundle = bundle_id(&call)?;
-    fetch(&call, account, bundle, None).await
+    fetch(&call, &caller, bundle, None).await
 }
 
-async fn fetch(call: &Call, account: i64, bundle: pouch_statement::BundleId, part: Option<u32>) -> Answer {
-    let app = &call.app;
+async fn fetch(call: &Call, caller: &Caller, bundle: BundleId, part: Option<u32>) -> Answer {
+    let (app, account) = (&call.app, caller.account);
+    let turn = call.turn(caller).await?;
     let row = app.ledger.object(account, bundle, part, call.now).await?;
+    drop(turn);
     // The digest names the bytes, so the tag is strong (RFC 9110 §8.8.1).
     let etag = format!("\"{}\"", Sha256Digest::from_bytes(row.digest));
     match conditional::outcome(&call.head.headers, &etag) {

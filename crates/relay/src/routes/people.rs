@@ -20,6 +20,13 @@ fn card(call: &Call, detached: &Detached) -> Result<SignedCard, Failure> {
     if card.card().relay == call.app.config.origin { Ok(card) } else { Err(bad("the card names another relay")) }
 }
 
+/// A device key that the card's identity enrols.
+fn device(card: &SignedCard, detached: &Detached) -> Option<Signed<Device>> {
+    let key = card.card().signing_key;
+    let device = Signed::<Device>::verify(detached.statement.as_bytes(), &detached.signature, &key).ok()?;
+    (device.body().identity == card.fingerprint()).then_some(device)
+}
+
 pub(super) async fn join(call: Call) -> Answer {
     if call.length()? > MAX_MESSAGE as u64 {
         return Err(Failure::new(ProblemKind::TooLarge, ""));
@@ -28,12 +35,8 @@ pub(super) async fn join(call: Call) -> Answer {
     let request: JoinRequest = parse(&body)?;
     let admit: Sha256Digest = request.admit.parse().map_err(|_| bad("admit is 64 hexadecimal characters"))?;
     let card = card(&call, &request.card)?;
-    let key = card.card().signing_key;
-    let device = Signed::<Device>::verify(request.device.statement.as_bytes(), &request.device.signature, &key)
-        .map_err(|_| bad("the device statement does not verify under the card's key"))?;
-    if device.body().identity != card.fingerprint() {
-        return Err(bad("the device statement is for another identity"));
-    }
+    let device = device(&card, &request.device)
+        .ok_or_else(|| bad("the device statement is not by the card's key for the card's identity"))?;
     let joiner = Joiner {
         admit_sha256: Sha256Digest::of(admit.as_bytes()),
         request_sha256: Sha256Digest::of(&body),
@@ -49,24 +52,27 @@ pub(super) async fn join(call: Call) -> Answer {
 
 pub(super) async fn new_link(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
-    let (link, _) = call.message::<NewLink>(&caller).await?;
+    let link: NewLink = call.message(&caller).await?;
     if link.expires <= call.now || link.expires.since(call.now) > MAX_LIFETIME {
         return Err(bad("the link's end is in the past or too far away"));
     }
     not_owner(link.role)?;
     let card = card(&call, &link.inviter.card)?;
+    let _turn = call.turn(&caller).await?;
     call.app.ledger.new_link(caller.once, link, card, call.now).await?;
     done()
 }
 
 pub(super) async fn links(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
+    let _turn = call.turn(&caller).await?;
     message(&call.app.ledger.links(caller.account, call.now).await?)
 }
 
 pub(super) async fn delete_link(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     let link = call.id()?;
+    let _turn = call.turn(&caller).await?;
     call.app.ledger.delete_link(caller.once, link, call.now).await?;
     done()
 }
@@ -79,31 +85,32 @@ pub(super) async fn enrol(call: Call) -> Answer {
     let wrong = || unsigned("the device statement is not by the account's identity, for the key that signs");
     let (account, card) = call.app.ledger.card_of(mailbox).await?.ok_or_else(wrong)?;
     let card = SignedCard::verify(&card).map_err(Failure::internal)?;
-    let key = card.card().signing_key;
-    let device = Signed::<Device>::verify(device.statement.as_bytes(), &device.signature, &key).map_err(|_| wrong())?;
-    if device.body().identity != card.fingerprint() || device.body().device_key != signed.key {
-        return Err(wrong());
-    }
+    let device = self::device(&card, &device).filter(|device| device.body().device_key == signed.key);
+    let device = device.ok_or_else(wrong)?;
     let mut caller = call.admit(&account, signed, covered)?;
     caller.once.device = None;
+    let _turn = call.turn(&caller).await?;
     call.app.ledger.enrol(caller.once, device, replaces.map(|DeviceKey(key)| key), call.now).await?;
     done()
 }
 
 pub(super) async fn devices(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
+    let _turn = call.turn(&caller).await?;
     message(&call.app.ledger.devices(caller.account).await?)
 }
 
 pub(super) async fn revoke_device(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
     let DeviceKey(key) = call.id()?;
-    call.app.ledger.retire(caller.once, caller.key, key, call.now).await?;
+    let _turn = call.turn(&caller).await?;
+    call.app.ledger.retire(caller.once, key, call.now).await?;
     done()
 }
 
 pub(super) async fn account(call: Call) -> Answer {
     let caller = call.signed(Coverage::Nothing).await?;
+    let _turn = call.turn(&caller).await?;
     message(&call.app.ledger.account(caller.account, call.app.config.account_bytes).await?)
 }
 
@@ -150,7 +157,7 @@ pub(super) async fn role(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     owner(&caller)?;
     let mailbox = call.id()?;
-    let (NewRole { role }, _) = call.message(&caller).await?;
+    let NewRole { role } = call.message(&caller).await?;
     not_owner(role)?;
     call.app.ledger.set_role(caller.once, mailbox, role, call.now).await?;
     done()
@@ -160,7 +167,7 @@ pub(super) async fn take_down(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
     owner(&caller)?;
-    let (Takedown { reason }, _) = call.message(&caller).await?;
+    let Takedown { reason } = call.message(&caller).await?;
     if reason.as_str().is_empty() {
         return Err(bad("a takedown needs a reason"));
     }

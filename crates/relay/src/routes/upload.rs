@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use pouch_protocol::limits::{MAX_ENVELOPE, MAX_INDEX, MAX_PART, MAX_PARTS};
 use pouch_protocol::{Commit, Covered, Extension, NewBundle, ProblemKind};
-use pouch_statement::{BundleId, MailboxId, Sha256Digest};
+use pouch_statement::{BundleId, MailboxId};
 
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage};
 use crate::blob::{AGE, Announced, BlobName, Hasher};
-use crate::ledger::{Begun, Finished, LEASE_SECONDS, Slot};
+use crate::ledger::{Begun, Finished, LEASE_SECONDS, Sealed, Slot};
 use crate::server::App;
 
 /// A part's number as it stands in a path: decimal, no sign, no leading zeros.
@@ -35,7 +35,7 @@ pub(super) fn bundle_id(call: &Call) -> Result<BundleId, Failure> {
 
 pub(super) async fn begin(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
-    let (new, _) = call.message::<NewBundle>(&caller).await?;
+    let new: NewBundle = call.message(&caller).await?;
     call.attempt.is_about(new.bundle);
     let _turn = call.turn(&caller).await?;
     call.app.ledger.begin_bundle(caller.once, new, call.app.limits(), call.now).await?;
@@ -59,10 +59,7 @@ pub(super) async fn put_part(call: Call) -> Answer {
 pub(super) async fn put_index(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
-    let Covered::Digest(digest) = caller.covered else {
-        return Err(Failure::internal("coverage"));
-    };
-    let slot = Slot { bundle, part: None, length: call.length()?, digest: *digest.as_bytes() };
+    let slot = Slot { bundle, part: None, length: call.length()?, digest: *caller.digest()?.as_bytes() };
     store(&call, &caller, slot, MAX_INDEX, Hasher::sha256()).await
 }
 
@@ -92,7 +89,7 @@ async fn store(call: &Call, caller: &Caller, slot: Slot, limit: u64, hasher: Has
     if outcome.is_err()
         && let Err(error) = app.ledger.abandon_object(name).await
     {
-        tracing::error!(%error, "an upload that failed keeps its room until the next start");
+        tracing::error!(%error, "an upload that failed keeps its room until its lease ends");
     }
     if !matches!(outcome, Ok(Finished::First)) {
         // A blob is to be deleted: that of the failed upload, or the one that was replaced.
@@ -126,10 +123,11 @@ pub(super) async fn put_envelope(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
     let mailbox: MailboxId = call.last()?;
-    let sealed = call.digested(&caller.covered, MAX_ENVELOPE).await?;
-    if !sealed.starts_with(AGE) {
+    let bytes = call.digested(&caller.covered, MAX_ENVELOPE).await?;
+    if !bytes.starts_with(AGE) {
         return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
     }
+    let sealed = Sealed { bytes, sha256: caller.digest()? };
     let limits = call.app.limits();
     let _turn = call.turn(&caller).await?;
     if call.app.ledger.put_envelope(caller.once, bundle, mailbox, sealed, limits, call.now).await? {
@@ -141,7 +139,7 @@ pub(super) async fn put_envelope(call: Call) -> Answer {
 pub(super) async fn extend(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
-    let (Extension { expires }, _) = call.message(&caller).await?;
+    let Extension { expires } = call.message(&caller).await?;
     let _turn = call.turn(&caller).await?;
     call.app.ledger.extend(caller.once, bundle, expires, call.app.limits(), call.now).await?;
     done()
@@ -150,10 +148,10 @@ pub(super) async fn extend(call: Call) -> Answer {
 pub(super) async fn commit(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
-    let (commit, body) = call.message::<Commit>(&caller).await?;
+    let commit: Commit = call.message(&caller).await?;
     let recipients = commit.recipients.clone();
     let _turn = call.turn(&caller).await?;
-    call.app.ledger.commit(caller.once, bundle, commit, Sha256Digest::of(&body), call.now).await?;
+    call.app.ledger.commit(caller.once, bundle, commit, caller.digest()?, call.now).await?;
     call.app.waits.wake(&recipients);
     done()
 }

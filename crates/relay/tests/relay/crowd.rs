@@ -6,7 +6,7 @@ use pouch_protocol::route;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
-use crate::harness::{Draft, Person, World, sealed, with_operations};
+use crate::harness::{Draft, Person, World, sealed};
 
 /// How many idle ones; a twentieth of them are slow besides. `POUCH_CROWD=10000` is the full size, which needs as many
 /// descriptors twice over.
@@ -75,7 +75,6 @@ async fn beside(size: usize, places: usize) {
     let change = |config: &mut pouch_relay::Config| {
         config.connections = places.max(64);
         config.address_connections = config.connections;
-        with_operations(config);
     };
     let mut world = World::with(change, None).await;
     let ada = world.owner("Ada").await;

@@ -18,7 +18,7 @@ use http::Request as HttpRequest;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use pouch_protocol::{Link, REQUEST_ID};
+use pouch_protocol::{Account, Link, REQUEST_ID, route};
 use pouch_relay::{
     Clock, Config, DiskHook, InitOptions, OpenError, OperationsAddress, Relay, Reloader, Seams, SystemClock, init,
 };
@@ -365,6 +365,19 @@ impl World {
         }
         panic!("{} blobs are left, not {count}", self.blob_files().len());
     }
+
+    /// Room is given back once the files are deleted.
+    pub async fn wait_for_room(&self, person: &Person, used: u64) {
+        let mut found = 0;
+        for _ in 0..200 {
+            found = self.by(person, Draft::get(route::ACCOUNT)).await.json::<Account>().used;
+            if found == used {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{found} bytes are taken, not {used}");
+    }
 }
 
 /// A folder, and all that is beneath it.
@@ -378,9 +391,4 @@ pub fn beneath(folder: PathBuf) -> Vec<PathBuf> {
         next += 1;
     }
     all
-}
-
-/// Health and metrics are answered on this machine.
-pub fn with_operations(config: &mut Config) {
-    config.operations = Some("127.0.0.1:0".parse().unwrap());
 }

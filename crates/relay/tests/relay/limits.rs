@@ -42,6 +42,7 @@ async fn attack_44_a_quota_holds_against_parallel_parts() {
     let index = Draft::put(route::index(bundle), sealed(1, 100));
     assert_eq!(world.by(&ada, index).await.problem(), ProblemKind::Quota);
     world.by(&ada, Draft::new("DELETE", route::bundle(bundle))).await.is_done();
+    world.wait_for_room(&ada, 0).await;
     let next = world.begin(&ada, false).await;
     world.by(&ada, Draft::part(next, 0, &sealed(1, 10_000))).await.is_done();
     world.stop().await;
@@ -103,24 +104,24 @@ async fn attack_44_48_receipts_are_charged_to_the_sender_until_they_are_pruned()
     for bundle in [first, second] {
         world.by(&ada, Draft::new("DELETE", route::bundle(bundle))).await.is_done();
     }
-    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 200);
+    world.wait_for_room(&ada, MAX_RECEIPT + 200).await;
     // Where nobody had the envelope no receipt can come; where somebody had it, one may.
     let unseen = world.deliver(&ada, &[sealed(1, 1000)], &[&bo], false).await;
     world.by(&ada, Draft::new("DELETE", route::bundle(unseen))).await.is_done();
-    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 200);
+    world.wait_for_room(&ada, MAX_RECEIPT + 200).await;
     let seen = world.deliver(&ada, &[sealed(1, 1000)], &[&bo], false).await;
     world.by(&bo, Draft::new("POST", route::release(seen))).await;
     world.by(&ada, Draft::new("DELETE", route::bundle(seen))).await.is_done();
-    assert_eq!(used(&world, &ada).await, 2 * MAX_RECEIPT + 200);
+    world.wait_for_room(&ada, 2 * MAX_RECEIPT + 200).await;
     put(seen, &short).await;
-    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 400);
+    world.wait_for_room(&ada, MAX_RECEIPT + 400).await;
     // A pending one that is forgotten gives all of its room back.
     world.by(&ada, Draft::put(route::envelope(third, bo.mailbox), sealed(1, 500))).await.is_done();
     world.by(&ada, Draft::new("DELETE", route::bundle(third))).await.is_done();
-    assert_eq!(used(&world, &ada).await, MAX_RECEIPT + 400);
+    world.wait_for_room(&ada, MAX_RECEIPT + 400).await;
     world.clock.forward(world.config.retention_seconds);
     world.restart().await;
-    assert_eq!(used(&world, &ada).await, 0);
+    world.wait_for_room(&ada, 0).await;
     world.stop().await;
 }
 

@@ -7,11 +7,11 @@ use pouch_relay::Clock as _;
 use pouch_services::Postgres;
 use sqlx::Connection as _;
 
-use crate::harness::{Draft, World, sealed, with_operations};
+use crate::harness::{Draft, World, sealed};
 
 #[tokio::test]
 async fn probes_and_metrics_are_answered_on_this_machine() {
-    let mut world = World::with(with_operations, None).await;
+    let mut world = World::new().await;
     let ada = world.owner("Ada").await;
     assert_eq!(world.ask("GET", "/live").await, (200, "live\n".to_owned()));
     assert_eq!(world.ask("GET", "/ready").await, (200, "ready\n".to_owned()));
@@ -47,7 +47,7 @@ async fn probes_and_metrics_are_answered_on_this_machine() {
 // attacks.md 48, 59: no label is of a stranger's making, and none says who or what.
 #[tokio::test]
 async fn attack_48_labels_are_of_a_fixed_set() {
-    let mut world = World::with(with_operations, None).await;
+    let mut world = World::new().await;
     let ada = world.owner("Ada").await;
     let bundle = world.begin(&ada, false).await;
     let count = async || world.ask("GET", "/metrics").await.1.lines().count();
@@ -96,7 +96,6 @@ async fn a_unix_socket_is_private_and_a_stale_one_taken_over() {
 #[tokio::test]
 async fn stopping_is_told_before_it_happens() {
     let change = |config: &mut pouch_relay::Config| {
-        with_operations(config);
         config.drain_seconds = 2;
     };
     let mut world = World::with(change, None).await;
@@ -114,7 +113,7 @@ async fn stopping_is_told_before_it_happens() {
 
 #[tokio::test]
 async fn a_ledger_that_does_not_answer_is_not_ready() {
-    let mut world = World::with(with_operations, None).await;
+    let mut world = World::new().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.data().join("ledger.sqlite"));
     let mut ledger = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     assert_eq!(world.ask("GET", "/ready").await.0, 200);
@@ -247,7 +246,7 @@ async fn a_failure_has_a_name_that_the_answer_carries() {
 // The sweeper works in the one writer of the ledger: it is woken for what is to be deleted, not for each part.
 #[tokio::test]
 async fn an_upload_wakes_the_sweeper_only_for_what_it_leaves_to_delete() {
-    let mut world = World::with(with_operations, None).await;
+    let mut world = World::new().await;
     let ada = world.owner("Ada").await;
     let bundle = world.begin(&ada, false).await;
     let rounds = async || {

@@ -15,7 +15,6 @@ async fn world(ceph: &Ceph, keys: &tempfile::TempDir, memory: Option<u64>) -> Wo
     let line = ceph.config(&BundleId::random().unwrap().to_string(), &keys.path().join("key"));
     let change = |config: &mut Config| {
         config.blobs = Config::parse(&line).unwrap().blobs;
-        config.operations = Some("127.0.0.1:0".parse().unwrap());
         if let (Some(bytes), BlobConfig::S3(s3)) = (memory, &mut config.blobs) {
             s3.memory_bytes = bytes;
         }
@@ -114,7 +113,7 @@ async fn s3_stopped_and_back_is_said_and_loses_nothing() {
     }
     assert_eq!(world.ask("GET", "/ready").await, (503, "the blobs do not answer\n".to_owned()));
     // What needs no blob goes on; nothing is charged for what was not stored.
-    assert_eq!(world.by(&ada, Draft::get(route::ACCOUNT)).await.json::<Account>().used, used);
+    world.wait_for_room(&ada, used).await;
     drop(outage);
     for (number, part) in parts.iter().enumerate() {
         assert!(world.by(&ada, Draft::get(route::part(kept, number as u32))).await.body == *part, "{number}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pouch_protocol::route;
 use pouch_statement::Sha256Digest;
 
-use crate::harness::{Draft, World, with_operations};
+use crate::harness::{Draft, World};
 
 /// SHA-256 of the key of the certificate that the relay shows, as clients compare it with their pins.
 async fn shown(world: &World) -> Sha256Digest {
@@ -41,7 +41,7 @@ async fn attack_55_the_next_key_is_what_clients_already_know() {
 
 #[tokio::test]
 async fn a_broken_certificate_leaves_the_old_one_in_force() {
-    let mut world = World::with(with_operations, None).await;
+    let mut world = World::new().await;
     let before = shown(&world).await;
     let path = world.data().join("keys/relay.crt");
     let pem = std::fs::read(&path).unwrap();

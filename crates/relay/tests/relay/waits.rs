@@ -5,14 +5,10 @@ use std::time::{Duration, Instant};
 use pouch_protocol::{Inbox, ProblemKind, route};
 use pouch_services::Postgres;
 
-use crate::harness::{Draft, Person, Reply, World, sealed, with_operations};
+use crate::harness::{Draft, Person, Reply, World, sealed};
 
 /// Far less than any wait of these tests.
 const SOON: Duration = Duration::from_secs(10);
-
-fn watched(config: &mut pouch_relay::Config) {
-    with_operations(config);
-}
 
 fn wait(seconds: u64) -> Draft {
     Draft::get(route::INBOX).query(&format!("wait={seconds}"))
@@ -28,7 +24,7 @@ async fn waiting(world: &World, count: usize) {
 
 #[tokio::test]
 async fn a_delivery_ends_the_wait_of_its_recipient_and_of_nobody_else() {
-    let mut world = World::with(watched, None).await;
+    let mut world = World::new().await;
     let ada = world.owner("Ada").await;
     let (bo, cy) = (world.member(&ada, "Bo").await, world.member(&ada, "Cy").await);
     let begun = Instant::now();
@@ -78,7 +74,6 @@ async fn a_wait_ends_with_its_time_and_is_neither_idle_nor_slow() {
 #[tokio::test]
 async fn attack_46_those_who_wait_are_bounded() {
     let change = |config: &mut pouch_relay::Config| {
-        watched(config);
         (config.waits, config.account_waits) = (3, 2);
     };
     let mut world = World::with(change, None).await;
@@ -110,7 +105,7 @@ async fn attack_46_those_who_wait_are_bounded() {
 
 #[tokio::test]
 async fn whoever_goes_away_waits_no_more() {
-    let mut world = World::with(watched, None).await;
+    let mut world = World::new().await;
     let ada = world.owner("Ada").await;
     let (mut sender, connection) = world.connect().await.unwrap();
     let asking = world.send_on(&mut sender, wait(60).signed(&world, &ada));
@@ -126,7 +121,7 @@ async fn whoever_goes_away_waits_no_more() {
 
 #[tokio::test]
 async fn a_relay_that_stops_answers_those_who_wait() {
-    let mut world = World::with(watched, None).await;
+    let mut world = World::new().await;
     let ada = world.owner("Ada").await;
     let begun = Instant::now();
     let stopping = async {

@@ -63,10 +63,10 @@ impl Check {
         if left == 0 {
             return Ok(());
         }
-        let hint = if self.repair {
-            "what is lost is lost: its senders have to send it again"
-        } else {
-            "--repair repairs what can be"
+        let hint = match (self.repair, self.deep) {
+            (true, true) => "what is lost is lost: its senders have to send it again",
+            (true, false) => "--repair --deep unmarks what is whole again; what is lost has to be sent again",
+            (false, _) => "--repair repairs what can be",
         };
         Err(Failure::Told {
             code: exit::STATE,

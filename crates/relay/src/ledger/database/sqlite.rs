@@ -68,7 +68,7 @@ impl SqliteDatabase {
         Ok(Self { readers, writer, queue: Mutex::new(Some((sender, task))) })
     }
 
-    /// The one connection that writes, outside a transaction: for migrations, before anything else runs.
+    /// The one connection that writes, in a transaction: for migrations, before anything else runs.
     pub(in crate::ledger) async fn migrating(&self) -> Result<Conn> {
         Ok(Conn(Inner::Sqlite(Held::Begun(self.writer.begin_with("BEGIN IMMEDIATE").await?))))
     }

@@ -17,7 +17,7 @@ pub(super) async fn a_contractor_sends_to_its_inviter_and_its_senders(world: &Wo
         world.a().begin_bundle(once(dee), new, limits(), world.now).await.map(|()| bundle)
     };
     let envelope = async |bundle, to: MailboxId| {
-        let sealed = bytes::Bytes::from_static(b"x");
+        let sealed = sealed_as(b"x");
         world.b().put_envelope(once(dee), bundle, to, sealed, limits(), world.now).await
     };
     // Bo invited it. Ada and Cy are strangers, and so is nobody: one answer for all.
@@ -64,7 +64,7 @@ pub(super) async fn roles_are_changed_and_count_at_the_commit(world: &World) {
     assert!(world.a().inbox(ada.account, 0, world.now).await.unwrap().items.is_empty(), "at once or not at all");
     // It invites nobody any more, neither by a new link nor by the one from before.
     let dee = world.invited("Dee", &secret);
-    refused(world.b().join(world.joiner_again(&dee), world.now).await, ProblemKind::Forbidden);
+    refused(world.b().join(dee.clone(), world.now).await, ProblemKind::Forbidden);
     let (another, _) = world.link(&bos);
     let another = NewLink { role: AccountRole::Contractor, ..another };
     refused(world.a().new_link(once(bo), another, bos.card.clone(), world.now).await, ProblemKind::Forbidden);
@@ -98,7 +98,8 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     let key = second.body().device_key;
     let enrol =
         async |who: Person, device: &Signed<Device>| world.a().enrol(once(who), device.clone(), None, world.now).await;
-    let retire = async |who, by, key| world.b().retire(once(who), by, key, world.now).await;
+    let by = |who: Person, key| Once { device: Some(key), ..once(who) };
+    let retire = async |who, signer, key| world.b().retire(by(who, signer), key, world.now).await;
     let keys = async |who: Person| -> Vec<_> {
         world.b().devices(who.account).await.unwrap().devices.iter().map(|status| status.key.0).collect()
     };
@@ -126,9 +127,7 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     let eve = Joiner { device: bos.device.clone(), ..world.invited("Eve", &secret) };
     refused(world.a().join(eve, world.now).await, ProblemKind::Conflict);
     // What was revoked, or suspended, after a request's head was judged has no effect with its body.
-    let by = |who: Person, key| Once { device: Some(key), ..once(who) };
-    let late = world.a().retire(by(bo, first), first, key, world.now).await;
-    refused(late, ProblemKind::Signature);
+    refused(retire(bo, first, key).await, ProblemKind::Signature);
     world.a().suspend(once(ada), bo.mailbox, world.now).await.unwrap();
     refused(world.a().suspend(by(bo, key), ada.mailbox, world.now).await, ProblemKind::Suspended);
     world.a().restore(once(ada), bo.mailbox, world.now).await.unwrap();
@@ -144,7 +143,7 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     let replace = world.a().enrol(once(bo), new.clone(), Some(key), world.now);
     replace.await.unwrap();
     assert!(keys(bo).await.contains(&new.body().device_key) && !keys(bo).await.contains(&key));
-    refused(world.b().retire(by(bo, key), key, new.body().device_key, world.now).await, ProblemKind::Signature);
+    refused(retire(bo, key, new.body().device_key).await, ProblemKind::Signature);
     // Nobody else's is touched, and one that is refused replaces none.
     let mine = joiner.device.body().device_key;
     world.a().enrol(once(bo), new.clone(), Some(mine), world.now).await.unwrap();
@@ -160,7 +159,7 @@ pub(super) async fn a_delivered_bundle_is_addressed_again(world: &World) {
     let bundle = world.deliver(ada, &[bo], false).await;
     let before = world.used(ada).await;
     let put = async |once, to: Person, sealed: &'static [u8]| {
-        let sealed = bytes::Bytes::from_static(sealed);
+        let sealed = sealed_as(sealed);
         world.a().put_envelope(once, bundle, to.mailbox, sealed, limits(), world.now).await
     };
     let status = async || world.b().bundle(ada.account, bundle, world.now).await.unwrap();
@@ -195,7 +194,7 @@ pub(super) async fn a_delivered_bundle_is_addressed_again(world: &World) {
     refused(put(once(ada), nobody, b"x").await, ProblemKind::NotFound);
     refused(put(once(bo), ada, b"x").await, ProblemKind::NotFound);
     let tight = Limits { account_bytes: world.used(ada).await + 3, ..limits() };
-    let sealed = bytes::Bytes::from_static(b"for Ada");
+    let sealed = sealed_as(b"for Ada");
     let over = world.a().put_envelope(once(ada), bundle, ada.mailbox, sealed, tight, world.now).await;
     refused(over, ProblemKind::Quota);
     assert_eq!(status().await.deliveries.len(), 2, "nothing half done");
@@ -210,7 +209,7 @@ pub(super) async fn an_envelope_that_was_replaced_does_not_come_back(world: &Wor
     let bo = world.member(ada, &joiner, "Bo").await;
     let bundle = world.begin(ada, false).await;
     let put = async |once, sealed: &'static [u8]| {
-        let sealed = bytes::Bytes::from_static(sealed);
+        let sealed = sealed_as(sealed);
         world.a().put_envelope(once, bundle, bo.mailbox, sealed, limits(), world.now).await
     };
     let first = once(ada);

@@ -53,6 +53,7 @@ pub(super) async fn bundles_are_ended_in_steps_of_objects(world: &World) {
     world
         .many(2000, "INSERT INTO object (bundle, number, length, digest, blob) VALUES (1 + $1 % 5, $1, 1, $2, $2)")
         .await;
+    world.repair_sums().await;
     let end = world.now.plus(7 * 86_400);
     let mut steps = Vec::new();
     while steps.last() != Some(&0) {

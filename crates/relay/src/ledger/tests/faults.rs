@@ -158,6 +158,8 @@ fn postgres_dies_under_load() {
         (world, ada, bundle)
     });
     let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    // What is replaced takes room, and nothing sweeps here.
+    let wide = Limits { account_bytes: 1 << 40, total_bytes: 1 << 40, ..limits() };
     let load: Vec<_> = (0..8)
         .map(|n| {
             let (node, now) = (Arc::clone(&world.nodes[n % 2]), world.now);
@@ -166,7 +168,7 @@ fn postgres_dies_under_load() {
                 let mut outcomes = Vec::new();
                 while !over.load(Ordering::SeqCst) {
                     let (slot, name) = (slot(bundle, Some(n as u32), 10), BlobName::random().unwrap());
-                    let begun = node.begin_object(ada.account, &slot, name, limits(), now).await;
+                    let begun = node.begin_object(ada.account, &slot, name, wide, now).await;
                     if begun.is_ok() {
                         let finished = node.finish_object(ada.account, &slot, name, now).await;
                         outcomes.push((name, slot.digest, finished));

@@ -124,6 +124,7 @@ pub(super) async fn an_object_is_finished_once(world: &World) {
     assert_eq!(granted(outcomes.await, &[]), 2 * MANY_AT_ONCE);
     assert_eq!(world.count("SELECT COUNT(*) AS n FROM blob WHERE state = 'doomed'").await, 2 * MANY_AT_ONCE as i64);
     let object = world.b().object(ada.account, bundle, Some(0), now).await.unwrap();
+    world.forget_doomed(now).await;
     assert_eq!(world.used(ada).await, object.length);
 }
 
@@ -223,6 +224,12 @@ pub(super) async fn sweepers_meet(world: &World) {
     let claimed: Vec<BlobName> = claimed.into_iter().flat_map(|names| names.unwrap()).collect();
     let different: HashSet<_> = claimed.iter().map(|name| *name.as_bytes()).collect();
     assert_eq!((claimed.len(), different.len()), (48, 48), "each is claimed by one");
+    contend(world, |node, _| {
+        let claimed = claimed.clone();
+        async move { node.forget_blobs(claimed).await }
+    })
+    .await;
+    world.check_sums().await;
     let pruned = contend(world, |node, _| async move { node.prune(3600, end.plus(3600)).await }).await;
     assert!(pruned.iter().all(|outcome| outcome.is_ok()), "{pruned:?}");
     assert_eq!(world.count("SELECT COUNT(*) AS n FROM bundle").await, 0);
@@ -328,7 +335,7 @@ pub(super) async fn device_keys_revoke_each_other(world: &World) {
         world.a().enrol(once(ada), second.clone(), None, now).await.unwrap();
         let outcomes = contend(world, |node, n| async move {
             let (by, revoked) = if n % 2 == 0 { (key, other) } else { (other, key) };
-            node.retire(once(ada), by, revoked, now).await.map(|()| by)
+            node.retire(Once { device: Some(by), ..once(ada) }, revoked, now).await.map(|()| by)
         });
         let outcomes = outcomes.await;
         let winners: HashSet<_> = outcomes.iter().flatten().map(|key| *key.as_bytes()).collect();
@@ -345,7 +352,7 @@ pub(super) async fn device_keys_revoke_each_other(world: &World) {
                 if n % 2 == 0 {
                     node.enrol(once(ada), third, None, now).await
                 } else {
-                    node.retire(once(ada), key, fresh, now).await
+                    node.retire(Once { device: Some(key), ..once(ada) }, fresh, now).await
                 }
             }
         });
