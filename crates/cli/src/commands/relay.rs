@@ -1,4 +1,5 @@
 mod check;
+mod owner;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -6,20 +7,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pouch_client::Class;
-use pouch_client::api::Listing;
-use pouch_protocol::{Account, AccountRole};
 use pouch_relay::systemd::{self, State};
 use pouch_relay::{ConfigError, InitOptions, Loaded, Relay as Server, init, new_owner_link, rotate_key};
-use pouch_statement::{BundleId, Note, matches_prefix};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 use check::Check;
+use owner::{Accounts, Restore, Role, Suspend, Takedown};
 
-use super::invite::RoleArg;
 use crate::run::{Context, Failure, Outcome, printing};
-use crate::show::{iso, local, short, size};
 use crate::{args, exit, signals};
 
 /// Run a relay, and see who uses it
@@ -103,57 +99,6 @@ struct RotateKey {
     data: Data,
 }
 
-/// List the accounts of the relay that I own
-#[derive(Args)]
-struct Accounts {}
-
-/// Refuse all requests of an account on the relay that I own, until it is restored
-///
-/// What others send to it waits in its mailbox. What it sent before can still be received.
-#[derive(Args)]
-struct Suspend {
-    #[command(flatten)]
-    whose: Whose,
-}
-
-/// Take the requests of a suspended account again
-#[derive(Args)]
-struct Restore {
-    #[command(flatten)]
-    whose: Whose,
-}
-
-/// Say what an account may do on the relay that I own
-#[derive(Args)]
-struct Role {
-    #[command(flatten)]
-    whose: Whose,
-    /// From now on
-    #[arg(value_name = "ROLE", value_enum)]
-    role: RoleArg,
-}
-
-/// End a bundle on the relay that I own, at once and for all
-///
-/// Sender and recipients are told the reason. What somebody has fetched before cannot be called back.
-#[derive(Args)]
-struct Takedown {
-    /// The bundle's whole id, as `pouch log show --relay --json` has it
-    #[arg(value_name = "BUNDLE")]
-    bundle: BundleId,
-    /// What sender and recipients are told
-    #[arg(long, value_name = "TEXT")]
-    reason: Note,
-}
-
-// Not a doc comment: that would become the help of the commands that it is part of.
-#[derive(Args)]
-struct Whose {
-    /// The name on its card, or its mailbox or the beginning of it; `pouch relay accounts` lists both
-    #[arg(value_name = "NAME|MAILBOX")]
-    account: String,
-}
-
 impl Relay {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         match self.verb {
@@ -161,11 +106,11 @@ impl Relay {
             Verb::Serve(verb) => verb.run(context),
             Verb::Config(verb) => verb.run(context),
             Verb::RotateKey(verb) => verb.run(context),
-            Verb::Accounts(_) => accounts(context),
-            Verb::Suspend(Suspend { whose }) => whose.set(context, true),
-            Verb::Role(Role { whose, role }) => whose.assign(context, role.into()),
+            Verb::Accounts(verb) => verb.run(context),
+            Verb::Suspend(verb) => verb.run(context),
+            Verb::Restore(verb) => verb.run(context),
+            Verb::Role(verb) => verb.run(context),
             Verb::Takedown(verb) => verb.run(context),
-            Verb::Restore(Restore { whose }) => whose.set(context, false),
             Verb::Check(verb) => verb.run(context),
         }
     }
@@ -344,131 +289,4 @@ impl ShowConfig {
         }
         Ok(())
     }
-}
-
-impl Whose {
-    /// The account that is meant: by its whole name, or else by its mailbox.
-    fn find(&self, accounts: &Listing<Account>) -> Result<Account, Failure> {
-        let named = |account: &&Account| account.name.as_str() == self.account;
-        let held = |account: &&Account| matches_prefix(&account.mailbox.to_string(), &self.account);
-        let mut found: Vec<&Account> = accounts.rows.iter().filter(named).collect();
-        if found.is_empty() {
-            found = accounts.rows.iter().filter(held).collect();
-        }
-        match found.as_slice() {
-            [one] => Ok((*one).clone()),
-            [] => Err(Failure::Told {
-                code: exit::code(Class::NotFound),
-                text: format!("there is no account {}", self.account),
-                hint: Some("`pouch relay accounts` lists them".into()),
-                kind: None,
-            }),
-            several => {
-                let mailboxes: Vec<_> = several.iter().map(|account| account.mailbox.to_string()).collect();
-                Err(Failure::usage(
-                    format!("{} may be any of {}", self.account, mailboxes.join(", ")),
-                    "name one by its mailbox",
-                ))
-            }
-        }
-    }
-
-    fn set(&self, context: &Context, suspended: bool) -> Outcome {
-        let party = context.party()?;
-        let account = context.run(async {
-            let api = context.relay(&party).await?;
-            let account = self.find(&api.accounts().await?)?;
-            if suspended {
-                api.suspend(account.mailbox).await?;
-            } else {
-                api.restore(account.mailbox).await?;
-            }
-            Ok(account)
-        })?;
-        let word = if suspended { "suspended" } else { "restored" };
-        context
-            .show
-            .object(&json!({ "type": word, "mailbox": account.mailbox, "name": account.name }))
-            .map_err(printing)?;
-        context.show.essence(account.mailbox).map_err(printing)?;
-        context.show.line(format_args!("{}  {} is {word}", short(account.mailbox), account.name)).map_err(printing)
-    }
-}
-
-impl Whose {
-    fn assign(&self, context: &Context, role: AccountRole) -> Outcome {
-        let party = context.party()?;
-        let account = context.run(async {
-            let api = context.relay(&party).await?;
-            let account = self.find(&api.accounts().await?)?;
-            api.set_role(account.mailbox, role).await?;
-            Ok(account)
-        })?;
-        context
-            .show
-            .object(&json!({ "type": "role", "mailbox": account.mailbox, "name": account.name, "role": role }))
-            .map_err(printing)?;
-        context.show.essence(account.mailbox).map_err(printing)?;
-        let (mailbox, word) = (short(account.mailbox), role.word());
-        context.show.line(format_args!("{mailbox}  {} is a {word} from now on", account.name)).map_err(printing)
-    }
-}
-
-impl Takedown {
-    fn run(self, context: &Context) -> Outcome {
-        let Self { bundle, reason } = self;
-        if reason.as_str().is_empty() {
-            return Err(Failure::usage("a takedown needs a reason", "--reason is what sender and recipients are told"));
-        }
-        let party = context.party()?;
-        let takedown = pouch_protocol::Takedown { reason };
-        context.run(async { Ok(context.relay(&party).await?.take_down(bundle, &takedown).await?) })?;
-        context
-            .show
-            .object(&json!({ "type": "taken-down", "bundle": bundle, "reason": takedown.reason }))
-            .map_err(printing)?;
-        context.show.essence(bundle).map_err(printing)?;
-        context.show.line(format_args!("{bundle} is taken down: {}", takedown.reason)).map_err(printing)
-    }
-}
-
-fn accounts(context: &Context) -> Outcome {
-    let party = context.party()?;
-    let Listing { rows: accounts, cut } = context.run(async {
-        let api = context.relay(&party).await?;
-        Ok(api.accounts().await?)
-    })?;
-    let shown = accounts.len();
-    for account in accounts {
-        context
-            .show
-            .object(&json!({
-                "type": "account",
-                "mailbox": account.mailbox,
-                "name": account.name,
-                "role": account.role,
-                "created": iso(account.created),
-                "used": account.used,
-                "quota": account.quota,
-                "bundles": account.bundles,
-                "suspended": account.suspended.map(iso),
-            }))
-            .map_err(printing)?;
-        context.show.essence(account.mailbox).map_err(printing)?;
-        let role = account.role.word();
-        context
-            .show
-            .line(format_args!(
-                "{}  {:<16} {role:<10} since {}  {} of {} in {} bundles{}",
-                short(account.mailbox),
-                account.name,
-                local(account.created),
-                size(account.used),
-                size(account.quota),
-                account.bundles,
-                account.suspended.map(|since| format!("  suspended since {}", local(since))).unwrap_or_default(),
-            ))
-            .map_err(printing)?;
-    }
-    if cut { context.show.cut(shown, "oldest").map_err(printing) } else { Ok(()) }
 }
