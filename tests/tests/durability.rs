@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pouch_client::api::RelayApi;
 use pouch_protocol::{Commit, NewBundle, PartField, ProblemKind, parts_digest};
-use pouch_statement::{Blake3Digest, BundleId, MailboxId, Sha256Digest};
+use pouch_statement::{Blake3Digest, BundleId, MailboxId, Sha256Digest, Timestamp};
 use pouch_tests::{LIMIT, Pair, Postgres, files_beneath, noise, text, until};
 use tokio::task::JoinSet;
 
@@ -35,6 +35,8 @@ impl Random {
 /// A bundle as a relay sees one: objects that begin like age files.
 struct Objects {
     bundle: BundleId,
+    /// The same each time that it is begun, as a client has it.
+    expires: Timestamp,
     to: MailboxId,
     parts: Vec<Bytes>,
     index: Bytes,
@@ -50,7 +52,8 @@ impl Objects {
         let mut sized = |what: &str| sealed(&format!("{seed} {what}"), 200 + random.below(300_000) as usize);
         let parts = (0..PARTS).map(|n| sized(&format!("part {n}"))).collect();
         let (index, envelope) = (sized("index"), sealed(&format!("{seed} envelope"), 5000));
-        Self { bundle: BundleId::random().unwrap(), to, parts, index, envelope }
+        let (bundle, expires) = (BundleId::random().unwrap(), pouch_client::clock::now().plus(3600));
+        Self { bundle, expires, to, parts, index, envelope }
     }
 
     fn field(&self, number: u32) -> PartField {
@@ -88,9 +91,10 @@ async fn upload(api: Arc<RelayApi>, objects: Arc<Objects>, done: Acknowledged) -
     let missing = |step: Step| !done.lock().unwrap().contains(&step);
     let say = |step: Step| done.lock().unwrap().push(step);
     let text = |e: pouch_client::api::ApiError| e.to_string();
-    let expires = pouch_client::clock::now().plus(3600);
     if missing(Step::Begun) {
-        api.new_bundle(&NewBundle { bundle, expires, burn: false, recipients: vec![] }).await.map_err(text)?;
+        api.new_bundle(&NewBundle { bundle, expires: objects.expires, burn: false, recipients: vec![] })
+            .await
+            .map_err(text)?;
         say(Step::Begun);
     }
     let mut under_way = JoinSet::new();

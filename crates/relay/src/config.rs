@@ -180,7 +180,7 @@ values! {
     /// Seconds for the head of a request, and for which a connection may idle.
     header_seconds: u64 = 15, in 1..=3600 => "between 1 and 3600";
     /// Seconds in which a body must make progress by 16 KiB, in either direction.
-    progress_seconds: u64 = 20, in 1..=3600 => "between 1 and 3600";
+    progress_seconds: u64 = 20, in 1..=60 => "between 1 and 60, so that a request is over before its nonce is forgotten";
     /// Seconds that requests get to finish when the relay stops.
     shutdown_seconds: u64 = 10, in 1..=3600 => "between 1 and 3600";
     /// Seconds for which a relay that stops still takes connections, so that load balancers see first that it is not ready.

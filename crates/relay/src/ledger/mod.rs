@@ -46,7 +46,8 @@ pub(crate) use row::Limits;
 pub(crate) use store::CLAIM_SECONDS;
 
 const FILE: &str = "ledger.sqlite";
-/// How long a spent nonce is kept: twice as long as its signature can be valid, for clocks of nodes that differ.
+/// How long a spent nonce is kept: twice as long as its signature can be valid, for clocks of nodes that differ; and longer than
+/// a message of 256 KiB can take to come in, 16 KiB in each `progress_seconds`.
 const NONCE_SECONDS: u64 = 4 * pouch_protocol::limits::CLOCK_WINDOW;
 
 /// Why the ledger is not opened.
