@@ -48,10 +48,12 @@ pub(crate) fn measure(options: &Options) -> Result<(), Failure> {
 fn beside(options: &Options, lines: &str, places: &str, fits: bool) -> Result<(), Failure> {
     let site = Site::start(&options.dir, 1, lines, "ulimit -n 20000; exec")?;
     let client = site.owner()?;
+    let relay = format!("https://127.0.0.1:{}", site.port()).parse()?;
+    let tls = pouch_client::transport::tls(&relay, &client.pins, &pouch_client::transport::Network::default())?;
     let target = Arc::new(Target {
         address: ([127, 0, 0, 1], site.port()).into(),
         host: format!("127.0.0.1:{}", site.port()),
-        tls: TlsConnector::from(Arc::new(pouch_client::transport::tls(&client.pins)?)),
+        tls: TlsConnector::from(Arc::new(tls)),
         held: AtomicUsize::new(0),
     });
     let runtime = runtime()?;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use pouch_client::transport::Https;
+use pouch_client::transport::{Https, Network};
 use pouch_protocol::Link;
 use pouch_statement::{BundleId, hazardous};
 use serde_json::Value;
@@ -71,7 +71,7 @@ impl World {
             std::fs::read_to_string(&told).is_ok_and(|said| said.contains("relay ready")).then_some(())
         });
         let link: Link = owner_link.parse().unwrap();
-        let honest = Https::new(format!("https://{behind}").parse().unwrap(), &link.pins).unwrap();
+        let honest = Https::new(format!("https://{behind}").parse().unwrap(), &link.pins, &Network::default()).unwrap();
         let tls = tls_of(&data.join("keys/relay.crt"), &data.join("keys/relay.key"));
         let hostile = Hostile::start(listener, tls, honest, &link.relay);
         Self { hostile, owner_link, _relay: relay, folder, counter: AtomicU32::new(0) }

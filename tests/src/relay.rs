@@ -62,6 +62,12 @@ impl Relay {
         Self::make(root, &["--ledger", ledger], "", "exec", None)
     }
 
+    /// Makes one in `root` with this certificate and key, for which clients have no pins, and starts it.
+    #[must_use]
+    pub fn start_certified(root: &Path, certificate: &Path, key: &Path) -> Self {
+        Self::make(root, &["--certificate", text(certificate), "--key", text(key)], "", "exec", None)
+    }
+
     /// Makes one in `root` over that database, with lines added to its configuration, that everybody reaches by another
     /// port, and starts it.
     pub(crate) fn start_behind(root: &Path, front: u16, ledger: &str, lines: &str) -> Self {

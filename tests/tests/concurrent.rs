@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pouch_client::send::{Request, send};
-use pouch_client::transport::{Answer, HttpRequest, Https, Transport};
+use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
 use pouch_client::{Party, Unwatched, outbox};
 use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
 use pouch_tests::{Pair, text};
@@ -24,7 +24,7 @@ struct Holding {
 
 impl Holding {
     fn new(party: &Party, method: &'static str, behind: &'static str) -> Arc<Self> {
-        let inner = Https::new(party.relay().clone(), party.relay_pins()).unwrap();
+        let inner = Https::new(party.relay().clone(), party.relay_pins(), &Network::default()).unwrap();
         let (held, go) = (Notify::new(), Notify::new());
         Arc::new(Self { inner, held, bundle: Mutex::default(), go, method, behind })
     }

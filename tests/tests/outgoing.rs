@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pouch_client::Unwatched;
 use pouch_client::send::{Request, send};
-use pouch_client::transport::{Answer, HttpRequest, Https, Transport};
+use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
 use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
 use pouch_tests::Pair;
 use pouch_tests::hostile::Trap;
@@ -106,7 +106,7 @@ fn attack_52_the_relay_connects_to_nobody_that_a_client_names() {
     fs::create_dir_all(folder.join("http:").join(trap.authority())).unwrap();
     fs::write(folder.join("http:").join(trap.authority()).join("x"), &url).unwrap();
     let (party, identity) = pair.ada.client();
-    let inner = Https::new(party.relay().clone(), party.relay_pins()).unwrap();
+    let inner = Https::new(party.relay().clone(), party.relay_pins(), &Network::default()).unwrap();
     let party = party.with_transport(Arc::new(Adding { inner, url: url.clone() }));
     let request = Request {
         content: Content::Tree(Scan::new(&[folder], ScanOptions::default()).unwrap()),

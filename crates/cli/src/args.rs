@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::commands::Verb;
+use crate::show::parse_rate;
 use crate::{config, exit, show};
 
 /// Sealed, signed and receipted file exchange with people outside.
@@ -44,6 +46,18 @@ pub(crate) struct Global {
     /// Read the passphrase from this file descriptor
     #[arg(long, global = true, value_name = "FD")]
     pub(crate) passphrase_fd: Option<u32>,
+    /// Certificate authorities (PEM) that count beside the system's, for relays and proxies
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// A certificate (PEM) for a proxy or balancer that asks for one
+    #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// The private key (PEM) of that certificate
+    #[arg(long, global = true, value_name = "FILE", requires = "client_certificate")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// Bytes a second at most, sent and received together: 500K, 2M
+    #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) limit_rate: Option<NonZeroU64>,
 }
 
 /// Which verbs stand under which heading of `pouch --help`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pouch_client::api::RelayApi;
 use pouch_client::invite::{self, Answered};
+use pouch_client::transport::{Network, NetworkError};
 use pouch_client::{Class, Error, Home, Party};
 use pouch_core::age;
 use pouch_core::bundle::{EnvelopeError, OpenError};
@@ -92,7 +93,24 @@ impl Context {
 
     /// The party of this home.
     pub(crate) fn party(&self) -> Result<Party, Failure> {
-        Ok(Party::open(&self.home()?)?)
+        Ok(Party::open(&self.home()?)?.over(self.network()?))
+    }
+
+    /// How relays are reached.
+    pub(crate) fn network(&self) -> Result<Network, Failure> {
+        let mut network = Network::default();
+        let Global { ca_file, client_certificate, client_key, limit_rate, .. } = &self.global;
+        let wrong = |e: NetworkError| Failure::Told { code: exit::USAGE, text: e.to_string(), hint: None, kind: None };
+        if let Some(file) = ca_file {
+            network.trust(file).map_err(wrong)?;
+        }
+        if let (Some(certificate), Some(key)) = (client_certificate, client_key) {
+            network.show(certificate, key).map_err(wrong)?;
+        }
+        if let Some(rate) = limit_rate {
+            network.limit(*rate);
+        }
+        Ok(network)
     }
 
     /// Who asks for passphrases.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::num::NonZeroU64;
 
 use jiff::tz::TimeZone;
 use pouch_statement::{Timestamp, hazardous};
@@ -214,7 +215,7 @@ pub(crate) fn span(seconds: u64) -> String {
 pub(crate) fn parse_span(text: &str) -> Result<u64, String> {
     let wrong = || "a time like 15m, 8h, 7d or 2w".to_owned();
     let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let number = digits_alone(digits).ok_or_else(wrong)?;
     let factor = match unit {
         "s" => 1,
         "m" => 60,
@@ -224,6 +225,30 @@ pub(crate) fn parse_span(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(factor).filter(|s| *s > 0).ok_or_else(wrong)
+}
+
+/// A number without a sign.
+fn digits_alone(text: &str) -> Option<u64> {
+    text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Slower than this a relay takes a line for stalled when several requests share it, in bytes a second.
+const LEAST_RATE: u64 = 16 << 10;
+
+/// Reads `500K`, `2M`, `1G`: bytes a second, in powers of 1024.
+pub(crate) fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    let wrong = || "bytes a second like 500K, 2M or 1G, and 16K at least".to_owned();
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let factor = match text.get(digits.len()..) {
+        Some("") => 1,
+        Some("K") => 1 << 10,
+        Some("M") => 1 << 20,
+        Some("G") => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number = digits_alone(digits).ok_or_else(wrong)?;
+    let rate = number.checked_mul(factor).filter(|rate| *rate >= LEAST_RATE);
+    rate.and_then(NonZeroU64::new).ok_or_else(wrong)
 }
 
 /// The part of an id that people type: the first six characters.
@@ -256,8 +281,15 @@ mod tests {
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 GiB", "16.0 EiB"]);
         assert_eq!([0, 999, 1000, 20_412, 1_234_567].map(count), ["0", "999", "1,000", "20,412", "1,234,567"]);
         assert_eq!((parse_span("7d"), parse_span("90s")), (Ok(604_800), Ok(90)));
-        for bad in ["", "d", "7", "-1d", "0h", "7y", "99999999999999999999w", "é"] {
+        for bad in ["", "d", "7", "-1d", "+1d", "0h", "7y", "99999999999999999999w", "é"] {
             assert!(parse_span(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            ["16K", "16384", "2M", "1G"].map(|t| parse_rate(t).unwrap().get()),
+            [16_384, 16_384, 2 << 20, 1 << 30]
+        );
+        for bad in ["", "K", "15K", "16383", "2MK", "2m", "-1M", "+2M", "99999999999G"] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
         }
         assert_eq!([5, 130, 7200, 259_200].map(span), ["5 s", "2 min", "2 h", "3 d"]);
     }

@@ -15,7 +15,7 @@ use crate::home::{self, Home};
 use crate::identity::{self, Identity};
 use crate::journal::{Action, Ended, Event, Journal};
 use crate::party::{self, Party, StoredAccount};
-use crate::transport::{Https, Transport};
+use crate::transport::{Https, Network};
 
 const PENDING: &str = "joining.json";
 /// How long a card is valid, in seconds: two years.
@@ -65,13 +65,7 @@ pub struct NewIdentity<'a> {
 /// # Errors
 /// Somebody is here already; the link is spent; the relay cannot be reached; or, a hard stop, the relay's answer does
 /// not come from whoever made the link.
-pub async fn join(
-    home: &Home,
-    link: &Link,
-    name: &Name,
-    new: NewIdentity<'_>,
-    transport: Option<Arc<dyn Transport>>,
-) -> Result<Joined> {
+pub async fn join(home: &Home, link: &Link, name: &Name, new: NewIdentity<'_>, network: &Network) -> Result<Joined> {
     if party::is_joined(home) {
         return Err(Error::AlreadyJoined);
     }
@@ -87,11 +81,8 @@ pub async fn join(
             prepare(home, link, name, new)?
         }
     };
-    let transport = match transport {
-        Some(transport) => transport,
-        None => Arc::new(Https::new(link.relay.clone(), &link.pins)?),
-    };
-    let api = RelayApi::new(transport, &link.relay, identity::device(home)?);
+    let transport = Https::new(link.relay.clone(), &link.pins, network)?;
+    let api = RelayApi::new(Arc::new(transport), &link.relay, identity::device(home)?);
     let mac = match link.inviter {
         Inviter::Relay => None,
         Inviter::Member(_) => Some(CardMac::of(&link.secret.card_key(), LinkRole::Joiner, &sent.card)),

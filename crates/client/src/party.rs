@@ -14,7 +14,7 @@ use crate::home::{self, Home, HomeError};
 use crate::identity::{self, Identity};
 use crate::inbox;
 use crate::journal::{Ended, Event, Journal};
-use crate::transport::{Https, Transport};
+use crate::transport::{Https, Network, Transport};
 
 const ACCOUNT: &str = "account.json";
 const CARD: &str = "card";
@@ -38,6 +38,7 @@ pub struct Party {
     account: StoredAccount,
     recipient: age::Recipient,
     transport: Option<Arc<dyn Transport>>,
+    network: Network,
 }
 
 impl Party {
@@ -53,7 +54,7 @@ impl Party {
 
     fn assemble(home: &Home, account: StoredAccount, card: SignedCard) -> Result<Self> {
         let recipient = card.card().age_recipient.as_str().parse().map_err(|_| damaged(home, "its recipient"))?;
-        Ok(Self { home: home.clone(), card, account, recipient, transport: None })
+        Ok(Self { home: home.clone(), card, account, recipient, transport: None, network: Network::default() })
     }
 
     /// Makes a home joined: the last step of joining.
@@ -67,6 +68,13 @@ impl Party {
     #[must_use]
     pub fn with_transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
+        self
+    }
+
+    /// Reaches the relay in this way.
+    #[must_use]
+    pub fn over(mut self, network: Network) -> Self {
+        self.network = network;
         self
     }
 
@@ -112,7 +120,7 @@ impl Party {
     pub(crate) fn api_of(&self, device: SigningKey) -> Result<RelayApi> {
         let transport = match &self.transport {
             Some(transport) => transport.clone(),
-            None => Arc::new(Https::new(self.account.relay.clone(), &self.account.pins)?),
+            None => Arc::new(Https::new(self.account.relay.clone(), &self.account.pins, &self.network)?),
         };
         Ok(RelayApi::new(transport, &self.account.relay, device))
     }

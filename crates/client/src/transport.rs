@@ -2,6 +2,10 @@
 //!
 //! Everything above speaks through [`Transport`], so that a test can put a faulty network in its place.
 
+mod network;
+mod pace;
+mod tls;
+
 use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,10 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pouch_statement::{RelayOrigin, Sha256Digest};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::CertificateError;
+
+pub use self::network::{ClientCertificate, Network, NetworkError};
+use self::pace::{Pace, Paced};
+pub use self::tls::tls;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -87,6 +92,7 @@ pub trait Transport: Send + Sync {
 pub struct Https {
     relay: RelayOrigin,
     client: reqwest::Client,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Https {
@@ -94,8 +100,8 @@ impl Https {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(relay: RelayOrigin, pins: &[Sha256Digest]) -> Result<Self, TransportError> {
-        let tls = tls(pins)?;
+    pub fn new(relay: RelayOrigin, pins: &[Sha256Digest], network: &Network) -> Result<Self, TransportError> {
+        let tls = tls(&relay, pins, network)?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
@@ -105,7 +111,7 @@ impl Https {
             .user_agent(concat!("pouch/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| setup(&e))?;
-        Ok(Self { relay, client })
+        Ok(Self { relay, client, pace: network.rate.map(|rate| Arc::new(Pace::new(rate))) })
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpAnswer, TransportError> {
@@ -122,7 +128,13 @@ impl Https {
         let mut patience = STALL;
         if let Some(body) = request.body {
             patience += Duration::from_secs(body.len() as u64 / SLOWEST);
-            builder = builder.body(body);
+            builder = match &self.pace {
+                Some(pace) => {
+                    patience += pace.patience(body.len());
+                    builder.body(reqwest::Body::wrap(Paced::new(body, Arc::clone(pace))))
+                }
+                None => builder.body(body),
+            };
         }
         let answer = tokio::time::timeout(patience, builder.send()).await;
         let mut answer = answer.map_err(|_| self.stalled())?.map_err(|e| self.unreachable(&e))?;
@@ -144,6 +156,9 @@ impl Https {
         {
             if body.len() + chunk.len() > request.max_answer {
                 return Err(TransportError::TooLong(request.max_answer));
+            }
+            if let Some(pace) = &self.pace {
+                tokio::time::sleep_until(pace.turn(chunk.len())).await;
             }
             body.extend_from_slice(&chunk);
         }
@@ -204,78 +219,6 @@ impl Transport for Https {
     }
 }
 
-/// The TLS that a relay is spoken to with: version 1.3, HTTP/1.1. With pins its certificate must carry one of those keys
-/// and no authority counts; without, the system's authorities decide.
-///
-/// # Errors
-/// When TLS cannot be set up.
-pub fn tls(pins: &[Sha256Digest]) -> Result<ClientConfig, TransportError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = if pins.is_empty() {
-        Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(setup)?)
-    } else {
-        Arc::new(PinVerifier { pins: pins.to_vec(), provider: provider.clone() })
-    };
-    let mut tls = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(setup)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(tls)
-}
-
 fn setup(reason: impl std::fmt::Display) -> TransportError {
     TransportError::Setup(reason.to_string())
-}
-
-/// Accepts exactly the certificates whose SubjectPublicKeyInfo has one of the pinned SHA-256 digests.
-#[derive(Debug)]
-struct PinVerifier {
-    pins: Vec<Sha256Digest>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let parsed = webpki::EndEntityCert::try_from(end_entity)
-            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let pin = Sha256Digest::of(parsed.subject_public_key_info().as_ref());
-        if self.pins.contains(&pin) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("only tls 1.3 is spoken".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -57,7 +57,8 @@ impl Join {
             Some(context.asker().new_passphrase()?)
         };
         let new = join::NewIdentity { passphrase: passphrase.as_ref(), classic: self.classic };
-        let joined = context.run(async { Ok(join::join(&home, &link, &name, new, None).await?) })?;
+        let network = context.network()?;
+        let joined = context.run(async { Ok(join::join(&home, &link, &name, new, &network).await?) })?;
         let role = match joined.role {
             AccountRole::Owner => "owner of this relay",
             AccountRole::Member => "a member of this relay",

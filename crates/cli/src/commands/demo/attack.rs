@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use pouch_client::transport::{Answer, HttpRequest, Https, Transport};
+use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
 use pouch_client::{Home, Party};
 use pouch_protocol::NewBundle;
 use pouch_statement::{BundleId, Card, SignedCard, SigningKey};
@@ -127,7 +127,7 @@ impl Transport for Recorder {
 fn replay_request(stage: &Stage) -> Outcome {
     say("\nsomebody sends one of ada's signed requests a second time:");
     let party = Party::open(&Home::open(Some(&stage.home("ada")))?)?;
-    let https = Https::new(party.relay().clone(), party.relay_pins())?;
+    let https = Https::new(party.relay().clone(), party.relay_pins(), &Network::default())?;
     let recorder = Arc::new(Recorder { inner: https, last: Mutex::new(None) });
     let party = party.with_transport(recorder.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
