@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use pouch_tests::hostile::{Answer, Reply, Seen, World};
-use pouch_tests::{LIMIT, Pair, Ran, Random, file_key, files_beneath, kills, noise, seeds, set_mtime, text, until};
+use pouch_tests::{
+    LIMIT, Pair, Ran, Random, file_key, files_beneath, holds, kills, noise, seeds, set_mtime, text, until,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Sends that are killed in an ordinary run; `POUCH_KILLS` sets another number.
@@ -286,6 +289,12 @@ fn what_the_relay_acknowledged_is_not_moved_again() {
     for compress in ["none", "zstd"] {
         let words = ["send", text(&source), "--to", "bo", "--compress", compress];
         let mut parts = deadly.killed_after_parts(&words, 2);
+        // What is sent, and the keys, are sealed; nobody else may read the rest (attacks.md 59, 60).
+        let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!holds(&bytes, b"plan") && !holds(&bytes, b"SECRET") && holds(&bytes, b"sealed_blake3"));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(file.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
         let listed = deadly.world.run("ada", &["outbox", "--json"]).ok().object("bundle");
         assert_eq!(listed["progress"], "interrupted", "{listed}");
         let percent = listed["percent"].as_u64().unwrap();

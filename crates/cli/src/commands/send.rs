@@ -31,6 +31,9 @@ const NAMES_SHOWN: usize = 10;
 ///
 /// PATH can be files and folders, or - for standard input as one stream. The content of one folder stands at the top of
 /// the bundle; otherwise each path stands under its own name.
+///
+/// A send of files that was interrupted goes on with the same command: what the relay has is not sent again. If the files have
+/// changed since, it begins anew. `outbox` shows what is interrupted.
 #[derive(Args)]
 pub(crate) struct Send {
     /// Files, folders, or - for standard input
