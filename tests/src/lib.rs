@@ -5,20 +5,24 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod balancer;
+mod file_key;
 pub mod hostile;
 mod party;
 mod program;
 mod proxy;
+mod random;
 mod relay;
 mod run;
 mod tools;
 mod tree;
 
 pub use balancer::Balancer;
+pub use file_key::file_key;
 pub use party::{Cluster, Pair, Party};
 pub use pouch_services::{Ceph, Postgres, skip};
 pub use program::{program, workspace};
 pub use proxy::Proxy;
+pub use random::{Random, kills, seeds};
 pub use relay::Relay;
 pub use run::{LIMIT, Ran, Run, Running, until};
 pub use tools::{folder, go_age, have, large};

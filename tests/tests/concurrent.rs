@@ -52,12 +52,14 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
     let party = party.with_transport(holding.clone());
     let request = Request {
         content: Content::Tree(Scan::new(&[file], ScanOptions::default()).unwrap()),
+        source: None,
         compression: None,
-        to: "bo".parse().unwrap(),
+        to: vec!["bo".parse().unwrap()],
         kind: Kind::Dataset,
         note: None,
-        expires: pouch_client::clock::now().plus(3600),
+        lifetime: 3600,
         burn: false,
+        resume: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let sent = runtime.block_on(async {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pouch_client::api::RelayApi;
 use pouch_protocol::{Commit, NewBundle, PartField, ProblemKind, parts_digest};
 use pouch_statement::{Blake3Digest, BundleId, MailboxId, Sha256Digest, Timestamp};
-use pouch_tests::{LIMIT, Pair, Postgres, files_beneath, noise, text, until};
+use pouch_tests::{LIMIT, Pair, Postgres, Random, files_beneath, kills, noise, seeds, text, until};
 use tokio::task::JoinSet;
 
 /// Uploads that are killed in an ordinary run; `POUCH_KILLS` sets another number.
@@ -18,19 +18,6 @@ const KILLS: u64 = 50;
 const PARTS: u32 = 12;
 /// Beginning, parts, index, envelope, commit.
 const STEPS: usize = PARTS as usize + 4;
-
-/// SplitMix64: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
 
 /// A bundle as a relay sees one: objects that begin like age files.
 struct Objects {
@@ -209,13 +196,10 @@ impl Round<'_> {
 }
 
 fn killed_anywhere(mut pair: Pair, kills: u64) {
-    let fresh = u64::from_le_bytes(pouch_statement::random().unwrap());
-    // Past the capture: whoever finds a failure needs it. The rounds before it are the same each time.
-    drop(std::io::Write::write_all(&mut std::io::stderr(), format!("durability: fresh seed {fresh}\n").as_bytes()));
+    let seeds = seeds("durability", kills);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut where_to: BTreeMap<usize, u32> = BTreeMap::new();
-    for round in 0..kills {
-        let seed = if round + 1 == kills { fresh } else { round };
+    for (round, seed) in (0..).zip(seeds) {
         let steps = Round { pair: &mut pair, runtime: &runtime, seed }.play();
         *where_to.entry(steps).or_default() += 1;
         if round % 10 == 9 {
@@ -236,10 +220,6 @@ fn killed_anywhere(mut pair: Pair, kills: u64) {
     assert!(left.is_empty(), "{left:?}");
     let checked = pair.relay.check(&["--deep"]).ok().object("check");
     assert!(checked["objects"].as_u64() >= Some(kills / 10) && checked["found"] == 0, "{checked}");
-}
-
-fn kills(usually: u64) -> u64 {
-    std::env::var("POUCH_KILLS").ok().map_or(usually, |n| n.parse().unwrap())
 }
 
 #[test]

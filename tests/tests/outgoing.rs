@@ -110,12 +110,14 @@ fn attack_52_the_relay_connects_to_nobody_that_a_client_names() {
     let party = party.with_transport(Arc::new(Adding { inner, url: url.clone() }));
     let request = Request {
         content: Content::Tree(Scan::new(&[folder], ScanOptions::default()).unwrap()),
+        source: None,
         compression: None,
-        to: "bo".parse().unwrap(),
+        to: vec!["bo".parse().unwrap()],
         kind: Kind::Dataset,
         note: Some(url.parse().unwrap()),
-        expires: pouch_client::clock::now().plus(3600),
+        lifetime: 3600,
         burn: false,
+        resume: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sent = runtime.block_on(async {

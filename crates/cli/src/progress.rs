@@ -1,29 +1,41 @@
 //! Progress on a terminal: how far, how fast, how long still. Nothing anywhere else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pouch_client::Watch;
+use pouch_client::{News, Watch};
+use pouch_statement::BundleId;
 
-use crate::show::{Show, on_terminal};
+use crate::show::{Show, on_terminal, short};
 
-/// A bar, or nothing.
-pub(crate) struct Bar(ProgressBar);
+/// A bar, or nothing; and what is worth telling on the way.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    show: Show,
+    begun: Mutex<Option<BundleId>>,
+}
 
 impl Bar {
     /// A bar on stderr if a person watches; otherwise one that shows nothing.
     pub(crate) fn new(show: Show) -> Arc<Self> {
         let shown = show.chatty() && on_terminal();
-        if !shown {
-            return Self::hidden();
-        }
-        Arc::new(Self(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8))))
+        let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
+        Arc::new(Self { bar: ProgressBar::with_draw_target(None, target), show, begun: Mutex::default() })
     }
 
     /// One that shows nothing: the terminal is used for something else.
-    pub(crate) fn hidden() -> Arc<Self> {
-        Arc::new(Self(ProgressBar::hidden()))
+    pub(crate) fn hidden(show: Show) -> Arc<Self> {
+        Arc::new(Self { bar: ProgressBar::hidden(), show, begun: Mutex::default() })
+    }
+
+    /// The bundle that can go on after an interruption.
+    pub(crate) fn begun(&self) -> Option<BundleId> {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, bundle: Option<BundleId>) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = bundle;
     }
 }
 
@@ -33,28 +45,44 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Watch for Bar {
     fn stage(&self, what: &'static str, total: Option<u64>) {
-        if self.0.is_hidden() {
+        if self.bar.is_hidden() {
             return;
         }
         match total {
             Some(total) => {
-                self.0.set_length(total);
-                self.0.set_style(style("{msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left"));
+                self.bar.set_length(total);
+                self.bar.set_style(style("{msg} [{bar:24}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left"));
             }
-            None => self.0.set_style(style("{spinner} {msg} {bytes} {binary_bytes_per_sec}")),
+            None => self.bar.set_style(style("{spinner} {msg} {bytes} {binary_bytes_per_sec}")),
         }
-        self.0.set_position(0);
-        self.0.reset_eta();
-        self.0.set_message(what);
+        self.bar.set_position(0);
+        self.bar.reset_eta();
+        self.bar.set_message(what);
         // Only now: before the first stage other things are still being said.
-        self.0.enable_steady_tick(Duration::from_millis(125));
+        self.bar.enable_steady_tick(Duration::from_millis(125));
     }
 
     fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
     }
 
     fn done(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
+    }
+
+    fn news(&self, news: News) {
+        match news {
+            News::Resumable(bundle) => self.begin(Some(bundle)),
+            News::Continues { bundle, percent } => {
+                self.begin(Some(bundle));
+                let done = percent.map(|percent| format!(", {percent} % of which is there")).unwrap_or_default();
+                self.bar.suspend(|| self.show.remark(format_args!("going on with bundle {}{done}", short(bundle))));
+            }
+            News::StartsOver(bundle, why) => {
+                self.begin(None);
+                let text = format!("bundle {} was interrupted and is begun anew: {why}", short(bundle));
+                self.bar.suspend(|| self.show.warn(text));
+            }
+        }
     }
 }

@@ -47,6 +47,17 @@ impl Failure {
         Self::Told { code: exit::USAGE, text: text.into(), hint: Some(hint.to_owned()), kind: None }
     }
 
+    /// With another hint than the one of its kind.
+    pub(crate) fn with_hint(self, hint: String) -> Self {
+        match self {
+            Self::Client(error) => {
+                Self::Told { code: exit::code(error.class()), text: tell(&error), hint: Some(hint), kind: None }
+            }
+            Self::Told { code, text, kind, .. } => Self::Told { code, text, hint: Some(hint), kind },
+            code @ Self::Code(_) => code,
+        }
+    }
+
     /// Anything else.
     pub(crate) fn other(text: impl fmt::Display) -> Self {
         Self::Told { code: exit::OTHER, text: text.to_string(), hint: None, kind: None }
@@ -233,6 +244,9 @@ fn hint(error: &Error) -> Option<String> {
             "choose another name, or `pouch contact remove` the old one first"
         }
         Error::NotKept(..) => "send it again, if it is still needed",
+        Error::NotResumable(..) => "send it again; `pouch outbox forget ID` clears away what is left of it",
+        Error::NotForgotten(..) => "`pouch outbox revoke ID` withdraws what is delivered",
+        Error::OneRecipient => "write one file for each",
         Error::AlreadyRecipient(_) => "`pouch outbox extend ID` gives it another end",
         Error::NoInvitation(_) => "`pouch invite --list` shows those that are open",
         Error::UnknownSender => "add the sender's card with `pouch contact add`, verify it, and receive again",

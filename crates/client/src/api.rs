@@ -126,6 +126,8 @@ struct Call {
     query: Option<String>,
     covered: Covered,
     content_type: &'static str,
+    /// Fields that say on what condition, or how much.
+    conditions: Vec<(&'static str, String)>,
     body: Option<Bytes>,
     max_answer: usize,
 }
@@ -139,6 +141,7 @@ impl Call {
             query: None,
             covered: Covered::Nothing,
             content_type: "",
+            conditions: Vec::new(),
             body: None,
             max_answer,
         }
@@ -185,6 +188,7 @@ impl RelayApi {
         if !call.content_type.is_empty() {
             fields.push(("content-type", call.content_type.to_owned()));
         }
+        fields.extend(call.conditions);
         let target = match &call.query {
             Some(query) => format!("{}?{query}", call.path),
             None => call.path,
@@ -339,6 +343,20 @@ impl RelayApi {
             ..Call::get(route::PART, route::part(bundle, part.number), MAX_MESSAGE)
         })
         .await
+    }
+
+    /// Whether the relay says that it has this part of a bundle of mine. One byte of it is fetched.
+    pub async fn has_part(&self, bundle: BundleId, part: &PartField) -> Result<bool> {
+        // RFC 9110 §13.1.1, §14.2. The digest is the tag.
+        let conditions = vec![("if-match", format!("\"{}\"", part.blake3)), ("range", "bytes=0-0".to_owned())];
+        let call = Call { conditions, ..Call::get(route::PART, route::part(bundle, part.number), MAX_MESSAGE) };
+        match self.send(call, true).await {
+            Ok(answer) => Ok(answer.status == 206),
+            // All of another part, by who knows no conditions.
+            Err(ApiError::Transport(TransportError::TooLong(_))) => Ok(false),
+            Err(e) if matches!(e.refused(), Some(ProblemKind::NotFound | ProblemKind::BadRequest)) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     async fn put_object(&self, route: &'static str, path: String, sealed: Bytes) -> Result<()> {

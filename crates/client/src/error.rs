@@ -109,6 +109,18 @@ pub enum Error {
     /// Somebody is a recipient already.
     #[error("{0} is a recipient of this bundle already")]
     AlreadyRecipient(Name),
+    /// One recipient too many.
+    #[error("{0} is named twice")]
+    NamedTwice(Name),
+    /// Several recipients where there is room for one.
+    #[error("a .pouch file is for one recipient")]
+    OneRecipient,
+    /// A send that cannot go on.
+    #[error("bundle {0} cannot be resumed: {1}")]
+    NotResumable(BundleId, &'static str),
+    /// A send that cannot be forgotten.
+    #[error("bundle {0} cannot be forgotten: {1}")]
+    NotForgotten(BundleId, &'static str),
     /// Another contact's bundle than the one that was asked for.
     #[error("the bundle is from {found}, not from {wanted}")]
     OtherSender {
@@ -212,7 +224,8 @@ impl Error {
             Self::Unsettled(_) => Class::Unreachable,
             Self::NulByte => Class::Other,
             Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
-            Self::AlreadyRecipient(_) => Class::Usage,
+            Self::NotResumable(..) | Self::NotForgotten(..) => Class::Refused,
+            Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient => Class::Usage,
             Self::NoInvitation(_)
             | Self::NothingWaiting
             | Self::NoBundle(_)

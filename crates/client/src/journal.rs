@@ -53,30 +53,41 @@ pub enum JournalError {
 /// An attempt under way. It is journaled when it ends, and when it is interrupted (dropped) before that.
 pub(crate) struct Attempt<'a> {
     journal: Journal,
-    open: Option<&'a Event>,
+    /// One record for each of these.
+    open: &'a [Event],
 }
 
 impl<'a> Attempt<'a> {
     /// Begins an attempt; `event` is what is known of it now.
     pub(crate) fn begin(journal: Journal, event: &'a Event) -> Self {
-        Self { journal, open: Some(event) }
+        Self::begin_all(journal, std::slice::from_ref(event))
+    }
+
+    /// [`Attempt::begin`], for what concerns several people: a record for each.
+    pub(crate) fn begin_all(journal: Journal, events: &'a [Event]) -> Self {
+        Self { journal, open: events }
     }
 
     /// Journals how it ended.
-    pub(crate) fn conclude(mut self, event: &Event) -> Result<(), JournalError> {
-        self.open = None;
-        self.journal.append(event)
+    pub(crate) fn conclude(self, event: &Event) -> Result<(), JournalError> {
+        self.conclude_all(std::slice::from_ref(event))
+    }
+
+    /// Journals how it ended, with a record for each.
+    pub(crate) fn conclude_all(mut self, events: &[Event]) -> Result<(), JournalError> {
+        self.open = &[];
+        events.iter().try_for_each(|event| self.journal.append(event))
     }
 
     /// Ends without a record: another one follows that says more.
     pub(crate) fn pass(mut self) {
-        self.open = None;
+        self.open = &[];
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if let Some(event) = self.open {
+        for event in self.open {
             let event = Event { outcome: Ended::Failed, detail: Some("interrupted".into()), ..event.clone() };
             // Nobody is left to tell of an error; `log verify` notices a journal that cannot be written.
             let _ = self.journal.append(&event);

@@ -21,10 +21,11 @@ mod party;
 mod pause;
 pub mod receive;
 pub mod send;
+pub mod transfer;
 pub mod transport;
 mod watch;
 
 pub use error::{Class, Error, Result, Span};
 pub use home::{Home, HomeError};
 pub use party::{Party, is_joined};
-pub use watch::{Unwatched, Watch};
+pub use watch::{News, StartsOver, Unwatched, Watch};

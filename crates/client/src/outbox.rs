@@ -2,13 +2,14 @@
 
 mod amend;
 mod receipt;
+mod unfinished;
 
 use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
-use pouch_core::bundle::{self, EntryKind, Kind, SealedBundle};
+use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
 use pouch_protocol::{DeliveryState, ProblemKind};
 use pouch_statement::{
     BundleId, Detached, Fingerprint, MailboxId, Name, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
@@ -19,12 +20,14 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use self::amend::{add, extend};
 pub use self::receipt::{awaits_receipt, refresh, wait_receipt};
+pub use self::unfinished::forget;
 use crate::api::RelayApi;
 use crate::contacts::{AddressBook, Last};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
+use crate::transfer;
 
 const FOLDER: &str = "outbox";
 
@@ -196,12 +199,14 @@ impl Sent {
     pub(crate) fn commit_to(
         &mut self,
         party: &Party,
-        manifest: &Signed<bundle::Manifest>,
+        manifests: &[Signed<bundle::Manifest>],
         key: &age::Identity,
         progress: Progress,
     ) -> Result<()> {
-        self.private = Some(Private::new(key, vec![manifest.detached()]).seal(party)?);
-        if let Some(recipient) = self.recipients.first_mut() {
+        self.private = Some(Private::new(key, manifests.iter().map(Signed::detached).collect()).seal(party)?);
+        for manifest in manifests {
+            let to = &manifest.body().recipient;
+            let Some(recipient) = self.recipients.iter_mut().find(|r| r.fingerprint == *to) else { continue };
             recipient.sequence = Some(manifest.body().sequence);
             recipient.manifest_sha256 = Some(manifest.digest());
         }
@@ -243,6 +248,12 @@ impl Sent {
         }
     }
 
+    /// Notes what is going to be sealed.
+    pub(crate) fn outline(&mut self, scan: &Scan) {
+        self.files = scan.items().filter(|item| item.kind != ItemKind::Folder).count() as u64;
+        self.size = scan.bytes();
+    }
+
     /// Notes what was sealed.
     pub(crate) fn describe(&mut self, sealed: &SealedBundle) {
         let files = sealed.index.entries().iter().filter(|e| e.kind != EntryKind::Folder);
@@ -259,6 +270,14 @@ impl Sent {
         let Receipt { outcome, stage, created, .. } = *receipt.body();
         Some(Verdict { outcome, stage, created })
     }
+}
+
+/// One of my bundles, if it is there.
+///
+/// # Errors
+/// A damaged state.
+pub(crate) fn load(party: &Party, bundle: BundleId) -> Result<Option<Sent>> {
+    Ok(home::read_json(&party.home.state(FOLDER).join(format!("{bundle}.json")))?)
 }
 
 /// All my bundles, newest first.
@@ -333,12 +352,11 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Resul
         return Ok(delivered);
     }
     let outcome = if delivered { Ended::Done } else { Ended::Failed };
-    let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Settled, outcome) };
-    let event = match sent.recipients.first() {
-        Some(to) => Event { statement_sha256: to.manifest_sha256, ..event }.with_peer(&to.name, to.fingerprint),
-        None => event,
-    };
-    party.journal().append(&event)?;
+    for to in &sent.recipients {
+        let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Settled, outcome) };
+        let event = Event { statement_sha256: to.manifest_sha256, ..event };
+        party.journal().append(&event.with_peer(&to.name, to.fingerprint))?;
+    }
     // The number is used up either way: the envelope left this machine, and no other manifest may bear it.
     sent.advance(party)?;
     sent.change(party, |sent| {
@@ -346,6 +364,7 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Resul
             sent.progress = found;
         }
     })?;
+    transfer::discard(party, sent.bundle)?;
     Ok(delivered)
 }
 
@@ -409,6 +428,7 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
                 sent.progress = Progress::Revoked;
                 sent.private = None;
             })?;
+            transfer::discard(party, sent.bundle)?;
             Ok(released)
         }
         Err(error) => {

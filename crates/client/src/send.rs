@@ -1,62 +1,58 @@
-//! Sending: read, seal and upload at once, then sign one manifest for each recipient and deliver.
+//! Sending: read, seal and upload at once, then sign one manifest for each recipient and deliver. What is interrupted goes on
+//! with the next send of the same thing.
 
-use std::num::NonZeroUsize;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod address;
+mod again;
+mod deliver;
+mod file;
+mod ongoing;
+mod upload;
 
-use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use pouch_core::bundle::{
-    Compression, Content, Kind, Manifest, PouchWriter, SealError, SealedBundle, SealedPart, Sealer, Terms,
-    seal_envelope,
-};
-use pouch_protocol::{Commit, NewBundle, PartField, parts_digest};
-use pouch_statement::{BundleId, Name, Note, Sha256Digest, Signed, Timestamp};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
+use pouch_statement::{BundleId, Name, Note, Sha256Digest, Timestamp};
+
+pub(crate) use self::address::{Addressee, addressee_here};
+pub(crate) use self::again::again;
+pub use self::file::send_to_file;
+pub(crate) use self::upload::threads;
+
+use self::address::addressees_here;
+use self::deliver::{Sending, Stop};
+use self::ongoing::Ongoing;
 use crate::api::{ApiError, RelayApi};
-use crate::clock::now;
-use crate::contacts::{AddressBook, Contact, Verified};
 use crate::error::{Error, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
-use crate::outbox::{self, Progress, Recipient, Sent};
+use crate::outbox::{Progress, Sent};
 use crate::party::Party;
-use crate::pause::Pause;
-use crate::watch::Watch;
-
-/// Uploads at once. With those being sealed and the one that waits this bounds memory to eight parts.
-const UPLOADS: usize = 3;
-/// Threads that seal or open at most: what they do is faster than any network then, and each holds a part.
-const MAX_THREADS: usize = 4;
-/// How often a request without side effects is tried.
-const TRIES: u32 = 4;
-/// The first and the longest pause between two of them.
-const FIRST_PAUSE: Duration = Duration::from_millis(400);
-const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// The longest that a relay may ask for.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+use crate::transfer::{Plan, Source};
+use crate::watch::{News, Watch};
 
 /// What to send, and how.
 pub struct Request {
     /// The content.
     pub content: Content,
+    /// Where files come from, so that they can be read again after an interruption. `None`: it cannot go on then.
+    pub source: Option<Source>,
     /// How to compress it, if at all. Passed over for a credential, whose size would tell of it.
     pub compression: Option<Compression>,
-    /// To whom: my name for them.
-    pub to: Name,
+    /// To whom: my names for them.
+    pub to: Vec<Name>,
     /// What it is for.
     pub kind: Kind,
     /// A remark, sealed and signed with the manifest.
     pub note: Option<Note>,
-    /// When it ends.
-    pub expires: Timestamp,
+    /// For how many seconds it may be fetched.
+    pub lifetime: u64,
     /// Delete it on the relay after receipt.
     pub burn: bool,
+    /// Go on with this one, which was interrupted, or fail. `None`: with whichever is the same, or begin.
+    pub resume: Option<BundleId>,
 }
 
 impl Request {
@@ -67,59 +63,56 @@ impl Request {
     }
 }
 
-/// A contact that may be sent to, and the keys that sending needs.
-pub(crate) struct Addressee {
-    pub(crate) contact: Contact,
-    pub(crate) age: pouch_core::age::Recipient,
-}
-
-/// The contact of that name, if they may be sent to.
-pub(crate) fn addressee(party: &Party, name: &Name) -> Result<Addressee> {
-    Addressee::check(party.contacts()?.named(name)?.clone())
-}
-
-/// [`addressee`], on the relay where I am.
-pub(crate) fn addressee_here(party: &Party, name: &Name) -> Result<Addressee> {
-    let to = addressee(party, name)?;
-    let relay = &to.contact.card().relay;
-    if relay == party.relay() { Ok(to) } else { Err(Error::OtherRelay(relay.clone())) }
-}
-
-impl Addressee {
-    /// This contact, if they may be sent to.
-    pub(crate) fn check(contact: Contact) -> Result<Self> {
-        if contact.verified == Verified::No {
-            return Err(Error::Unverified(contact.name));
-        }
-        contact.card.check_valid_at(now())?;
-        let age = contact.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
-        Ok(Self { contact, age })
+impl Source {
+    /// These paths, made absolute.
+    ///
+    /// # Errors
+    /// The current folder is not known.
+    pub fn new(paths: &[PathBuf], options: ScanOptions) -> std::io::Result<Self> {
+        let bytes = |path: &PathBuf| Ok(std::path::absolute(path)?.as_os_str().as_bytes().to_vec());
+        let paths = paths.iter().map(bytes).collect::<std::io::Result<_>>()?;
+        Ok(Self { paths, dereference: options.dereference, skip_special: options.skip_special })
     }
 
-    /// The next sequence number to them, and the manifest that it follows. It is the caller's turn.
-    pub(crate) fn place(&self, party: &Party) -> Result<(u64, Option<Sha256Digest>)> {
-        let last = AddressBook::load(&party.home)?.by_fingerprint(&self.contact.fingerprint()).and_then(|c| c.sent);
-        Ok((last.map_or(1, |l| l.sequence + 1), last.map(|l| l.manifest)))
-    }
-
-    pub(crate) fn recipient(&self) -> Recipient {
-        Recipient {
-            name: self.contact.name.clone(),
-            fingerprint: self.contact.fingerprint(),
-            signing_key: self.contact.card().signing_key,
-            mailbox: self.contact.card().mailbox,
-            sequence: None,
-            manifest_sha256: None,
-            earlier: Vec::new(),
-            receipt: None,
-        }
+    /// Lists what is there now.
+    ///
+    /// # Errors
+    /// As [`Scan::new`].
+    pub fn scan(&self) -> std::result::Result<Scan, SourceError> {
+        let path = |bytes: &Vec<u8>| PathBuf::from(std::ffi::OsString::from_vec(bytes.clone()));
+        let paths: Vec<PathBuf> = self.paths.iter().map(path).collect();
+        Scan::new(&paths, ScanOptions { dereference: self.dereference, skip_special: self.skip_special })
     }
 }
 
-/// Sends through the relay. When this returns, the recipient's mailbox has it and the journal says so.
+/// What an interrupted send was to send: the request that goes on with it.
 ///
 /// # Errors
-/// Also journaled. What was uploaded for nothing is deleted, or collected by the relay.
+/// Nothing is left of it, somebody sends it, a recipient is no contact any more, or the source cannot be listed.
+pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Request> {
+    let plan = ongoing::plan(party, identity, sent)?;
+    let book = party.contacts()?;
+    let name = |to| book.by_fingerprint(to).map(|contact| contact.name.clone());
+    let to = plan.to.iter().map(name).collect::<Option<Vec<Name>>>();
+    let to = to.ok_or(Error::NotResumable(sent.bundle, "a recipient is no contact any more"))?;
+    Ok(Request {
+        content: Content::Tree(plan.source.scan().map_err(SealError::from)?),
+        source: Some(plan.source),
+        compression: plan.compression,
+        to,
+        kind: plan.kind,
+        note: plan.note,
+        lifetime: plan.lifetime,
+        burn: plan.burn,
+        resume: Some(sent.bundle),
+    })
+}
+
+/// Sends through the relay. When this returns, the recipients' mailboxes have it and the journal says so.
+///
+/// # Errors
+/// Also journaled. After what may pass, the same again goes on from there. Otherwise, and if the content cannot be read
+/// again, what was uploaded for nothing is deleted, or collected by the relay.
 pub async fn send(
     party: &Party,
     api: &RelayApi,
@@ -127,113 +120,101 @@ pub async fn send(
     request: Request,
     watch: Arc<dyn Watch>,
 ) -> Result<Sent> {
-    let to = addressee_here(party, &request.to)?;
-    let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
-    sent.store(party)?;
-    let event = begun(&to, sent.bundle);
-    let attempt = Attempt::begin(party.journal(), &event);
-    let result = upload(party, api, identity, request, &to, &mut sent, watch.as_ref()).await;
-    watch.done();
-    finish(party, attempt, &event, &mut sent, &result)?;
-    if let Err(error) = result {
-        if sent.progress != Progress::Sending {
-            return Err(error);
+    let to = addressees_here(party, &request.to)?;
+    let compression = request.compressed();
+    let Request { content, source, kind, note, lifetime, burn, resume, .. } = request;
+    let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
+    fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
+    let plan =
+        source.map(|source| Plan { source, compression, kind, note: note.clone(), lifetime, burn, to: fingerprints });
+    let how = How { plan, compression, kind, note, lifetime, burn };
+    let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
+    let (mut content, mut resume) = (content, Some(resume));
+    loop {
+        let found = match resume.take() {
+            Some(only) => Ongoing::find(&sending, only)?,
+            None => None,
+        };
+        let mut ongoing = found.map_or_else(|| Ongoing::begin(&sending, &content), Ok)?;
+        let events = begun(&to, ongoing.sent.bundle);
+        let attempt = Attempt::begin_all(party.journal(), &events);
+        let result = sending.deliver(&mut ongoing, content).await;
+        watch.done();
+        match result {
+            Ok(delivered) => {
+                conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
+                return ongoing.done();
+            }
+            Err(Stop::Failed(error)) => {
+                conclude(party, attempt, &events, &mut ongoing.sent, Err(&error.to_string()))?;
+                ongoing.failed(&sending, &error).await?;
+                return Err(error);
+            }
+            Err(Stop::StartOver(why)) => {
+                conclude(party, attempt, &events, &mut ongoing.sent, Err(&why.to_string()))?;
+                watch.news(News::StartsOver(ongoing.sent.bundle, why));
+                ongoing.give_up(&sending).await?;
+                content = how.content()?;
+            }
         }
-        // Best effort: the relay forgets what was never committed in any case.
-        let _ = api.delete_bundle(sent.bundle).await;
-        sent.forget(party)?;
-        return Err(error);
     }
-    Ok(sent)
 }
 
-fn begun(to: &Addressee, bundle: BundleId) -> Event {
-    let event = Event { bundle: Some(bundle), ..Event::new(Action::Sent, Ended::Done) };
-    event.with_peer(&to.contact.name, to.contact.fingerprint())
+/// A request without its content and recipients.
+struct How {
+    /// If it can go on after an interruption.
+    plan: Option<Plan>,
+    compression: Option<Compression>,
+    kind: Kind,
+    note: Option<Note>,
+    lifetime: u64,
+    burn: bool,
+}
+
+impl How {
+    /// The content, listed again.
+    fn content(&self) -> Result<Content> {
+        let plan = self.plan.as_ref().ok_or(Error::Worker)?;
+        Ok(Content::Tree(plan.source.scan().map_err(SealError::from)?))
+    }
+}
+
+fn begun(to: &[Addressee], bundle: BundleId) -> Vec<Event> {
+    let event = |to: &Addressee| {
+        let event = Event { bundle: Some(bundle), ..Event::new(Action::Sent, Ended::Done) };
+        event.with_peer(&to.contact.name, to.contact.fingerprint())
+    };
+    to.iter().map(event).collect()
 }
 
 /// Journals the attempt, then stores the state: a record comes before any word of success.
-fn finish(
+fn conclude(
     party: &Party,
     attempt: Attempt<'_>,
-    begun: &Event,
+    begun: &[Event],
     sent: &mut Sent,
-    result: &Result<Delivered>,
+    result: std::result::Result<&Delivered, &str>,
 ) -> Result<()> {
-    let event = begun.clone();
-    match result {
-        Ok(delivered) => {
-            attempt.conclude(&Event {
-                statement_sha256: Some(delivered.manifest),
-                sealed_index_sha256: Some(delivered.sealed_index),
-                size: Some(sent.size),
-                files: Some(sent.files),
-                ..event
-            })?;
-            sent.store(party)
-        }
-        Err(error) => {
-            Ok(attempt.conclude(&Event { outcome: Ended::Failed, detail: Some(error.to_string()), ..event })?)
-        }
-    }
+    let of = |event: &Event| sent.recipients.iter().find(|r| Some(r.fingerprint) == event.fingerprint);
+    let ended = |event: &Event| match result {
+        Ok(delivered) => Event {
+            statement_sha256: of(event).and_then(|recipient| recipient.manifest_sha256),
+            sealed_index_sha256: Some(delivered.sealed_index),
+            size: Some(sent.size),
+            files: Some(sent.files),
+            ..event.clone()
+        },
+        Err(reason) => Event { outcome: Ended::Failed, detail: Some(reason.to_owned()), ..event.clone() },
+    };
+    attempt.conclude_all(&begun.iter().map(ended).collect::<Vec<_>>())?;
+    if result.is_ok() { sent.store(party) } else { Ok(()) }
 }
 
 /// What the journal keeps of a delivery; and the turn, which ends once it is journaled and stored: until then another
 /// send would take it for one whose end is not known.
 struct Delivered {
-    manifest: Sha256Digest,
     sealed_index: Sha256Digest,
     _turn: Lock,
-}
-
-async fn upload(
-    party: &Party,
-    api: &RelayApi,
-    identity: &Identity,
-    request: Request,
-    to: &Addressee,
-    sent: &mut Sent,
-    watch: &dyn Watch,
-) -> Result<Delivered> {
-    let bundle = sent.bundle;
-    let compression = request.compressed();
-    let Request { content, burn, note, .. } = request;
-    check_lifetime(api, sent.expires).await?;
-    let mailbox = to.contact.card().mailbox;
-    let new = NewBundle { bundle, expires: sent.expires, burn, recipients: vec![mailbox] };
-    again(|| api.new_bundle(&new)).await?;
-    let (mut sealed, parts_sha256) = upload_parts(api, bundle, content, compression, watch).await?;
-    sent.describe(&sealed);
-    let index = Bytes::from(std::mem::take(&mut sealed.sealed_index));
-    again(|| api.put_index(bundle, index.clone())).await?;
-    // From the sequence number to the commit no other send of this home may number a manifest.
-    let turn = party.home.sending_turn().await?;
-    outbox::settle_for(party, api, &to.contact.fingerprint()).await?;
-    let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
-    let envelope = Bytes::from(envelope);
-    again(|| api.put_envelope(bundle, mailbox, envelope.clone())).await?;
-    let commit = Commit {
-        parts: sealed.summary.layout.parts(),
-        parts_sha256,
-        index_sha256: sealed.summary.sealed_index_sha256,
-        recipients: vec![mailbox],
-    };
-    sent.commit_to(party, &manifest, &sealed.key, Progress::Committing)?;
-    // The same commit again has no effect, so a lost answer is asked for again.
-    match again(|| api.commit(bundle, &commit)).await {
-        Ok(()) => {}
-        Err(error) if error.refused().is_some() && !error.is_passing() => {
-            // The relay says no, but the envelope is out of our hands.
-            sent.advance(party)?;
-            sent.progress = Progress::Undelivered;
-            sent.store(party)?;
-            return Err(error.into());
-        }
-        Err(_) => return Err(Error::Unsettled(bundle)),
-    }
-    sent.progress = Progress::Sent;
-    sent.advance(party)?;
-    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256, _turn: turn })
 }
 
 /// Refuses what the relay would refuse, before anything is read or sealed. By the relay's clock, as the relay will.
@@ -248,200 +229,34 @@ pub(crate) async fn check_lifetime(api: &RelayApi, expires: Timestamp) -> Result
 ///
 /// # Errors
 /// Local state.
-pub fn never_begun(party: &Party, to: &Name, reason: &str) -> Result<()> {
-    let event = Event { detail: Some(reason.to_owned()), ..Event::new(Action::Sent, Ended::Failed) };
-    let event = match party.contacts()?.named(to) {
-        Ok(contact) => event.with_peer(to, contact.fingerprint()),
-        Err(_) => Event { peer: Some(to.clone()), ..event },
-    };
-    Ok(party.journal().append(&event)?)
-}
-
-/// The next manifest for this contact, signed, and the envelope around it. It is the caller's turn.
-fn address(
-    party: &Party,
-    identity: &Identity,
-    to: &Addressee,
-    sent: &Sent,
-    note: Option<Note>,
-    sealed: &SealedBundle,
-) -> Result<(Signed<Manifest>, Vec<u8>)> {
-    let (sequence, previous) = to.place(party)?;
-    let terms = Terms {
-        bundle: sent.bundle,
-        kind: sent.kind,
-        sender: party.fingerprint(),
-        recipient: to.contact.fingerprint(),
-        sequence,
-        previous,
-        revision: 1,
-        created: now(),
-        expires: sent.expires,
-        note,
-    };
-    let manifest = Manifest::new(terms, &sealed.summary).sign(&identity.signing)?;
-    let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;
-    Ok((manifest, envelope))
-}
-
-type SealWorker = JoinHandle<std::result::Result<SealedBundle, SealError>>;
-
-/// How many threads seal or open.
-pub(crate) fn threads() -> NonZeroUsize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    NonZeroUsize::new(cores.min(MAX_THREADS)).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// The memory of parts that are out of the house, for the next ones.
-#[derive(Clone, Default)]
-struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Spare {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+pub fn never_begun(party: &Party, to: &[Name], reason: &str) -> Result<()> {
+    for to in to {
+        let event = Event { detail: Some(reason.to_owned()), ..Event::new(Action::Sent, Ended::Failed) };
+        let event = match party.contacts()?.named(to) {
+            Ok(contact) => event.with_peer(to, contact.fingerprint()),
+            Err(_) => Event { peer: Some(to.clone()), ..event },
+        };
+        party.journal().append(&event)?;
     }
+    Ok(())
+}
 
-    fn give(&self, memory: Vec<u8>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+/// Whether the same again may succeed: neither the relay nor what is sent is the reason.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Api(error) => is_open(error),
+        Error::Seal(SealError::Source(SourceError::Io { .. })) => true,
+        Error::Seal(_) | Error::Lifetime(_) | Error::Contact(_) | Error::Envelope(_) | Error::Manifest(_) => false,
+        _ => true,
     }
 }
 
-/// Reads and seals on threads of their own; sealed parts come out of the channel in order, and the bundle behind the last
-/// one.
-fn seal_in_background(
-    content: Content,
-    compression: Option<Compression>,
-    spare: Spare,
-) -> (mpsc::Receiver<SealedPart>, SealWorker) {
-    let (parts, queue) = mpsc::channel(1);
-    let worker = tokio::task::spawn_blocking(move || {
-        let sealer = Sealer::compressing(content, compression)?;
-        sealer.seal_all(threads(), |part| {
-            let next = SealedPart { sealed: spare.take(), ..SealedPart::default() };
-            parts.blocking_send(std::mem::replace(part, next)).map_err(|_| SealError::Unfinished)
-        })?;
-        sealer.finish()
-    });
-    (queue, worker)
+/// Whether an answer leaves it open what becomes of the request.
+fn is_open(error: &ApiError) -> bool {
+    error.refused().is_none() || error.is_passing()
 }
 
-/// What all parts will cover, if it is known before the end.
-fn planned(content: &Content, compression: Option<Compression>) -> Option<u64> {
-    match (content, compression) {
-        (Content::Tree(scan), None) => Some(scan.layout().padded_size()),
-        (Content::Tree(scan), Some(_)) => Some(scan.layout().content_size()),
-        (Content::Stream { .. }, _) => None,
-    }
-}
-
-async fn upload_parts(
-    api: &RelayApi,
-    bundle: BundleId,
-    content: Content,
-    compression: Option<Compression>,
-    watch: &dyn Watch,
-) -> Result<(SealedBundle, Sha256Digest)> {
-    watch.stage("sending", planned(&content, compression));
-    let spare = Spare::default();
-    let (mut queue, worker) = seal_in_background(content, compression, spare.clone());
-    let mut uploads = FuturesUnordered::new();
-    let mut digests = Vec::new();
-    loop {
-        tokio::select! {
-            part = queue.recv(), if uploads.len() < UPLOADS => {
-                let Some(part) = part else { break };
-                let field = PartField { number: part.number, length: part.sealed.len() as u64, blake3: part.blake3 };
-                digests.push((field.length, field.blake3));
-                let sealed = Bytes::from(part.sealed);
-                let (covers, spare) = (part.covers, spare.clone());
-                uploads.push(async move {
-                    again(|| api.put_part(bundle, field, sealed.clone())).await?;
-                    if sealed.is_unique() {
-                        spare.give(sealed.into());
-                    }
-                    Ok::<_, ApiError>(covers)
-                });
-            }
-            Some(done) = uploads.next(), if !uploads.is_empty() => watch.advance(done?),
-        }
-    }
-    while let Some(done) = uploads.next().await {
-        watch.advance(done?);
-    }
-    let sealed = worker.await.map_err(|_| Error::Worker)??;
-    let digest = parts_digest(digests.iter().map(|(length, blake3)| (*length, blake3)));
-    Ok((sealed, digest))
-}
-
-/// Tries a request that may safely come twice again after the network or the relay failed for the moment.
-pub(crate) async fn again<T, F>(mut request: impl FnMut() -> F) -> std::result::Result<T, ApiError>
-where
-    F: Future<Output = std::result::Result<T, ApiError>>,
-{
-    let mut pause = Pause::new(FIRST_PAUSE, MAX_PAUSE);
-    for _ in 1..TRIES {
-        match request().await {
-            // Whoever asks for a longer pause than this is asked again by the user, who is told how long.
-            Err(error) if error.is_passing() && error.retry_after().is_none_or(|wait| wait <= MAX_WAIT) => {
-                tokio::time::sleep(pause.after(Some(&error))).await;
-            }
-            other => return other,
-        }
-    }
-    request().await
-}
-
-/// Seals into a `.pouch` file instead: the same bundle, carried by anyone. The file appears whole or not at all.
-///
-/// # Errors
-/// Also journaled. An existing file is not replaced.
-pub async fn send_to_file(
-    party: &Party,
-    identity: &Identity,
-    request: Request,
-    out: &Path,
-    watch: &dyn Watch,
-) -> Result<Sent> {
-    let to = addressee(party, &request.to)?;
-    let mut sent = Sent::begin(BundleId::random()?, request.kind, request.expires, vec![to.recipient()]);
-    let event = begun(&to, sent.bundle);
-    let attempt = Attempt::begin(party.journal(), &event);
-    let result = write_file(party, identity, request, &to, &mut sent, out, watch).await;
-    watch.done();
-    finish(party, attempt, &event, &mut sent, &result)?;
-    result.map(|_| sent)
-}
-
-async fn write_file(
-    party: &Party,
-    identity: &Identity,
-    request: Request,
-    to: &Addressee,
-    sent: &mut Sent,
-    out: &Path,
-    watch: &dyn Watch,
-) -> Result<Delivered> {
-    let compression = request.compressed();
-    let Request { content, note, .. } = request;
-    watch.stage("sealing", planned(&content, compression));
-    let mut writer = PouchWriter::create(out, sent.bundle)?;
-    // Read on another thread: input that does not come must not keep an interruption from clearing the file away.
-    let spare = Spare::default();
-    let (mut queue, worker) = seal_in_background(content, compression, spare.clone());
-    while let Some(part) = queue.recv().await {
-        writer.add_part(part.number, &part.sealed)?;
-        watch.advance(part.covers);
-        spare.give(part.sealed);
-    }
-    let sealed = worker.await.map_err(|_| Error::Worker)??;
-    sent.describe(&sealed);
-    let turn = party.home.sending_turn().await?;
-    let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
-    sent.commit_to(party, &manifest, &sealed.key, Progress::Carried)?;
-    if let Err(error) = writer.finish(&sealed.sealed_index, &envelope) {
-        sent.forget(party)?;
-        return Err(error.into());
-    }
-    sent.advance(party)?;
-    Ok(Delivered { manifest: manifest.digest(), sealed_index: sealed.summary.sealed_index_sha256, _turn: turn })
+/// Where a send stands that has an envelope out of the house.
+const fn is_committing(sent: &Sent) -> bool {
+    matches!(sent.progress, Progress::Committing)
 }

@@ -115,7 +115,8 @@ impl Seen {
     /// What the honest relay behind answers to this.
     pub fn pass(&self) -> Answer {
         let method = ["GET", "PUT", "POST", "DELETE"].into_iter().find(|m| *m == self.method).unwrap();
-        const PASSED: [&str; 5] = ["signature-input", "signature", "content-digest", "pouch-part", "content-type"];
+        const PASSED: [&str; 7] =
+            ["signature-input", "signature", "content-digest", "pouch-part", "content-type", "if-match", "range"];
         let mut fields: Vec<(&'static str, String)> = vec![("host", self.shared.authority.clone())];
         for name in PASSED {
             if let Some((_, value)) = self.fields.iter().find(|(n, _)| n == name) {

@@ -66,7 +66,7 @@ impl Decrypt {
         keyfile::warn_of_duplicates(context.show, "identity file", keyfile::names(&self.identity));
         let mut input = input.replay().map_err(Failure::other)?;
         let key = self.key(context, files, &mut input)?;
-        let bar = if output.is_terminal() || typed { Bar::hidden() } else { Bar::new(context.show) };
+        let bar = if output.is_terminal() || typed { Bar::hidden(context.show) } else { Bar::new(context.show) };
         bar.stage("decrypting", length);
         let source = Watched::new(input.into_whole(), bar.as_ref());
         let written = output.write(|out| {

@@ -61,7 +61,7 @@ impl Encrypt {
             Some(passphrase) => passphrase.into(),
             None => recipients.as_slice().into(),
         };
-        let bar = if output.is_terminal() || input.typed { Bar::hidden() } else { Bar::new(context.show) };
+        let bar = if output.is_terminal() || input.typed { Bar::hidden(context.show) } else { Bar::new(context.show) };
         bar.stage("encrypting", input.length);
         let workers = Workers::new(self.threads.count()).telling(&input.unwanted);
         let source = Watched::new(input.source, bar.as_ref());

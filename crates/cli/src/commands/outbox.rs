@@ -1,3 +1,5 @@
+mod unfinished;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,6 +14,7 @@ use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
 use pouch_statement::{BundleId, Name, Outcome, Stage};
 use serde_json::json;
 
+use self::unfinished::{Forget, Resume};
 use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{iso, local, many, parse_span, short, size};
 
@@ -37,6 +40,8 @@ enum Verb {
     Revoke(Revoke),
     Extend(Extend),
     Add(Add),
+    Resume(Resume),
+    Forget(Forget),
 }
 
 /// Let a bundle be fetched for longer, or end it earlier
@@ -77,6 +82,8 @@ impl Outbox {
             (Some(Verb::Revoke(verb)), _) => revoke(&verb.id, context),
             (Some(Verb::Extend(verb)), _) => verb.run(context),
             (Some(Verb::Add(verb)), _) => verb.run(context),
+            (Some(Verb::Resume(verb)), _) => verb.run(context),
+            (Some(Verb::Forget(verb)), _) => verb.run(context),
             (None, Some(id)) => one(&id, context),
             (None, None) => all(context),
         }
@@ -104,7 +111,7 @@ fn all(context: &Context) -> Done {
         other => other,
     };
     for sent in &list {
-        object(context, sent, statuses.get(&sent.bundle))?;
+        object(context, &party, sent, statuses.get(&sent.bundle))?;
         context.show.essence(sent.bundle).map_err(printing)?;
         let to: Vec<_> = sent.recipients.iter().map(|r| r.name.to_string()).collect();
         context
@@ -115,7 +122,7 @@ fn all(context: &Context) -> Done {
                 to.join(", "),
                 size(sent.size),
                 local(sent.created),
-                state(sent),
+                state(&party, sent)?,
             ))
             .map_err(printing)?;
     }
@@ -180,22 +187,22 @@ fn is_of_one_bundle(error: &Error) -> bool {
 }
 
 /// What I know without asking the relay.
-fn state(sent: &Sent) -> String {
+fn state(party: &Party, sent: &Sent) -> Result<String, Failure> {
     let verdicts: Vec<_> = sent.recipients.iter().filter_map(|r| sent.verdict(r)).collect();
     if let Some(verdict) = verdicts.first() {
-        return match verdict.outcome {
+        return Ok(match verdict.outcome {
             Outcome::Verified => format!("received {}", local(verdict.created)),
             Outcome::Failed => "FAILED at the recipient's".into(),
-        };
+        });
     }
-    match sent.progress {
-        Progress::Sending => "interrupted, or still being sent".into(),
+    Ok(match sent.progress {
+        Progress::Sending => return unfinished::told(party, sent),
         Progress::Committing => "not known whether delivered; `pouch outbox ID` finds out".into(),
         Progress::Sent => format!("no receipt seen yet; until {}", local(sent.expires)),
         Progress::Undelivered => "the relay says that it was not delivered".into(),
         Progress::Carried => "written to a file".into(),
         Progress::Revoked => "revoked".into(),
-    }
+    })
 }
 
 fn one(id: &str, context: &Context) -> Done {
@@ -210,7 +217,7 @@ fn one(id: &str, context: &Context) -> Done {
         })?;
         Some(fetched)
     };
-    object(context, &sent, status.as_ref())?;
+    object(context, &party, &sent, status.as_ref())?;
     context.show.essence(sent.bundle).map_err(printing)?;
     let on_relay = status.as_ref().map_or("not on the relay", |s| match s.state {
         BundleState::Pending => "not finished",
@@ -253,7 +260,8 @@ pub(super) fn at(stage: Option<Stage>) -> String {
     stage.map(|s| format!(" at the {s}")).unwrap_or_default()
 }
 
-fn object(context: &Context, sent: &Sent, status: Option<&BundleStatus>) -> Done {
+fn object(context: &Context, party: &Party, sent: &Sent, status: Option<&BundleStatus>) -> Done {
+    let (progress, percent) = unfinished::progress(party, sent)?;
     let recipients: Vec<_> = sent
         .recipients
         .iter()
@@ -278,7 +286,8 @@ fn object(context: &Context, sent: &Sent, status: Option<&BundleStatus>) -> Done
             "type": "bundle",
             "bundle": sent.bundle,
             "kind": sent.kind,
-            "progress": sent.progress,
+            "progress": progress,
+            "percent": percent,
             "relay": status.map(|s| s.state),
             "reason": status.and_then(|s| s.reason.as_ref()),
             "created": iso(sent.created),
@@ -300,7 +309,7 @@ impl Extend {
             let expires = pouch_client::clock::now().plus(self.until);
             Ok(outbox::extend(&party, &api, &identity, &mut sent, expires).await?)
         })?;
-        object(context, &sent, None)?;
+        object(context, &party, &sent, None)?;
         context.show.essence(sent.bundle).map_err(printing)?;
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let (id, until) = (short(sent.bundle), local(sent.expires));
@@ -317,7 +326,7 @@ impl Add {
             let api = context.relay(&party).await?;
             Ok(outbox::add(&party, &api, &identity, &mut sent, &self.to).await?)
         })?;
-        object(context, &sent, None)?;
+        object(context, &party, &sent, None)?;
         context.show.essence(sent.bundle).map_err(printing)?;
         let (id, to) = (short(sent.bundle), &self.to);
         context.show.line(format_args!("{to} runs: pouch receive {id}")).map_err(printing)
@@ -331,7 +340,7 @@ fn revoke(id: &str, context: &Context) -> Done {
         let api = context.relay(&party).await?;
         Ok(outbox::revoke(&party, &api, &mut sent).await?)
     })?;
-    object(context, &sent, None)?;
+    object(context, &party, &sent, None)?;
     context.show.line(format_args!("{} is revoked", short(sent.bundle))).map_err(printing)?;
     for name in had {
         context.show.warn(format_args!("{name} had fetched the envelope before; what they have cannot be called back"));

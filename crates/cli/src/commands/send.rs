@@ -1,21 +1,28 @@
+pub(super) mod report;
+
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pouch_client::clock::now;
 use pouch_client::outbox::{self, Sent};
 use pouch_client::send::{self, Request};
+use pouch_client::transfer::Source;
+use pouch_client::{Watch, invite};
 use pouch_core::bundle::{
     Compression, Content, EntryPath, ItemKind, Kind, MAX_IN_MEMORY, Scan, ScanOptions, SealError,
 };
-use pouch_statement::{Name, Note, Outcome};
+use pouch_statement::{Name, Note};
 use serde_json::json;
 
 use crate::progress::Bar;
 use crate::prompt::{Input, secret_bytes};
 use crate::run::{Context, Failure, Outcome as Done, printing};
-use crate::show::{iso, local, many, parse_span, short, size};
+use crate::show::{many, parse_span, size};
+
+use self::report::{Report, names};
 
 /// How many names are shown before the rest is only counted.
 const NAMES_SHOWN: usize = 10;
@@ -24,14 +31,17 @@ const NAMES_SHOWN: usize = 10;
 ///
 /// PATH can be files and folders, or - for standard input as one stream. The content of one folder stands at the top of
 /// the bundle; otherwise each path stands under its own name.
+///
+/// A send of files that was interrupted goes on with the same command: what the relay has is not sent again. If the files have
+/// changed since, it begins anew. `outbox` shows what is interrupted.
 #[derive(Args)]
 pub(crate) struct Send {
     /// Files, folders, or - for standard input
     #[arg(value_name = "PATH", required_unless_present = "secret", conflicts_with = "secret")]
     paths: Vec<PathBuf>,
-    /// To whom
-    #[arg(long, value_name = "NAME")]
-    to: Name,
+    /// To whom; several times, or with commas, for several recipients
+    #[arg(long, value_name = "NAME", required = true, value_delimiter = ',')]
+    to: Vec<Name>,
     /// Send a credential of this name; its value is prompted for, or read from standard input, every byte of it
     #[arg(long, value_name = "NAME")]
     secret: Option<EntryPath>,
@@ -123,25 +133,33 @@ impl Send {
     pub(crate) fn run(self, context: &Context) -> Done {
         let party = context.party()?;
         // Who is not there, or not verified, should not cost a passphrase or a prompt for a secret.
-        party
-            .contacts()?
-            .named(&self.to)
-            .map(|_| ())
-            .or_else(|e| if pouch_client::invite::any_pending(&party)? { Ok(()) } else { Err(Failure::from(e)) })?;
+        let contacts = party.contacts()?;
+        for to in &self.to {
+            contacts
+                .named(to)
+                .map(|_| ())
+                .or_else(|e| if invite::any_pending(&party)? { Ok(()) } else { Err(Failure::from(e)) })?;
+        }
         if self.dry_run {
             return self.dry_run(context);
         }
         let scan = self.scan(context)?;
         let identity = context.unlock(&party)?;
+        let source = match &scan {
+            Some(_) => Some(Source::new(&self.paths, self.scan_options()).map_err(Failure::other)?),
+            None => None,
+        };
         let content = self.content(context, scan)?;
         let request = Request {
             content,
+            source,
             compression: self.compress.into(),
             to: self.to.clone(),
             kind: self.kind(),
             note: self.note.clone(),
-            expires: now().plus(self.until),
+            lifetime: self.until,
             burn: self.burn,
+            resume: None,
         };
         let compression = request.compressed();
         let bar = Bar::new(context.show);
@@ -150,7 +168,7 @@ impl Send {
                 context.run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
             return self.report(context, &sent, compression);
         }
-        context.run(async {
+        let mut sent = report::interruptible(context, &party, &bar, self.is_stdin(), async {
             let api = match context.relay(&party).await {
                 Ok(api) => api,
                 Err(failure) => {
@@ -158,17 +176,19 @@ impl Send {
                     return Err(failure);
                 }
             };
-            let mut sent = send::send(&party, &api, &identity, request, bar).await?;
-            self.report(context, &sent, compression)?;
-            if self.wait == Some(WaitArg::Receipt) {
-                context.show.remark("waiting for the receipt");
-                let identity = std::cell::RefCell::new(Some(identity));
-                let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(&party), Ok);
-                outbox::wait_receipt(&party, &api, &mut sent, unlock, Duration::from_secs(self.timeout)).await?;
-                self.report_receipt(context, &sent)?;
-            }
-            Ok(())
-        })
+            Ok(send::send(&party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
+        })?;
+        self.report(context, &sent, compression)?;
+        if self.wait == Some(WaitArg::Receipt) {
+            context.show.remark("waiting for the receipt");
+            let identity = std::cell::RefCell::new(Some(identity));
+            let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(&party), Ok);
+            let timeout = Duration::from_secs(self.timeout);
+            context
+                .run(async { Ok(outbox::wait_receipt(&party, &party.api()?, &mut sent, unlock, timeout).await?) })?;
+            report::receipts(context, &sent)?;
+        }
+        Ok(())
     }
 
     fn kind(&self) -> Kind {
@@ -184,12 +204,15 @@ impl Send {
         matches!(self.paths.as_slice(), [one] if one.as_os_str() == "-")
     }
 
+    fn scan_options(&self) -> ScanOptions {
+        ScanOptions { dereference: self.dereference, skip_special: self.skip_special }
+    }
+
     fn scan(&self, context: &Context) -> Result<Option<Scan>, Failure> {
         if self.secret.is_some() || self.is_stdin() {
             return Ok(None);
         }
-        let options = ScanOptions { dereference: self.dereference, skip_special: self.skip_special };
-        let scan = Scan::new(&self.paths, options).map_err(SealError::from)?;
+        let scan = Scan::new(&self.paths, self.scan_options()).map_err(SealError::from)?;
         let skipped = scan.skipped().len();
         if skipped > 0 && scan.items().len() == 0 {
             return Err(Failure::usage(
@@ -257,86 +280,21 @@ impl Send {
             "{} in {} would be sent to {}",
             size(scan.bytes()),
             many(count, "item"),
-            self.to
+            names(&self.to)
         ));
         Ok(())
     }
 
+    /// What is said of it.
     fn report(&self, context: &Context, sent: &Sent, compression: Option<Compression>) -> Done {
-        context
-            .show
-            .object(&json!({
-                "type": "sent",
-                "bundle": sent.bundle,
-                "to": self.to,
-                "size": sent.size,
-                "files": sent.files,
-                "compression": compression,
-                "expires": iso(sent.expires),
-                "file": self.out,
-            }))
-            .map_err(printing)?;
-        context.show.essence(sent.bundle).map_err(printing)?;
-        let command = match &self.out {
-            Some(file) => format!("pouch receive {}", file.file_name().unwrap_or_default().to_string_lossy()),
-            None if sent.kind == Kind::Credential => {
-                format!("pouch receive {} --env {} -- COMMAND", short(sent.bundle), self.variable())
-            }
-            None => format!("pouch receive {}", short(sent.bundle)),
-        };
-        context
-            .show
-            .line(format_args!(
-                "sealed {}, {}, until {}; {} runs: {command}",
-                size(sent.size),
-                many(sent.files, "file"),
-                local(sent.expires),
-                self.to,
-            ))
-            .map_err(printing)
+        let variable = self.variable();
+        Report { sent, compression, file: self.out.as_deref(), variable: &variable }.print(context)
     }
 
     /// A variable that the recipient could name: the secret's name, if it can be one.
     fn variable(&self) -> String {
         let name = self.secret.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
         if super::receive::variable(&name).is_ok() { name } else { "NAME".to_owned() }
-    }
-
-    fn report_receipt(&self, context: &Context, sent: &Sent) -> Done {
-        for recipient in &sent.recipients {
-            let Some(verdict) = sent.verdict(recipient) else { continue };
-            context
-                .show
-                .object(&json!({
-                    "type": "receipt",
-                    "bundle": sent.bundle,
-                    "from": recipient.name,
-                    "outcome": verdict.outcome,
-                    "stage": verdict.stage,
-                    "time": iso(verdict.created),
-                }))
-                .map_err(printing)?;
-            match verdict.outcome {
-                Outcome::Verified => context
-                    .show
-                    .line(format_args!("{} has received and verified it, {}", recipient.name, local(verdict.created)))
-                    .map_err(printing)?,
-                Outcome::Failed => {
-                    return Err(Failure::Told {
-                        code: 4,
-                        text: format!(
-                            "{} could not verify bundle {}: it failed{}",
-                            recipient.name,
-                            short(sent.bundle),
-                            super::outbox::at(verdict.stage)
-                        ),
-                        hint: Some("send it again; if that fails too, the relay's disk is not to be trusted".into()),
-                        kind: None,
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 }
 

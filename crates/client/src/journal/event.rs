@@ -36,6 +36,8 @@ pub enum Action {
     ReceiptReceived,
     /// Withdrew a bundle.
     Revoked,
+    /// Gave up a send that was interrupted.
+    Forgotten,
     /// Gave a bundle another end.
     Extended,
     /// Addressed a bundle to one recipient more.

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use pouch_statement::Blake3Digest;
 
 use super::archive::{self, ItemKind};
+use super::kept::{self, DigestKey, Over};
 use super::layout::{Layout, LayoutError, MAX_PARTS, part_capacity};
 use super::path::EntryPath;
 use super::plan::{Piece, Walk};
@@ -42,6 +43,8 @@ pub(super) struct Told {
     pub(super) bytes: u64,
     /// Entries that end in the part.
     pub(super) entries: u64,
+    /// The digest of all that is in the part, if it was asked for.
+    pub(super) content: Option<Blake3Digest>,
 }
 
 /// Fills one part or frame from the files of a scan. They know nothing of each other, so each thread can fill another.
@@ -52,6 +55,8 @@ pub(super) struct TreePart<'a> {
     header: (Option<usize>, Vec<u8>),
     here: Here,
     body: Option<Body<'a>>,
+    /// Takes headers and what files told. Their bytes are hashed already, so it need not take them again.
+    content: Option<Box<blake3::Hasher>>,
     told: Told,
 }
 
@@ -73,7 +78,16 @@ impl<'a> TreePart<'a> {
     /// For the bytes `at..end` of the content, before compression, with its padding.
     pub(super) fn new(scan: &'a Scan, at: u64, end: u64) -> Self {
         let walk = scan.plan().walk(at, end);
-        Self { scan, walk, header: (None, Vec::new()), here: Here::default(), body: None, told: Told::default() }
+        let (header, here) = ((None, Vec::new()), Here::default());
+        Self { scan, walk, header, here, body: None, content: None, told: Told::default() }
+    }
+
+    /// Also tells the digest under this key of all that is in the part.
+    pub(super) fn digesting(mut self, key: &DigestKey) -> Self {
+        let mut hasher = key.hasher(Over::Files);
+        hasher.update(&self.walk.left().to_le_bytes());
+        self.content = Some(hasher);
+        self
     }
 
     /// Writes the next bytes of the part into all of `room`.
@@ -91,6 +105,7 @@ impl<'a> TreePart<'a> {
         while let Some(piece) = self.piece(0) {
             self.put(piece, &mut [])?;
         }
+        self.told.content = self.content.as_deref().map(kept::digest);
         Ok(self.told)
     }
 
@@ -114,6 +129,9 @@ impl<'a> TreePart<'a> {
                 }
                 if let (Some(room), Some(bytes)) = (room.get_mut(..len), self.header.1.get(from..from + len)) {
                     room.copy_from_slice(bytes);
+                    self.tell(b'h', entry, from as u64, |hasher| {
+                        hasher.update(room);
+                    });
                 }
                 self.told.entries += u64::from(ends && found.kind == ItemKind::Folder);
                 Ok(len)
@@ -165,18 +183,33 @@ impl<'a> TreePart<'a> {
         }
         self.scan.unchanged(body.found, &body.file)?;
         self.told.entries += u64::from(end == size);
-        match body.hash {
-            Hash::Whole(None) => self.told.whole.push((number, digest(&blake3::hash(bytes)))),
+        let whole = match body.hash {
+            Hash::Whole(None) => digest(&blake3::hash(bytes)),
             Hash::Whole(Some(mut hasher)) => {
                 hasher.update(bytes);
-                self.told.whole.push((number, digest(&hasher.finalize())));
+                digest(&hasher.finalize())
             }
             Hash::Piece(mut hasher) => {
                 hasher.update(bytes);
-                self.told.pieces.push((number, hasher.finish()));
+                let piece = hasher.finish();
+                self.tell(b'p', number, till, |hasher| piece.tell(hasher));
+                self.told.pieces.push((number, piece));
+                return Ok(());
             }
-        }
+        };
+        self.tell(b'w', number, size, |hasher| {
+            hasher.update(whole.as_bytes());
+        });
+        self.told.whole.push((number, whole));
         Ok(())
+    }
+
+    /// Puts something that the part holds of entry `number` into the digest of its content.
+    fn tell(&mut self, kind: u8, number: usize, at: u64, what: impl FnOnce(&mut blake3::Hasher)) {
+        if let Some(hasher) = &mut self.content {
+            hasher.update(&[kind]).update(&(number as u64).to_le_bytes()).update(&at.to_le_bytes());
+            what(hasher);
+        }
     }
 
     /// Opens a file of which the part has the bytes `from..till`.

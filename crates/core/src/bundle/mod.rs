@@ -61,6 +61,7 @@
 //! | `plan`, `spread` | where each entry lies in the content; the digest of a file that comes in pieces |
 //! | `frames`, `zstd`, `pack`, `unpack` | compressed content: where frames lie; one frame; into parts; out of them |
 //! | `walk`, `source`, `cut`, `seal` | the sender: list, read once, seal |
+//! | `kept` | what was sealed before, and need not be again |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
 //! | `one` | one file without the others |
 //! | `threads` | all parts of a bundle on several threads |
@@ -74,6 +75,7 @@ mod envelope;
 mod file;
 mod frames;
 mod index;
+mod kept;
 mod layout;
 mod lines;
 mod litter;
@@ -107,6 +109,7 @@ pub use envelope::{
 pub use file::{FileError, PouchFile, PouchWriter};
 pub use frames::{Compression, FRAME_SIZE, Frames};
 pub use index::{ContentKind, Entry, EntryKind, Index, IndexError, MAX_ENTRIES, MAX_INDEX, PartSpec};
+pub use kept::{DigestKey, Kept, KeptPart};
 pub use layout::{FIRST_PART_SIZE, Layout, LayoutError, MAX_PARTS, part_capacity};
 pub use manifest::{Kind, Manifest, ManifestError, Summary, Terms};
 pub use objects::ObjectError;

@@ -206,6 +206,25 @@ impl State {
 }
 
 impl Cut {
+    /// Gives the bytes of the part to `hasher`; they can still be written.
+    pub(super) fn tell(&self, hasher: &mut blake3::Hasher) {
+        let mut at = self.at;
+        for (packed, range) in &self.pieces {
+            hasher.update(packed.bytes.get(range.clone()).unwrap_or_default());
+            at += range.len() as u64;
+        }
+        // Behind the frames; at most a part of it, and most of that zeros.
+        let end = self.at + self.size;
+        let mut room = [0; 4096];
+        while at < end {
+            let now = usize::try_from(end - at).unwrap_or(usize::MAX).min(room.len());
+            let room = room.get_mut(..now).unwrap_or_default();
+            self.tail.fill(at, room);
+            hasher.update(room);
+            at += now as u64;
+        }
+    }
+
     /// Writes the next bytes of the part into all of `room`.
     pub(super) fn fill(&mut self, mut room: &mut [u8]) {
         while let Some((packed, range)) = self.pieces.front_mut().filter(|_| !room.is_empty()) {

@@ -1,26 +1,32 @@
 //! Sealing: content in, sealed parts out on as many threads as ask for them, and at the end the index and the bundle
 //! key.
 
+mod finish;
+mod part;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
-use pouch_statement::{Blake3Digest, Sha256Digest};
+use pouch_statement::Blake3Digest;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::archive::ItemKind;
 use super::cut::{Content, StreamCut, StreamError, Told, TreePart};
 use super::frames::{Compression, FRAME_SIZE, Frames};
-use super::index::{ContentKind, Entry, EntryKind, Index, IndexError, PartSpec};
+use super::index::{Index, IndexError, PartSpec};
+use super::kept::{self, Kept, KeptPart, Over};
 use super::layout::{LayoutError, part_start};
 use super::manifest::Summary;
 use super::pack::{Packing, Step};
-use super::padding::padded;
 use super::path::EntryPath;
-use super::source::{Found, Scan, SourceError};
+use super::source::{Scan, SourceError};
 use super::spread::Spread;
-use crate::age::{self, Identity, Recipient, seal_part};
+use crate::age::{self, Identity, Recipient};
+
+pub use self::part::SealedPart;
+
+/// Bytes of a part that is passed over, in memory at once.
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// Why sealing stopped. Nothing that was sealed before is of use then.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,12 @@ pub enum SealError {
     /// Compression failed.
     #[error("cannot compress: {0}")]
     Compression(&'static str),
+    /// Files are not what they were when this part was sealed before.
+    #[error("part {number} was sealed before with other content")]
+    Differs {
+        /// The part.
+        number: u32,
+    },
     /// Finished before the last part, or continued after an error.
     #[error("the bundle was not sealed to its end")]
     Unfinished,
@@ -56,37 +68,6 @@ impl From<StreamError> for SealError {
             StreamError::Age(error) => Self::Age(error),
             StreamError::Broken => Self::Unfinished,
         }
-    }
-}
-
-/// One sealed part. Made once and filled again and again, so that its memory is reused.
-#[derive(Clone)]
-pub struct SealedPart {
-    /// Its number, from 0.
-    pub number: u32,
-    /// Bytes of padded content in it.
-    pub plain_size: u64,
-    /// Bytes of content, before compression, that are sealed with it: those of the frames that end in it. Of content that
-    /// is not compressed, as `plain_size`.
-    pub covers: u64,
-    /// The age file.
-    pub sealed: Vec<u8>,
-    /// Digest of the age file; zeros before the first use.
-    pub blake3: Blake3Digest,
-}
-
-impl Default for SealedPart {
-    fn default() -> Self {
-        Self { number: 0, plain_size: 0, covers: 0, sealed: Vec::new(), blake3: Blake3Digest::from_bytes([0; 32]) }
-    }
-}
-
-impl SealedPart {
-    /// What the index says of it.
-    #[must_use]
-    pub fn spec(&self) -> PartSpec {
-        let sealed_size = self.sealed.len() as u64;
-        PartSpec { size: self.plain_size, sealed_size, sealed_blake3: self.blake3 }
     }
 }
 
@@ -109,6 +90,8 @@ pub struct Sealer {
     source: Source,
     /// With compression.
     packing: Option<Packing>,
+    /// Of a sealing that can be continued.
+    kept: Option<Kept>,
     key: Identity,
     recipient: Recipient,
     state: Mutex<State>,
@@ -172,6 +155,33 @@ impl Sealer {
     /// # Errors
     /// As [`Sealer::new`].
     pub fn compressing(content: Content, compression: Option<Compression>) -> Result<Self, SealError> {
+        Self::make(content, compression, Identity::generate_x25519(), None)
+    }
+
+    /// As [`Sealer::compressing`], so that it can be continued: with a bundle key that the caller has kept, and tells for
+    /// each part the keyed digest of its content. What is kept of an earlier sealing of the same content with this key is
+    /// read and not sealed again.
+    ///
+    /// If the content of a kept part is another one now, that is [`SealError::Differs`] for files as they are. A part that is
+    /// compressed, or of a stream, is sealed again: another version of zstd may give other bytes.
+    ///
+    /// # Errors
+    /// As [`Sealer::new`].
+    pub fn continuing(
+        content: Content,
+        compression: Option<Compression>,
+        key: Identity,
+        kept: Kept,
+    ) -> Result<Self, SealError> {
+        Self::make(content, compression, key, Some(kept))
+    }
+
+    fn make(
+        content: Content,
+        compression: Option<Compression>,
+        key: Identity,
+        kept: Option<Kept>,
+    ) -> Result<Self, SealError> {
         let source = match content {
             Content::Stream { name, .. } if name.parent().is_some() => return Err(IndexError::NotAStream.into()),
             Content::Stream { name, mtime, reader } => {
@@ -188,9 +198,8 @@ impl Sealer {
             Source::Stream { .. } => None,
         };
         let packing = compression.map(|Compression::Zstd| Packing::new(frames));
-        let key = Identity::generate_x25519();
         let recipient = key.recipient();
-        Ok(Self { source, packing, key, recipient, state: Mutex::new(state) })
+        Ok(Self { source, packing, kept, key, recipient, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -260,9 +269,58 @@ impl Sealer {
         };
         let (at, size) = (part_start(number), layout.part_size(number).unwrap_or(0));
         let mut part = TreePart::new(scan, at, at + size);
-        self.seal(number, size, out, |room| Ok(part.fill(room)?))?;
-        self.note_of_tree(scan, part.finish()?, layout.parts().into())?;
+        if let Some(kept) = &self.kept {
+            part = part.digesting(&kept.key);
+        }
+        let told = match self.kept(number, size) {
+            Some(kept) => {
+                let told = read_through(part, size)?;
+                if told.content != Some(kept.content) {
+                    return Err(SealError::Differs { number });
+                }
+                out.keep(number, size, kept);
+                told
+            }
+            None => {
+                self.seal(number, size, out, |room| Ok(part.fill(room)?))?;
+                let told = part.finish()?;
+                out.content = told.content;
+                told
+            }
+        };
+        self.note_of_tree(scan, told, layout.parts().into())?;
         self.note_part(out)
+    }
+
+    /// What is known of a part that was sealed before.
+    fn kept(&self, number: u32, size: u64) -> Option<&KeptPart> {
+        self.kept.as_ref().and_then(|kept| kept.part(number, size))
+    }
+
+    /// The keyed digest of the bytes that `tell` gives, if it is wanted.
+    fn content(&self, tell: impl FnOnce(&mut blake3::Hasher)) -> Option<Blake3Digest> {
+        self.kept.as_ref().map(|kept| {
+            let mut hasher = kept.key.hasher(Over::Bytes);
+            tell(&mut hasher);
+            kept::digest(&hasher)
+        })
+    }
+
+    /// Passes over a part that was sealed before with this content, or seals what `fill` gives.
+    fn keep_or_seal(
+        &self,
+        number: u32,
+        size: u64,
+        content: Option<Blake3Digest>,
+        out: &mut SealedPart,
+        fill: impl FnMut(&mut [u8]) -> Result<(), SealError>,
+    ) -> Result<(), SealError> {
+        match self.kept(number, size).filter(|kept| content == Some(kept.content)) {
+            Some(kept) => out.keep(number, size, kept),
+            None => self.seal(number, size, out, fill)?,
+        }
+        out.content = content;
+        Ok(())
     }
 
     fn next_of_stream(&self, cut: &Mutex<StreamCut>, out: &mut SealedPart) -> Result<bool, SealError> {
@@ -278,7 +336,16 @@ impl Sealer {
             state.progress.entries = 1;
             return Ok(false);
         };
-        self.seal(number, size, out, |_| Ok(()))?;
+        let content = self.content(|hasher| {
+            for room in age::rooms(&mut out.sealed) {
+                hasher.update(room);
+            }
+        });
+        self.keep_or_seal(number, size, content, out, |_| Ok(()))?;
+        if out.is_kept() {
+            // The content stood there.
+            out.sealed.zeroize();
+        }
         self.note(Told { bytes, ..Told::default() }, |_| 0)?;
         self.note_part(out)
     }
@@ -289,7 +356,8 @@ impl Sealer {
             match packing.next()?.ok_or(SealError::Unfinished)? {
                 Step::Frame(number) => self.pack(packing, number)?,
                 Step::Part(mut cut) => {
-                    self.seal(cut.number, cut.size, out, |room| {
+                    let content = self.content(|hasher| cut.tell(hasher));
+                    self.keep_or_seal(cut.number, cut.size, content, out, |room| {
                         cut.fill(room);
                         Ok(())
                     })?;
@@ -357,7 +425,8 @@ impl Sealer {
         };
         age::seal_filled(&self.recipient, size, &mut out.sealed, fill, done)?;
         out.number = number;
-        (out.plain_size, out.covers) = (size, size);
+        (out.plain_size, out.covers, out.sealed_size) = (size, size, out.sealed.len() as u64);
+        out.content = None;
         out.blake3 = Blake3Digest::from_bytes(*hasher.finalize().as_bytes());
         Ok(())
     }
@@ -405,58 +474,6 @@ impl Sealer {
         put(&mut state.parts, out.number as usize, out.spec());
         Ok(true)
     }
-
-    /// Makes and seals the index.
-    ///
-    /// # Errors
-    /// [`SealError::Unfinished`] before every part was sealed and, of a stream, [`Sealer::next_part`] gave `false`; an
-    /// index that is too long.
-    pub fn finish(self) -> Result<SealedBundle, SealError> {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let parts: Option<Vec<_>> = state.parts.into_iter().collect();
-        let parts = parts.filter(|_| !state.failed).ok_or(SealError::Unfinished)?;
-        let frames = match self.packing {
-            Some(packing) => Some(packing.into_sizes().ok_or(SealError::Unfinished)?),
-            None => None,
-        };
-        let (content, entries) = match self.source {
-            Source::Tree(scan) if frames.is_some() || parts.len() as u64 == u64::from(scan.layout().parts()) => {
-                (ContentKind::Tar, entries(*scan, state.digests)?)
-            }
-            Source::Stream { name, mtime, cut } if state.closed => {
-                let cut = cut.into_inner().unwrap_or_else(PoisonError::into_inner);
-                let (size, blake3) = cut.told().ok_or(SealError::Unfinished)?;
-                let kind = EntryKind::File { size, executable: false, blake3 };
-                (ContentKind::Stream, vec![Entry { path: name, mtime, kind }])
-            }
-            _ => return Err(SealError::Unfinished),
-        };
-        let index = match frames {
-            Some(frames) => Index::compressed(content, entries, &frames, parts)?,
-            None => Index::new(content, entries, parts)?,
-        };
-        let mut plain = Zeroizing::new(index.encode()?);
-        let index_size = plain.len() as u64;
-        let end = padded(index_size).ok_or(IndexError::TooLong)?;
-        plain.resize(end as usize, 0);
-        let (signed, _) = plain.split_at(index_size as usize);
-        let (index_sha256, sealed_index) = thread::scope(|scope| {
-            let digest = scope.spawn(|| Sha256Digest::of(signed));
-            let mut sealed = Vec::new();
-            let made = seal_part(&self.recipient, &plain, &mut sealed);
-            let digest = digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            made.map(|()| (digest, sealed))
-        })?;
-        let summary = Summary {
-            content,
-            layout: *index.layout(),
-            index_size,
-            index_sha256,
-            sealed_index_size: sealed_index.len() as u64,
-            sealed_index_sha256: Sha256Digest::of(&sealed_index),
-        };
-        Ok(SealedBundle { index, sealed_index, summary, key: self.key })
-    }
 }
 
 /// Puts `value` at `number`, which may lie behind the end.
@@ -469,16 +486,14 @@ fn put<T: Clone>(list: &mut Vec<Option<T>>, number: usize, value: T) {
     }
 }
 
-/// The entries of a scan with the digests of its files.
-fn entries(scan: Scan, digests: Vec<Option<Blake3Digest>>) -> Result<Vec<Entry>, SealError> {
-    let entry = |(found, digest): (Found, Option<Blake3Digest>)| {
-        let mtime = found.item().mtime;
-        let kind = match (found.kind, digest) {
-            (ItemKind::Folder, _) => EntryKind::Folder,
-            (ItemKind::File { size, executable }, Some(blake3)) => EntryKind::File { size, executable, blake3 },
-            (ItemKind::File { .. }, None) => return Err(SealError::Unfinished),
-        };
-        Ok(Entry { path: found.path, mtime, kind })
-    };
-    scan.into_found().zip(digests).map(entry).collect()
+/// Reads a part without sealing it.
+fn read_through(mut part: TreePart<'_>, size: u64) -> Result<Told, SealError> {
+    let mut room = Zeroizing::new(vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(READ_AT_ONCE)]);
+    let mut left = size;
+    while left > 0 {
+        let now = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
+        part.fill(room.get_mut(..now).unwrap_or_default())?;
+        left -= now as u64;
+    }
+    Ok(part.finish()?)
 }

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pouch_statement::Escaped;
+use pouch_statement::{Blake3Digest, Escaped};
 
 use super::archive::{Item, ItemKind};
 use super::index::{ContentKind, MAX_ENTRIES};
+use super::kept::{self, DigestKey, Over};
 use super::layout::{Layout, LayoutError};
 use super::os::{Folder, Seen};
 use super::path::{EntryPath, Hazard, PathError, hazards};
@@ -210,6 +211,24 @@ impl Scan {
     #[must_use]
     pub fn hazards(&self) -> Vec<Hazard> {
         hazards(self.found.iter().map(|f| &f.path))
+    }
+
+    /// A digest of the list under `key`: names, kinds, sizes, permissions, and times of last change to the nanosecond. Another
+    /// one means that something else would be sent.
+    #[must_use]
+    pub fn digest(&self, key: &DigestKey) -> Blake3Digest {
+        let mut hasher = key.hasher(Over::List);
+        for Found { path, kind, seen, .. } in &self.found {
+            let (kind, size) = match *kind {
+                ItemKind::Folder => (b'd', 0),
+                ItemKind::File { size, executable: false } => (b'f', size),
+                ItemKind::File { size, executable: true } => (b'x', size),
+            };
+            let (seconds, nanoseconds) = seen.mtime;
+            hasher.update(&(path.as_str().len() as u64).to_le_bytes()).update(path.as_str().as_bytes()).update(&[kind]);
+            hasher.update(&size.to_le_bytes()).update(&seconds.to_le_bytes()).update(&nanoseconds.to_le_bytes());
+        }
+        kept::digest(&hasher)
     }
 
     pub(super) fn found(&self, number: usize) -> Option<&Found> {

@@ -1,0 +1,97 @@
+//! Who may be sent to, and what is signed and sealed for them.
+
+use pouch_core::bundle::{Manifest, SealedBundle, Terms, seal_envelope};
+use pouch_statement::{Name, Note, Sha256Digest, Signed};
+
+use crate::clock::now;
+use crate::contacts::{AddressBook, Contact, Verified};
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::outbox::{Recipient, Sent};
+use crate::party::Party;
+
+/// A contact that may be sent to, and the keys that sending needs.
+pub(crate) struct Addressee {
+    pub(crate) contact: Contact,
+    pub(crate) age: pouch_core::age::Recipient,
+}
+
+/// The contact of that name, if they may be sent to.
+pub(crate) fn addressee(party: &Party, name: &Name) -> Result<Addressee> {
+    Addressee::check(party.contacts()?.named(name)?.clone())
+}
+
+/// Those of these names, if they may all be sent to on the relay where I am.
+pub(super) fn addressees_here(party: &Party, names: &[Name]) -> Result<Vec<Addressee>> {
+    if let Some(twice) =
+        (1..names.len()).find_map(|n| names.get(n).filter(|name| names.iter().take(n).any(|m| m == *name)))
+    {
+        return Err(Error::NamedTwice(twice.clone()));
+    }
+    names.iter().map(|name| addressee_here(party, name)).collect()
+}
+
+/// [`addressee`], on the relay where I am.
+pub(crate) fn addressee_here(party: &Party, name: &Name) -> Result<Addressee> {
+    let to = addressee(party, name)?;
+    let relay = &to.contact.card().relay;
+    if relay == party.relay() { Ok(to) } else { Err(Error::OtherRelay(relay.clone())) }
+}
+
+impl Addressee {
+    /// This contact, if they may be sent to.
+    pub(crate) fn check(contact: Contact) -> Result<Self> {
+        if contact.verified == Verified::No {
+            return Err(Error::Unverified(contact.name));
+        }
+        contact.card.check_valid_at(now())?;
+        let age = contact.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
+        Ok(Self { contact, age })
+    }
+
+    /// The next sequence number to them, and the manifest that it follows. It is the caller's turn.
+    pub(crate) fn place(&self, party: &Party) -> Result<(u64, Option<Sha256Digest>)> {
+        let last = AddressBook::load(&party.home)?.by_fingerprint(&self.contact.fingerprint()).and_then(|c| c.sent);
+        Ok((last.map_or(1, |l| l.sequence + 1), last.map(|l| l.manifest)))
+    }
+
+    pub(crate) fn recipient(&self) -> Recipient {
+        Recipient {
+            name: self.contact.name.clone(),
+            fingerprint: self.contact.fingerprint(),
+            signing_key: self.contact.card().signing_key,
+            mailbox: self.contact.card().mailbox,
+            sequence: None,
+            manifest_sha256: None,
+            earlier: Vec::new(),
+            receipt: None,
+        }
+    }
+}
+
+/// The next manifest for this contact, signed, and the envelope around it. It is the caller's turn.
+pub(super) fn address(
+    party: &Party,
+    identity: &Identity,
+    to: &Addressee,
+    sent: &Sent,
+    note: Option<Note>,
+    sealed: &SealedBundle,
+) -> Result<(Signed<Manifest>, Vec<u8>)> {
+    let (sequence, previous) = to.place(party)?;
+    let terms = Terms {
+        bundle: sent.bundle,
+        kind: sent.kind,
+        sender: party.fingerprint(),
+        recipient: to.contact.fingerprint(),
+        sequence,
+        previous,
+        revision: 1,
+        created: now(),
+        expires: sent.expires,
+        note,
+    };
+    let manifest = Manifest::new(terms, &sealed.summary).sign(&identity.signing)?;
+    let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;
+    Ok((manifest, envelope))
+}

@@ -1,0 +1,238 @@
+//! From the first request to the commit, for a send that is new and for one that goes on.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use pouch_core::bundle::{Content, SealError, SealedBundle};
+use pouch_protocol::{BundleState, Commit, NewBundle, PartField, ProblemKind};
+use pouch_statement::{MailboxId, Sha256Digest};
+
+use super::address::{Addressee, address};
+use super::ongoing::Ongoing;
+use super::upload::Uploaded;
+use super::{Delivered, How, again, check_lifetime, is_committing, is_open};
+use crate::api::RelayApi;
+use crate::clock::now;
+use crate::error::{Error, Result};
+use crate::home::Lock;
+use crate::identity::Identity;
+use crate::outbox::{self, Progress};
+use crate::party::Party;
+use crate::transfer::{Envelope, Last};
+use crate::watch::{News, StartsOver, Watch};
+
+/// How often parts that the relay has lost are sent again in one go.
+const ROUNDS: u32 = 3;
+
+/// What all steps of a send need.
+pub(super) struct Sending<'a> {
+    pub(super) party: &'a Party,
+    pub(super) api: &'a RelayApi,
+    pub(super) identity: &'a Identity,
+    pub(super) to: &'a [Addressee],
+    pub(super) how: &'a How,
+    pub(super) watch: &'a dyn Watch,
+}
+
+/// Why a send ends early.
+pub(super) enum Stop {
+    /// It failed.
+    Failed(Error),
+    /// What was begun is of no use.
+    StartOver(StartsOver),
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        match error.into() {
+            Error::Seal(SealError::Differs { .. }) => Self::StartOver(StartsOver::Changed),
+            error => Self::Failed(error),
+        }
+    }
+}
+
+type Step<T> = std::result::Result<T, Stop>;
+
+impl Sending<'_> {
+    /// Does what is left to be done.
+    pub(super) async fn deliver(&self, ongoing: &mut Ongoing, content: Content) -> Step<Delivered> {
+        if ongoing.continued {
+            self.check(ongoing, &content)?;
+            if let (true, Some(last)) = (is_committing(&ongoing.sent), ongoing.transfer.last.clone()) {
+                return self.go_on_committing(ongoing, &last).await;
+            }
+            self.ask(ongoing).await?;
+            let Ongoing { sent, transfer, .. } = &*ongoing;
+            self.watch.news(News::Continues { bundle: sent.bundle, percent: transfer.percent() });
+        } else {
+            check_lifetime(self.api, ongoing.sent.expires).await?;
+        }
+        self.begin(ongoing).await?;
+        let Uploaded { sealed, parts_sha256 } = self.upload_all(ongoing, content).await?;
+        ongoing.sent.describe(&sealed);
+        // From the sequence number to the commit no other send of this home may number a manifest.
+        let turn = self.party.home.sending_turn().await?;
+        let last = self.address(ongoing, &sealed, parts_sha256).await?;
+        self.commit(ongoing, &last, turn).await
+    }
+
+    /// Says again what may not have been heard.
+    async fn go_on_committing(&self, ongoing: &mut Ongoing, last: &Last) -> Step<Delivered> {
+        let turn = self.party.home.sending_turn().await?;
+        // Another process may have settled it before.
+        if let Some(sent) = outbox::load(self.party, ongoing.sent.bundle)? {
+            ongoing.sent = sent;
+        }
+        match ongoing.sent.progress {
+            Progress::Sent => return self.delivered(ongoing, last, turn),
+            Progress::Committing => {}
+            _ => return Err(Stop::StartOver(StartsOver::Gone)),
+        }
+        let committed = self.ask(ongoing).await?;
+        self.watch.news(News::Continues { bundle: ongoing.sent.bundle, percent: ongoing.transfer.percent() });
+        if committed { self.delivered(ongoing, last, turn) } else { self.commit(ongoing, last, turn).await }
+    }
+
+    /// Whether a send that was interrupted may go on, as far as is known here.
+    fn check(&self, ongoing: &Ongoing, content: &Content) -> Step<()> {
+        let Ongoing { sent, transfer, .. } = ongoing;
+        let same = match (content, &transfer.secrets) {
+            (Content::Tree(scan), Some(secrets)) => scan.digest(&secrets.digests()) == secrets.list,
+            _ => false,
+        };
+        if !same {
+            return Err(Stop::StartOver(StartsOver::Changed));
+        }
+        if sent.expires.since(now()) < self.how.lifetime / 2 {
+            return Err(Stop::StartOver(StartsOver::Late));
+        }
+        Ok(())
+    }
+
+    /// Whether it was committed, by the relay's word. If the relay has nothing to go on with, it starts over.
+    async fn ask(&self, ongoing: &mut Ongoing) -> Step<bool> {
+        let Ongoing { sent, transfer, .. } = ongoing;
+        let gone = match again(|| self.api.bundle(sent.bundle)).await {
+            Ok(status) if status.committed.is_some() && is_committing(sent) => return Ok(true),
+            // The numbers and keys that it was committed with are not here.
+            Ok(status) if status.committed.is_some() => {
+                sent.forget(self.party)?;
+                sent.progress = Progress::Undelivered;
+                return Err(Stop::StartOver(StartsOver::Elsewhere));
+            }
+            Ok(status) => status.state != BundleState::Pending,
+            Err(e) if e.refused() == Some(ProblemKind::NotFound) => is_committing(sent) || !transfer.parts.is_empty(),
+            Err(e) => return Err(e.into()),
+        };
+        if gone && is_committing(sent) {
+            self.refused(ongoing)?;
+        }
+        if gone { Err(Stop::StartOver(StartsOver::Gone)) } else { Ok(false) }
+    }
+
+    async fn begin(&self, ongoing: &mut Ongoing) -> Step<()> {
+        ongoing.begun = true;
+        let sent = &ongoing.sent;
+        let recipients = sent.recipients.iter().map(|recipient| recipient.mailbox).collect();
+        let new = NewBundle { bundle: sent.bundle, expires: sent.expires, burn: self.how.burn, recipients };
+        again(|| self.api.new_bundle(&new)).await?;
+        if ongoing.transfer.secrets.is_some() {
+            self.watch.news(News::Resumable(sent.bundle));
+        }
+        Ok(())
+    }
+
+    /// Uploads all parts and the index. Of one that goes on, until the relay has what it acknowledged earlier, too.
+    async fn upload_all(&self, ongoing: &mut Ongoing, content: Content) -> Step<Uploaded> {
+        let bundle = ongoing.sent.bundle;
+        let mut content = content;
+        for _ in 0..ROUNDS {
+            let mut uploaded = self.upload_parts(&mut ongoing.transfer, bundle, content).await?;
+            let index = Bytes::from(std::mem::take(&mut uploaded.sealed.sealed_index));
+            again(|| self.api.put_index(bundle, index.clone())).await?;
+            if !ongoing.continued || !self.lost_parts(ongoing, &uploaded.sealed, index.len()).await? {
+                return Ok(uploaded);
+            }
+            content = self.how.content()?;
+            self.check(ongoing, &content)?;
+        }
+        Err(Stop::StartOver(StartsOver::Gone))
+    }
+
+    /// Whether the relay has lost parts that it acknowledged before the interruption; they are forgotten then. If the length
+    /// of all that it has is right, nothing is missing. Which is which is asked only otherwise.
+    async fn lost_parts(&self, ongoing: &mut Ongoing, sealed: &SealedBundle, index: usize) -> Step<bool> {
+        let bundle = ongoing.sent.bundle;
+        let all = sealed.index.parts().iter().map(|part| part.sealed_size).sum::<u64>() + index as u64;
+        if again(|| self.api.bundle(bundle)).await?.size == all {
+            return Ok(false);
+        }
+        let mut lost = false;
+        for (number, part) in (0..).zip(sealed.index.parts()) {
+            let field = PartField { number, length: part.sealed_size, blake3: part.sealed_blake3 };
+            if !again(|| self.api.has_part(bundle, &field)).await? {
+                ongoing.transfer.parts.remove(&number);
+                lost = true;
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Signs and seals for each recipient, and writes down all that remains to be said before any of it is. It is the
+    /// caller's turn.
+    async fn address(&self, ongoing: &mut Ongoing, sealed: &SealedBundle, parts_sha256: Sha256Digest) -> Step<Last> {
+        let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
+        for to in self.to {
+            outbox::settle_for(self.party, self.api, &to.contact.fingerprint()).await?;
+            let note = self.how.note.clone();
+            let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, note, sealed)?;
+            let mailbox: MailboxId = to.contact.card().mailbox;
+            manifests.push(manifest);
+            envelopes.push(Envelope { mailbox, sealed: STANDARD.encode(envelope) });
+            recipients.push(mailbox);
+        }
+        recipients.sort_unstable_by_key(|mailbox| *mailbox.as_bytes());
+        let (parts, index_sha256) = (sealed.summary.layout.parts(), sealed.summary.sealed_index_sha256);
+        let last = Last { commit: Commit { parts, parts_sha256, index_sha256, recipients }, envelopes };
+        ongoing.transfer.conclude(last.clone())?;
+        ongoing.sent.commit_to(self.party, &manifests, &sealed.key, Progress::Committing)?;
+        Ok(last)
+    }
+
+    /// Envelopes and commit. All of it may come twice: a lost answer is asked for again.
+    async fn commit(&self, ongoing: &mut Ongoing, last: &Last, turn: Lock) -> Step<Delivered> {
+        let bundle = ongoing.sent.bundle;
+        for Envelope { mailbox, sealed } in &last.envelopes {
+            let envelope = Bytes::from(STANDARD.decode(sealed).unwrap_or_default());
+            if let Err(error) = again(|| self.api.put_envelope(bundle, *mailbox, envelope.clone())).await {
+                if !is_open(&error) || ongoing.transfer.secrets.is_none() {
+                    ongoing.sent.progress = Progress::Sending;
+                }
+                return Err(error.into());
+            }
+        }
+        match again(|| self.api.commit(bundle, &last.commit)).await {
+            Ok(()) => self.delivered(ongoing, last, turn),
+            Err(error) if is_open(&error) => Err(Error::Unsettled(bundle).into()),
+            Err(error) => {
+                self.refused(ongoing)?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The relay says no, but the envelopes are out of our hands.
+    fn refused(&self, ongoing: &mut Ongoing) -> Result<()> {
+        let sent = &mut ongoing.sent;
+        sent.advance(self.party)?;
+        sent.progress = Progress::Undelivered;
+        sent.store(self.party)
+    }
+
+    fn delivered(&self, ongoing: &mut Ongoing, last: &Last, turn: Lock) -> Step<Delivered> {
+        let sent = &mut ongoing.sent;
+        sent.progress = Progress::Sent;
+        sent.advance(self.party)?;
+        Ok(Delivered { sealed_index: last.commit.index_sha256, _turn: turn })
+    }
+}

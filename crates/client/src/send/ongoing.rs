@@ -1,0 +1,119 @@
+//! A send that was begun, now or earlier: its two states, in the outbox and as a transfer, kept in step.
+
+use pouch_core::bundle::Content;
+use pouch_statement::BundleId;
+
+use super::address::Addressee;
+use super::deliver::Sending;
+use super::may_pass;
+use super::upload::planned;
+use crate::clock::now;
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::outbox::{self, Progress, Sent};
+use crate::party::Party;
+use crate::transfer::{self, Plan, Secrets, Standing, Transfer};
+
+/// One send under way.
+pub(super) struct Ongoing {
+    pub(super) sent: Sent,
+    pub(super) transfer: Transfer,
+    /// It was interrupted before.
+    pub(super) continued: bool,
+    /// The relay may know of it.
+    pub(super) begun: bool,
+}
+
+impl Ongoing {
+    /// Begins one.
+    pub(super) fn begin(sending: &Sending<'_>, content: &Content) -> Result<Self> {
+        let Sending { party, to, how, .. } = sending;
+        let recipients = to.iter().map(Addressee::recipient).collect();
+        let mut sent = Sent::begin(BundleId::random()?, how.kind, now().plus(how.lifetime), recipients);
+        let secrets = match (content, &how.plan) {
+            (Content::Tree(scan), Some(plan)) => Some(Secrets::new(plan.clone(), |key| scan.digest(key))?),
+            _ => None,
+        };
+        if let Content::Tree(scan) = content {
+            sent.outline(scan);
+        }
+        sent.store(party)?;
+        let transfer = Transfer::create(party, sent.bundle, planned(content, how.compression), secrets)?;
+        Ok(Self { sent, transfer, continued: false, begun: false })
+    }
+
+    /// The one that was interrupted and is the same; with `only`, that one.
+    pub(super) fn find(sending: &Sending<'_>, only: Option<BundleId>) -> Result<Option<Self>> {
+        let Sending { party, identity, how, .. } = sending;
+        let Some(plan) = &how.plan else { return Ok(None) };
+        for bundle in transfer::list(party)?.into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
+            let sent = outbox::load(party, bundle)?;
+            let open = |sent: &Sent| matches!(sent.progress, Progress::Sending | Progress::Committing);
+            if sent.is_none_or(|sent| !open(&sent) || sent.expires <= now()) {
+                // What a crash left of one that is over.
+                transfer::discard(party, bundle)?;
+                continue;
+            }
+            let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
+            if transfer.secrets.as_ref().is_none_or(|secrets| secrets.plan != *plan) {
+                continue;
+            }
+            // As it is now that nobody else has it. Without what is left to be said, a commit can only be settled.
+            match outbox::load(party, bundle)?.filter(open) {
+                Some(sent) if sent.progress == Progress::Sending || transfer.last.is_some() => {
+                    return Ok(Some(Self { sent, transfer, continued: true, begun: true }));
+                }
+                _ => transfer.remove()?,
+            }
+        }
+        match only {
+            Some(only) => Err(Error::NotResumable(only, "it is being sent, or nothing is left of it")),
+            None => Ok(None),
+        }
+    }
+
+    /// It is delivered, and stored as that.
+    pub(super) fn done(self) -> Result<Sent> {
+        self.transfer.remove()?;
+        Ok(self.sent)
+    }
+
+    /// It failed: kept if the same again may succeed, cleared away if not.
+    pub(super) async fn failed(self, sending: &Sending<'_>, error: &Error) -> Result<()> {
+        match self.sent.progress {
+            Progress::Sending if self.begun && self.transfer.secrets.is_some() && may_pass(error) => Ok(()),
+            Progress::Committing if self.transfer.secrets.is_some() => Ok(()),
+            _ => self.give_up(sending).await,
+        }
+    }
+
+    /// Clears away what was begun. What may be delivered stays in the outbox.
+    pub(super) async fn give_up(self, sending: &Sending<'_>) -> Result<()> {
+        if self.sent.progress == Progress::Sending {
+            // Best effort: the relay forgets what was never committed in any case.
+            let _ = sending.api.delete_bundle(self.sent.bundle).await;
+            self.sent.forget(sending.party)?;
+        }
+        self.transfer.remove()
+    }
+}
+
+/// What an interrupted send was to send.
+pub(super) fn plan(party: &Party, identity: &Identity, sent: &Sent) -> Result<Plan> {
+    let no = |why| Error::NotResumable(sent.bundle, why);
+    match sent.progress {
+        Progress::Sending | Progress::Committing => {}
+        _ => return Err(no("it is not interrupted")),
+    }
+    if sent.expires <= now() {
+        return Err(no("its time is over"));
+    }
+    match transfer::standing(party, sent.bundle)? {
+        Standing::Running => return Err(no("it is being sent")),
+        Standing::Lost => return Err(no("what it was made of cannot be read again")),
+        Standing::Interrupted { .. } => {}
+    }
+    let transfer = Transfer::open(party, identity, sent.bundle)?;
+    let secrets = transfer.as_ref().and_then(|transfer| transfer.secrets.as_ref());
+    secrets.map(|secrets| secrets.plan.clone()).ok_or(no("its state is damaged"))
+}

@@ -1,0 +1,379 @@
+//! A send under way: what it takes to go on with it after an interruption. One file each, begun before the first part leaves
+//! and removed at the end (docs/format.md, "Transfer").
+//!
+//! Its first line holds, sealed to myself, what is sent and how, with the bundle key and the key of the digests. Each part
+//! that the relay acknowledged adds a line. No line is waited for until it is durable: what a crash takes away is sealed and
+//! sent again, with a fresh file key. So does a file that was restored from a backup, or copied.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pouch_core::age;
+use pouch_core::bundle::{Compression, DigestKey, Kept, KeptPart, Kind, MAX_PARTS};
+use pouch_protocol::Commit;
+use pouch_statement::{Blake3Digest, BundleId, Fingerprint, MailboxId, Note};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::error::{Error, Result};
+use crate::home::{self, Home};
+use crate::identity::Identity;
+use crate::party::Party;
+
+const FOLDER: &str = "transfers";
+/// The longest line. The last one holds an envelope for each of at most 100 recipients.
+const MAX_LINE: u64 = 64 << 20;
+/// Hexadecimal characters of a digest, and the space behind it.
+const CHECK_LEN: usize = 65;
+
+/// Where a source is, and how it is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Absolute, as bytes: a path need not be text.
+    pub paths: Vec<Vec<u8>>,
+    /// Links were followed.
+    pub dereference: bool,
+    /// What is neither file nor folder was left out.
+    pub skip_special: bool,
+}
+
+/// What is sent, how and to whom: the same again goes on with what was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plan {
+    pub(crate) source: Source,
+    pub(crate) compression: Option<Compression>,
+    pub(crate) kind: Kind,
+    pub(crate) note: Option<Note>,
+    /// For how many seconds it may be fetched, from its beginning on.
+    pub(crate) lifetime: u64,
+    pub(crate) burn: bool,
+    /// In ascending order.
+    pub(crate) to: Vec<Fingerprint>,
+}
+
+/// What only I may read of a transfer.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Secrets {
+    bundle_key: String,
+    digest_key: [u8; 32],
+    #[zeroize(skip)]
+    pub(crate) plan: Plan,
+    /// Keyed digest of the list of files.
+    #[zeroize(skip)]
+    pub(crate) list: Blake3Digest,
+}
+
+impl Secrets {
+    /// With fresh keys; `list` gives the digest of the list of files under the one that it is given.
+    pub(crate) fn new(plan: Plan, list: impl FnOnce(&DigestKey) -> Blake3Digest) -> Result<Self> {
+        let key = DigestKey::from_bytes(pouch_statement::random()?);
+        let bundle_key = age::Identity::generate_x25519().expose_secret_string().to_string();
+        Ok(Self { bundle_key, digest_key: *key.expose_bytes(), plan, list: list(&key) })
+    }
+
+    pub(crate) fn digests(&self) -> DigestKey {
+        DigestKey::from_bytes(self.digest_key)
+    }
+
+    pub(crate) fn bundle_key(&self) -> Result<age::Identity> {
+        self.bundle_key.parse().map_err(|_| Error::Worker)
+    }
+}
+
+/// The first line.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct First {
+    /// Bytes that all parts will cover, if that is known.
+    total: Option<u64>,
+    /// [`Secrets`], sealed to my own recipient; base64. Without it nothing can go on: the source was a stream.
+    sealed: Option<String>,
+}
+
+/// A part that the relay acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    pub(crate) part: u32,
+    pub(crate) sealed_size: u64,
+    pub(crate) sealed_blake3: Blake3Digest,
+    /// Keyed digest of its content.
+    pub(crate) content: Blake3Digest,
+    /// Bytes of content that it stands for.
+    pub(crate) covers: u64,
+}
+
+/// What remains to be said when all parts and the index are there: the same, however often it is said.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Last {
+    pub(crate) commit: Commit,
+    pub(crate) envelopes: Vec<Envelope>,
+}
+
+/// One recipient's envelope.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Envelope {
+    pub(crate) mailbox: MailboxId,
+    /// Base64.
+    pub(crate) sealed: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Part(Part),
+    Last(Last),
+}
+
+/// The file of a transfer. Whoever has it is the one that sends.
+pub(crate) struct Transfer {
+    path: PathBuf,
+    /// Locked.
+    file: File,
+    total: Option<u64>,
+    /// `None` of a stream.
+    pub(crate) secrets: Option<Secrets>,
+    pub(crate) parts: BTreeMap<u32, Part>,
+    pub(crate) last: Option<Last>,
+}
+
+/// How a send that is not finished stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Somebody sends it.
+    Running,
+    /// Nobody does; it can go on.
+    Interrupted {
+        /// How much of it is done, in hundredths, if the whole is known.
+        percent: Option<u8>,
+    },
+    /// Nobody does, and nothing is left that it could go on with.
+    Lost,
+}
+
+fn path(home: &Home, bundle: BundleId) -> PathBuf {
+    home.state(FOLDER).join(bundle.to_string())
+}
+
+fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let text = format!("cannot {what} {}", path.display());
+    move |error| Error::File(text, error)
+}
+
+impl Transfer {
+    /// Begins the file. Not durable: if it is lost, the send starts over.
+    pub(crate) fn create(
+        party: &Party,
+        bundle: BundleId,
+        total: Option<u64>,
+        secrets: Option<Secrets>,
+    ) -> Result<Self> {
+        let folder = party.home.state(FOLDER);
+        home::private_folder(&folder)?;
+        let sealed = match &secrets {
+            Some(secrets) => {
+                let text = Zeroizing::new(serde_json::to_vec(secrets).map_err(crate::api::ApiError::Encode)?);
+                Some(STANDARD.encode(age::seal_to_vec(party.recipient(), &text)?))
+            }
+            None => None,
+        };
+        let mut line = serde_json::to_vec(&First { total, sealed }).map_err(crate::api::ApiError::Encode)?;
+        line.push(b'\n');
+        let path = path(&party.home, bundle);
+        // Nobody finds it before it is locked and has its first line.
+        let _lock = party.home.lock()?;
+        let mut file = OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(&path);
+        let made = file.as_mut().map_err(|error| io::Error::from(error.kind())).and_then(|file| {
+            file.lock()?;
+            file.write_all(&line)
+        });
+        made.map_err(failed("write", &path))?;
+        let file = file.map_err(failed("write", &path))?;
+        Ok(Self { path, file, total, secrets, parts: BTreeMap::new(), last: None })
+    }
+
+    /// The transfer of a bundle with all that is known of it; `None` if there is none that can go on, or somebody sends it.
+    pub(crate) fn open(party: &Party, identity: &Identity, bundle: BundleId) -> Result<Option<Self>> {
+        let path = path(&party.home, bundle);
+        let _lock = party.home.lock()?;
+        let Some(file) = take(&path)? else { return Ok(None) };
+        let mut reader = BufReader::new(&file);
+        let Some((first, mut length)) = read_first(&mut reader).map_err(failed("read", &path))? else {
+            return Ok(None);
+        };
+        let Some(secrets) = first.sealed.and_then(|sealed| unseal(identity, &sealed)) else { return Ok(None) };
+        let (mut parts, mut last) = (BTreeMap::new(), None);
+        let key = secrets.digests();
+        while let Some(line) = next_line(&mut reader).map_err(failed("read", &path))? {
+            match checked(&line, &key) {
+                Some(Line::Part(part)) if part.part < MAX_PARTS => drop(parts.insert(part.part, part)),
+                Some(Line::Last(found)) => last = Some(found),
+                // Torn, or of a write that never got to the disk: what follows is not to be relied on.
+                _ => break,
+            }
+            length += line.len() as u64;
+        }
+        file.set_len(length).map_err(failed("mend", &path))?;
+        Ok(Some(Self { path, file, total: first.total, secrets: Some(secrets), parts, last }))
+    }
+
+    fn append(&mut self, line: &Line) -> Result<()> {
+        let Some(secrets) = &self.secrets else { return Ok(()) };
+        let text = serde_json::to_string(line).map_err(crate::api::ApiError::Encode)?;
+        let check = secrets.digests().digest(text.as_bytes());
+        // One write, so that a kill leaves a line or none.
+        let line = format!("{check} {text}\n");
+        self.file.write_all(line.as_bytes()).map_err(failed("write", &self.path))
+    }
+
+    /// The relay has acknowledged a part.
+    pub(crate) fn note(&mut self, part: Part) -> Result<()> {
+        self.append(&Line::Part(part))?;
+        self.parts.insert(part.part, part);
+        Ok(())
+    }
+
+    /// All is there; this is what remains to be said.
+    pub(crate) fn conclude(&mut self, last: Last) -> Result<()> {
+        let line = Line::Last(last);
+        self.append(&line)?;
+        if let Line::Last(last) = line {
+            self.last = Some(last);
+        }
+        Ok(())
+    }
+
+    /// What need not be sealed again.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        let mut kept = Kept::new(self.secrets.as_ref()?.digests());
+        for (number, part) in &self.parts {
+            let Part { content, sealed_size, sealed_blake3, .. } = *part;
+            kept.insert(*number, KeptPart { content, sealed_size, sealed_blake3 });
+        }
+        Some(kept)
+    }
+
+    /// How much is done, in hundredths, if the whole is known.
+    pub(crate) fn percent(&self) -> Option<u8> {
+        percent(self.parts.values().map(|part| part.covers).sum(), self.total)
+    }
+
+    /// It is over.
+    pub(crate) fn remove(self) -> Result<()> {
+        unlink(&self.path)
+    }
+}
+
+fn percent(done: u64, total: Option<u64>) -> Option<u8> {
+    let total = total.filter(|total| *total > 0)?;
+    u8::try_from(u128::from(done) * 100 / u128::from(total)).ok().map(|percent| percent.min(100))
+}
+
+/// Opens and locks the file, if it is there and nobody else has it.
+fn take(path: &Path) -> Result<Option<File>> {
+    let file = match OpenOptions::new().append(true).read(true).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("open", path)(e)),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(failed("lock", path)(e)),
+    }
+}
+
+fn read_first(reader: &mut BufReader<&File>) -> io::Result<Option<(First, u64)>> {
+    reader.seek(SeekFrom::Start(0))?;
+    let Some(line) = next_line(reader)? else { return Ok(None) };
+    Ok(serde_json::from_slice(&line).ok().map(|first| (first, line.len() as u64)))
+}
+
+/// The next line with its end; `None` where there is no whole one.
+fn next_line(reader: &mut BufReader<&File>) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    reader.take(MAX_LINE).read_until(b'\n', &mut line)?;
+    Ok(line.ends_with(b"\n").then_some(line))
+}
+
+fn unseal(identity: &Identity, sealed: &str) -> Option<Secrets> {
+    let sealed = STANDARD.decode(sealed).ok()?;
+    let mut text = Zeroizing::new(Vec::new());
+    age::open_part(&identity.age, &sealed, &mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// A line, if it is what was written.
+fn checked(line: &[u8], key: &DigestKey) -> Option<Line> {
+    let (check, text) = line.strip_suffix(b"\n")?.split_at_checked(CHECK_LEN)?;
+    let expected = format!("{} ", key.digest(text));
+    if expected.as_bytes() == check { serde_json::from_slice(text).ok() } else { None }
+}
+
+fn unlink(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// How a send that is not finished stands, without any key.
+///
+/// # Errors
+/// The file system.
+pub fn standing(party: &Party, bundle: BundleId) -> Result<Standing> {
+    let path = path(&party.home, bundle);
+    let _lock = party.home.lock()?;
+    let Some(file) = take(&path)? else {
+        let there = path.try_exists().map_err(failed("look at", &path))?;
+        return Ok(if there { Standing::Running } else { Standing::Lost });
+    };
+    let mut reader = BufReader::new(&file);
+    let Some((First { total, sealed: Some(_) }, _)) = read_first(&mut reader).map_err(failed("read", &path))? else {
+        return Ok(Standing::Lost);
+    };
+    let mut parts = BTreeMap::new();
+    while let Some(line) = next_line(&mut reader).map_err(failed("read", &path))? {
+        let Some((_, text)) = line.split_at_checked(CHECK_LEN) else { break };
+        if let Ok(Line::Part(part)) = serde_json::from_slice(text) {
+            parts.insert(part.part, part.covers);
+        }
+    }
+    Ok(Standing::Interrupted { percent: percent(parts.values().sum(), total) })
+}
+
+/// The bundles of which there is a transfer.
+pub(crate) fn list(party: &Party) -> Result<Vec<BundleId>> {
+    let folder = party.home.state(FOLDER);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed("list", &folder)(e)),
+    };
+    let mut bundles = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed("list", &folder))?.file_name();
+        bundles.extend(name.to_str().and_then(|name| name.parse::<BundleId>().ok()));
+    }
+    Ok(bundles)
+}
+
+/// Removes what is left of a send that nobody goes on with, unless somebody sends it.
+pub(crate) fn discard(party: &Party, bundle: BundleId) -> Result<()> {
+    let path = path(&party.home, bundle);
+    let _lock = party.home.lock()?;
+    match take(&path)? {
+        Some(_file) => unlink(&path),
+        None => Ok(()),
+    }
+}
