@@ -245,6 +245,13 @@ fn hint(error: &Error) -> Option<String> {
                 found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ));
         }
+        Error::NoEntry { near, .. } if near.is_empty() => "`--list` shows what is in it",
+        Error::NoEntry { near, .. } => {
+            return Some(format!(
+                "near: {}; `--list` shows all",
+                near.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ));
+        }
         Error::Open(OpenError::Envelope(EnvelopeError::Age(age::Error::NoMatch))) => {
             "it was sealed for somebody else, or for an identity that you had before"
         }

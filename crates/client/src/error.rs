@@ -71,6 +71,15 @@ pub enum Error {
     /// No such bundle among mine.
     #[error("no bundle {0} here")]
     NoBundle(String),
+    /// A path that the bundle does not have.
+    #[error("{error}")]
+    NoEntry {
+        /// Which one.
+        #[source]
+        error: bundle::NoEntry,
+        /// Paths of the bundle that may have been meant.
+        near: Vec<bundle::EntryPath>,
+    },
     /// A prefix of several.
     #[error("{} bundles {}", found.len(), if prefix.is_empty() { "are there".into() } else { format!("begin with {prefix}") })]
     Ambiguous {
@@ -216,6 +225,7 @@ impl Error {
             Self::NoInvitation(_)
             | Self::NothingWaiting
             | Self::NoBundle(_)
+            | Self::NoEntry { .. }
             | Self::NoReceipt(_)
             | Self::NeverDelivered(_) => Class::NotFound,
             Self::Interrupted => Class::Interrupted,

@@ -31,14 +31,14 @@ impl<B: Fn(u32) + Send + Sync, D: Fn(u32) + Send + Sync> Sink for Told<B, D> {
         Self: 'a;
     const AHEAD: u32 = AHEAD;
 
-    fn begin(&mut self, _: &Index) -> Result<(), SinkError> {
+    fn begin(&mut self, _: &Index, _: &Chosen) -> Result<(), SinkError> {
         Ok(())
     }
     fn part(&self, number: u32) -> ToldPart<'_, D> {
         (self.begins)(number);
         ToldPart(&self.done, number)
     }
-    fn finish(self, _: &Index) -> Result<(), SinkError> {
+    fn finish(self, _: &Index, _: &Chosen) -> Result<(), SinkError> {
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use pouch_client::contacts::Verified;
 use pouch_client::identity::Identity;
 use pouch_client::inbox;
-use pouch_client::receive::{self, Order, Placed, Ready, ReceiptState, Source, Target};
+use pouch_client::receive::{self, Order, Placed, Ready, ReceiptState, Source, Taken, Target};
 use pouch_client::{Error, Party, Watch as _};
 use pouch_core::bundle::{Entry, EntryKind, Kind};
 use pouch_statement::Name;
@@ -27,7 +27,7 @@ const MAX_VARIABLE: u64 = 128 << 10;
 ///
 /// Without ID, what waits if it is only one. Everything lands in a fresh folder, named by the id unless -o says
 /// otherwise, and only once all of it is verified; nothing is ever overwritten. The sender gets a signed receipt, unless
-/// the bundle came as a file.
+/// the bundle came as a file, or --only took some of it: then it waits as before.
 #[derive(Args)]
 pub(crate) struct Receive {
     /// A bundle's id or the beginning of it, or a .pouch file
@@ -36,6 +36,9 @@ pub(crate) struct Receive {
     /// Into this folder, which must not exist
     #[arg(short, long, value_name = "DIR", conflicts_with_all = ["stdout", "env", "list"])]
     out: Option<PathBuf>,
+    /// Take only this file, or this folder with all beneath it, and fetch no more than what holds it; sends no receipt
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["list", "env"])]
+    only: Vec<String>,
     /// Write the one file in the bundle to standard output; beyond 32 MiB, only the exit code tells if it is whole
     #[arg(long, conflicts_with_all = ["env", "list"])]
     stdout: bool,
@@ -163,7 +166,7 @@ impl Receive {
         }
         let bundle = ready.opening.manifest().body().bundle;
         let from = ready.from.name.clone();
-        let (files, bytes) = ready.opening.files();
+        let chosen = ready.choose(&self.only)?;
         if ready.opening.manifest().body().kind == Kind::Credential
             && !self.stdout
             && self.env.is_none()
@@ -182,9 +185,9 @@ impl Receive {
             Target::Folder(self.out.clone().unwrap_or_else(|| PathBuf::from(format!("./{}", short(bundle)))))
         };
         let bar = Bar::new(context.show);
-        let taken = receive::take(party, identity, source, ready, target, bar.clone()).await;
+        let taken = receive::take(party, identity, source, ready, chosen, target, bar.clone()).await;
         bar.done();
-        let (placed, receipt) = taken?;
+        let Taken { placed, receipt, files, size: bytes } = taken?;
         let folder = match &placed {
             Placed::Folder(path) => Some(path.clone()),
             _ => None,
@@ -203,6 +206,7 @@ impl Receive {
                     ReceiptState::Kept => "kept",
                     ReceiptState::Before => "before",
                     ReceiptState::Carried => "none",
+                    ReceiptState::Partial => "partial",
                 },
             }),
             &folder,
@@ -212,6 +216,7 @@ impl Receive {
             ReceiptState::Kept => "; the receipt goes with the next command that reaches the relay",
             ReceiptState::Before => "; received before, and the receipt went then",
             ReceiptState::Carried => "",
+            ReceiptState::Partial => "; no receipt, for it is not all of the bundle",
         };
         let place = folder.map(|f| format!(", in {}", f.display())).unwrap_or_default();
         let text = format!("{} from {from}, {}, verified{place}{receipt}", many(files, "file"), size(bytes));

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use pouch_statement::Blake3Digest;
 
 use super::archive;
+use super::chosen::Chosen;
 use super::index::{EntryKind, Index};
 use super::layout::part_start;
 use super::padding::is_zero;
@@ -82,6 +83,9 @@ impl From<age::Error> for CheckError {
 /// What is common to all stretches: where content goes, and the files that lie in several of them.
 pub(super) struct Checker<S> {
     sink: S,
+    chosen: Chosen,
+    /// Which stretches are to be checked; of the others nothing is taken.
+    needed: Vec<bool>,
     spreads: Mutex<HashMap<usize, Spread>>,
     /// Of compressed content.
     unpacking: Unpacking,
@@ -89,9 +93,26 @@ pub(super) struct Checker<S> {
 
 impl<S: Sink> Checker<S> {
     /// `sink` hears at once what is coming, and may refuse.
-    pub(super) fn new(index: &Index, mut sink: S) -> Result<Self, SinkError> {
-        sink.begin(index)?;
-        Ok(Self { sink, spreads: Mutex::new(HashMap::new()), unpacking: Unpacking::default() })
+    pub(super) fn new(index: &Index, chosen: Chosen, mut sink: S) -> Result<Self, SinkError> {
+        sink.begin(index, &chosen)?;
+        let needed = chosen.stretches(index);
+        let unpacking = Unpacking::of(&needed);
+        Ok(Self { sink, chosen, needed, spreads: Mutex::new(HashMap::new()), unpacking })
+    }
+
+    /// Whether stretch `number` is to be checked.
+    pub(super) fn needs(&self, number: usize) -> bool {
+        self.needed.get(number).copied().unwrap_or(false)
+    }
+
+    /// Which parts have to come: those in which such a stretch lies.
+    pub(super) fn needed_parts(&self, index: &Index) -> Vec<bool> {
+        let mut parts = vec![false; index.parts().len()];
+        for number in (0..self.needed.len()).filter(|number| self.needs(*number)) {
+            let holding = index.parts_of(number);
+            parts.get_mut(holding.start as usize..holding.end as usize).unwrap_or_default().fill(true);
+        }
+        parts
     }
 
     /// The frames of compressed content.
@@ -110,6 +131,7 @@ impl<S: Sink> Checker<S> {
     pub(super) fn stretch<'a>(&'a self, index: &'a Index, number: u32, bytes: Range<u64>) -> StretchCheck<'a, S> {
         StretchCheck {
             index,
+            chosen: &self.chosen,
             spreads: &self.spreads,
             walk: index.plan().walk(bytes.start, bytes.end),
             sink: self.sink.part(number),
@@ -120,13 +142,14 @@ impl<S: Sink> Checker<S> {
 
     /// The sink, once every part was there.
     pub(super) fn finish(self, index: &Index) -> Result<S::Done, SinkError> {
-        self.sink.finish(index)
+        self.sink.finish(index, &self.chosen)
     }
 }
 
 /// The state of reading one stretch.
 pub(super) struct StretchCheck<'a, S: Sink + 'a> {
     index: &'a Index,
+    chosen: &'a Chosen,
     spreads: &'a Mutex<HashMap<usize, Spread>>,
     walk: Walk<'a>,
     sink: S::Part<'a>,
@@ -196,6 +219,9 @@ impl<S: Sink> StretchCheck<'_, S> {
     fn body(&mut self, number: usize, from: u64, till: u64, bytes: &[u8]) -> Result<(), CheckError> {
         let entry = self.index.entries().get(number).ok_or(ContentError::Length)?;
         let EntryKind::File { size, blake3, .. } = entry.kind else { return Err(ContentError::Length.into()) };
+        if !self.chosen.has(number) {
+            return Ok(());
+        }
         let end = from + bytes.len() as u64;
         let mut hash = match self.body.take() {
             Some((open, hash)) if open == number => hash,

@@ -62,13 +62,15 @@
 //! | `frames`, `zstd`, `pack`, `unpack` | compressed content: where frames lie; one frame; into parts; out of them |
 //! | `walk`, `source`, `cut`, `seal` | the sender: list, read once, seal |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
-//! | `one` | one file without the others |
+//! | `chosen` | some entries without the others |
+//! | `one` | one file, into a writer |
 //! | `threads` | all parts of a bundle on several threads |
 //! | `file` | all of it as one `.pouch` file |
 //! | `os` | every system call |
 
 mod archive;
 mod check;
+mod chosen;
 mod cut;
 mod envelope;
 mod file;
@@ -99,6 +101,7 @@ mod zstd;
 
 pub use archive::{Item, ItemKind, archive_size, header};
 pub use check::ContentError;
+pub use chosen::{Chosen, NoEntry};
 pub use cut::Content;
 pub use envelope::{
     CLOCK_TOLERANCE, EnvelopeError, Expected, MAX_ENVELOPE, OpenedEnvelope, Verified, open_envelope, open_receipt,

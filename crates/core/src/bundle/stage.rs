@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pouch_statement::{Escaped, RandomError};
 
+use super::chosen::Chosen;
 use super::index::{Entry, EntryKind, Index};
 use super::litter::{self, MakeError};
 use super::os::{self, Folder, RenameError};
@@ -155,12 +156,12 @@ impl Staging {
     }
 
     /// Gives folders their times and permissions, deepest first, and checks that names were stored as written.
-    fn finish_folders(&self, index: &Index) -> Result<(), StageError> {
+    fn finish_folders(&self, index: &Index, chosen: &Chosen) -> Result<(), StageError> {
         let mut children: HashMap<&str, Vec<&[u8]>> = HashMap::new();
-        for entry in index.entries() {
+        for (_, entry) in chosen.entries(index) {
             children.entry(entry.path.parent().unwrap_or_default()).or_default().push(entry.path.name().as_bytes());
         }
-        for entry in index.entries().iter().rev().filter(|e| e.kind == EntryKind::Folder) {
+        for (_, entry) in chosen.entries(index).rev().filter(|(_, e)| e.kind == EntryKind::Folder) {
             let at = |error| StageError::Entry { path: entry.path.clone(), error };
             let folder = self.root.descend(entry.path.as_str()).map_err(at)?;
             let names = folder.names().map_err(at)?;
@@ -206,9 +207,9 @@ impl Sink for Staging {
     const AHEAD: u32 = u32::MAX;
 
     /// Makes all folders, so that the parts find them in whatever order they come.
-    fn begin(&mut self, index: &Index) -> Result<(), SinkError> {
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<(), SinkError> {
         let mut here = Here::default();
-        for entry in index.entries().iter().filter(|entry| entry.kind == EntryKind::Folder) {
+        for (_, entry) in chosen.entries(index).filter(|(_, entry)| entry.kind == EntryKind::Folder) {
             let made = here.folder(&self.root, &entry.path).and_then(|folder| folder.create_folder(entry.path.name()));
             let folder = made.map_err(|error| entry_error(entry, error))?;
             here.0 = Some((entry.path.as_str().to_owned(), folder));
@@ -220,8 +221,8 @@ impl Sink for Staging {
         StagingPart { staging: self, here: Here::default(), file: None }
     }
 
-    fn finish(self, index: &Index) -> Result<Staged, SinkError> {
-        self.finish_folders(index)?;
+    fn finish(self, index: &Index, chosen: &Chosen) -> Result<Staged, SinkError> {
+        self.finish_folders(index, chosen)?;
         // One call for all files; a call for each would cost a disk's turn for each.
         self.root.sync_file_system().map_err(self.io("make durable"))?;
         Ok(Staged(self))
