@@ -13,6 +13,7 @@ use super::layout::part_start;
 use super::padding::is_zero;
 use super::path::EntryPath;
 use super::plan::{Piece, Walk};
+use super::resume::Had;
 use super::sink::{Sink, SinkError, SinkPart};
 use super::spread::{PieceHasher, Spread};
 use super::unpack::Unpacking;
@@ -86,6 +87,8 @@ pub(super) struct Checker<S> {
     chosen: Chosen,
     /// Which stretches are to be checked; of the others nothing is taken.
     needed: Vec<bool>,
+    /// Bytes of files that were there before.
+    had: u64,
     spreads: Mutex<HashMap<usize, Spread>>,
     /// Of compressed content.
     unpacking: Unpacking,
@@ -94,10 +97,16 @@ pub(super) struct Checker<S> {
 impl<S: Sink> Checker<S> {
     /// `sink` hears at once what is coming, and may refuse.
     pub(super) fn new(index: &Index, chosen: Chosen, mut sink: S) -> Result<Self, SinkError> {
-        sink.begin(index, &chosen)?;
-        let needed = chosen.stretches(index);
-        let unpacking = Unpacking::of(&needed);
-        Ok(Self { sink, chosen, needed, spreads: Mutex::new(HashMap::new()), unpacking })
+        let mut had: Had = sink.begin(index, &chosen)?;
+        let needed: Vec<bool> =
+            chosen.stretches(index).into_iter().enumerate().map(|(n, needed)| needed && !had.has(n)).collect();
+        let (unpacking, spreads) = (Unpacking::of(&needed), Mutex::new(had.spreads(index)));
+        Ok(Self { sink, chosen, needed, had: had.bytes(), spreads, unpacking })
+    }
+
+    /// Bytes of files that were there before.
+    pub(super) fn had(&self) -> u64 {
+        self.had
     }
 
     /// Whether stretch `number` is to be checked.
@@ -137,6 +146,7 @@ impl<S: Sink> Checker<S> {
             sink: self.sink.part(number),
             header: (None, Vec::new()),
             body: None,
+            pieces: blake3::Hasher::new(),
         }
     }
 
@@ -156,6 +166,8 @@ pub(super) struct StretchCheck<'a, S: Sink + 'a> {
     /// The header that must stand next, and whose it is.
     header: (Option<usize>, Vec<u8>),
     body: Option<(usize, Hash)>,
+    /// Says which bytes the stretch has of files that lie in several.
+    pieces: blake3::Hasher,
 }
 
 enum Hash {
@@ -181,7 +193,7 @@ impl<S: Sink> StretchCheck<'_, S> {
         while let Some(piece) = self.piece(0) {
             self.take(piece, &[])?;
         }
-        Ok(self.sink.done()?)
+        Ok(self.sink.done(&Blake3Digest::from_bytes(*self.pieces.finalize().as_bytes()))?)
     }
 
     fn piece(&mut self, room: usize) -> Option<Piece> {
@@ -253,7 +265,9 @@ impl<S: Sink> StretchCheck<'_, S> {
             Hash::Piece(hasher) => {
                 let mut spreads = self.spreads.lock().unwrap_or_else(PoisonError::into_inner);
                 let spread = spreads.entry(number).or_insert_with(|| Spread::new(size));
-                let found = spread.add(hasher.finish());
+                let piece = hasher.finish();
+                piece.commit(number, &mut self.pieces);
+                let found = spread.add(piece);
                 if found.is_some() {
                     spreads.remove(&number);
                 }

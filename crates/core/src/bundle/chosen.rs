@@ -125,8 +125,6 @@ impl Index {
         let Some(frames) = self.frames() else { return number as u32..number as u32 + 1 };
         let place = frames.packed(number).filter(|place| !place.is_empty());
         let part = |offset| self.layout().locate(offset).map(|(part, _)| part);
-        place
-            .and_then(|place| part(place.start).zip(part(place.end - 1)))
-            .map_or(0..0, |(first, last)| first..last + 1)
+        place.and_then(|place| part(place.start).zip(part(place.end - 1))).map_or(0..0, |(first, last)| first..last + 1)
     }
 }

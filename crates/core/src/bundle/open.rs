@@ -340,6 +340,13 @@ impl<S: Sink> Receiver<S> {
         self.turns().stopped
     }
 
+    /// Bytes of files that a receiving which was cut off had left, and which hold.
+    #[must_use]
+    pub fn had(&self) -> u64 {
+        let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
+        checker.as_ref().map_or(0, Checker::had)
+    }
+
     /// Numbers of the parts that have to come and have not.
     #[must_use]
     pub fn missing(&self) -> Vec<u32> {

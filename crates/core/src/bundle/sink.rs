@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use pouch_statement::Blake3Digest;
 use zeroize::Zeroizing;
 
 use super::chosen::Chosen;
 use super::index::{Entry, Index};
+use super::resume::Had;
 use super::stage::StageError;
 
 /// A writer gets nothing until so many bytes have come, or all of them (docs/design, `--stdout`).
@@ -55,11 +57,11 @@ pub trait Sink: Send + Sync {
     /// How many parts or frames may come before one that is missing, because they have to be kept until it is there.
     const AHEAD: u32;
 
-    /// What is coming: of all entries in the index those that are chosen.
+    /// What is coming: of all entries in the index those that are chosen. Says what of it is here already.
     ///
     /// # Errors
     /// When this sink cannot hold it.
-    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<(), SinkError>;
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<Had, SinkError>;
     /// Takes part `number`, of compressed content frame `number`. Dropped before [`SinkPart::done`], the bundle is given
     /// up.
     fn part(&self, number: u32) -> Self::Part<'_>;
@@ -88,11 +90,11 @@ pub trait SinkPart {
     /// # Errors
     /// When it cannot be completed.
     fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError>;
-    /// Everything in it was good.
+    /// Everything in it was good. `pieces` says which bytes it brought of files that lie in several.
     ///
     /// # Errors
     /// When held bytes cannot be written.
-    fn done(self) -> Result<(), SinkError>;
+    fn done(self, pieces: &Blake3Digest) -> Result<(), SinkError>;
 }
 
 /// The one file of a bundle that holds nothing else, or of which nothing else is wanted; its number and its size.
@@ -156,11 +158,11 @@ impl<W: Write + Send> Sink for Released<W> {
         W: 'a;
     const AHEAD: u32 = 8;
 
-    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<(), SinkError> {
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<Had, SinkError> {
         only_file(index, chosen)?;
         let first = chosen.stretches(index).iter().position(|needed| *needed);
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner).next = first.unwrap_or(0) as u32;
-        Ok(())
+        Ok(Had::default())
     }
     fn part(&self, number: u32) -> ReleasedPart<'_, W> {
         ReleasedPart { to: &self.0, number, bytes: Zeroizing::new(Vec::new()) }
@@ -193,7 +195,7 @@ impl<W: Write> SinkPart for ReleasedPart<'_, W> {
     fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
         Ok(())
     }
-    fn done(self) -> Result<(), SinkError> {
+    fn done(self, _: &Blake3Digest) -> Result<(), SinkError> {
         self.to.lock().unwrap_or_else(PoisonError::into_inner).take(self.number, self.bytes)
     }
 }
@@ -216,7 +218,7 @@ impl Sink for InMemory {
     // It is so short that it lies in two parts, or frames, at most.
     const AHEAD: u32 = u32::MAX;
 
-    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<(), SinkError> {
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<Had, SinkError> {
         let (_, size) = only_file(index, chosen)?;
         if size > MAX_IN_MEMORY {
             return Err(SinkError::TooLarge { size });
@@ -225,7 +227,7 @@ impl Sink for InMemory {
         let bytes = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         bytes.reserve_exact(size as usize);
         bytes.resize(size as usize, 0);
-        Ok(())
+        Ok(Had::default())
     }
     fn part(&self, _: u32) -> InMemoryPart<'_> {
         InMemoryPart(&self.0)
@@ -254,7 +256,7 @@ impl SinkPart for InMemoryPart<'_> {
     fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
         Ok(())
     }
-    fn done(self) -> Result<(), SinkError> {
+    fn done(self, _: &Blake3Digest) -> Result<(), SinkError> {
         Ok(())
     }
 }

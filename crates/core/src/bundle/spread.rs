@@ -40,7 +40,7 @@ enum Step {
 }
 
 /// What a hashed piece leaves.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Piece {
     len: u64,
     nodes: Vec<Node>,
@@ -103,6 +103,21 @@ impl PieceHasher {
     /// The piece, when all its bytes have come.
     pub(super) fn finish(self) -> Piece {
         self.piece
+    }
+}
+
+impl Piece {
+    /// Adds to `hasher` what says which bytes these are, and of which file.
+    pub(super) fn commit(&self, file: usize, hasher: &mut blake3::Hasher) {
+        for number in [file as u64, self.len, self.nodes.len() as u64] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for (start, len, value) in &self.nodes {
+            hasher.update(&start.to_le_bytes()).update(&len.to_le_bytes()).update(value);
+        }
+        for (at, bytes) in &self.edges {
+            hasher.update(&at.to_le_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        }
     }
 }
 
