@@ -328,6 +328,7 @@ fn open_class(error: &bundle::OpenError) -> Class {
         OpenError::Envelope(EnvelopeError::Expired { .. }) => Class::Expired,
         OpenError::Envelope(EnvelopeError::NotYetValid { .. }) => Class::Refused,
         OpenError::Sink(SinkError::Stage(StageError::Exists { .. })) => Class::Refused,
+        OpenError::Sink(SinkError::Stage(StageError::NoRoom { .. })) => Class::Full,
         OpenError::Sink(SinkError::NotOneFile { .. } | SinkError::TooLarge { .. }) => Class::Usage,
         OpenError::Sink(SinkError::Write(error)) => io_class(error),
         OpenError::Sink(SinkError::Stage(error)) => stage_class(error),
