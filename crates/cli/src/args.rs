@@ -62,7 +62,7 @@ pub(crate) struct Global {
 
 /// Which verbs stand under which heading of `pouch --help`.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Start", &["join", "invite", "card", "contact", "device"]),
+    ("Start", &["join", "invite", "card", "contact", "device", "unlock", "lock"]),
     ("Exchange", &["send", "outbox", "inbox", "receive", "encrypt", "decrypt"]),
     ("Guard", &[]),
     ("Prove", &["log", "demo"]),

@@ -20,6 +20,7 @@ mod receive;
 mod relay;
 mod send;
 mod threads;
+mod unlock;
 mod verdict;
 
 use clap::Subcommand;
@@ -34,6 +35,8 @@ pub(crate) enum Verb {
     Card(card::Card),
     Contact(contact::Contact),
     Device(device::Device),
+    Unlock(unlock::Unlock),
+    Lock(unlock::Lock),
     Send(send::Send),
     Outbox(outbox::Outbox),
     Inbox(inbox::Inbox),
@@ -62,6 +65,8 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Card(verb) => verb.run(context),
         Verb::Contact(verb) => verb.run(context),
         Verb::Device(verb) => verb.run(context),
+        Verb::Unlock(verb) => verb.run(context),
+        Verb::Lock(verb) => verb.run(context),
         Verb::Send(verb) => verb.run(context),
         Verb::Outbox(verb) => verb.run(context),
         Verb::Inbox(verb) => verb.run(context),
