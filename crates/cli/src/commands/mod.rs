@@ -1,6 +1,7 @@
 //! The verbs, one file each. The doc comment of a verb is its help.
 
 mod card;
+mod completions;
 mod contact;
 mod decrypt;
 #[cfg(feature = "relay")]
@@ -44,6 +45,8 @@ pub(crate) enum Verb {
     Encrypt(encrypt::Encrypt),
     Decrypt(decrypt::Decrypt),
     Log(log::Log),
+    Completions(completions::Completions),
+    Man(completions::Man),
     #[cfg(feature = "relay")]
     Demo(demo::Demo),
     #[cfg(feature = "relay")]
@@ -74,6 +77,8 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Encrypt(verb) => verb.run(context),
         Verb::Decrypt(verb) => verb.run(context),
         Verb::Log(verb) => verb.run(context),
+        Verb::Completions(verb) => verb.run(context),
+        Verb::Man(verb) => verb.run(context),
         #[cfg(feature = "relay")]
         Verb::Demo(verb) => verb.run(context),
         #[cfg(feature = "relay")]
