@@ -1,9 +1,9 @@
 //! A load balancer that passes TLS through: each connection goes to the next node that answers, whoever it is from.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// It stops when it is dropped; connections that are under way end with their peers.
@@ -16,6 +16,7 @@ struct Shared {
     port: u16,
     nodes: Vec<Node>,
     stopped: AtomicBool,
+    moved: AtomicU64,
 }
 
 struct Node {
@@ -29,12 +30,18 @@ impl Balancer {
     pub fn start(listener: TcpListener, ports: &[u16]) -> Self {
         let nodes = ports.iter().map(|port| Node { port: *port, taken: AtomicUsize::new(0) }).collect();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared { port, nodes, stopped: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { port, nodes, stopped: AtomicBool::new(false), moved: AtomicU64::new(0) });
         let listens = Some(thread::spawn({
             let shared = Arc::clone(&shared);
             move || shared.serve(&listener)
         }));
         Self { shared, listens }
+    }
+
+    /// How many bytes the nodes sent to clients, TLS and all.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.shared.moved.load(Ordering::Relaxed)
     }
 
     /// How many connections each node got.
@@ -77,14 +84,23 @@ impl Shared {
         let Some((node, server)) = found else { return };
         node.taken.fetch_add(1, Ordering::Relaxed);
         let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        let up = thread::spawn(move || copy(from, to));
-        copy(server, client);
+        let up = thread::spawn(move || copy(from, to, |_| ()));
+        copy(server, client, |bytes| {
+            self.moved.fetch_add(bytes, Ordering::Relaxed);
+        });
         let _ = up.join();
     }
 }
 
 /// Until either side ends; then the other one is told.
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let _ = io::copy(&mut from, &mut to);
+fn copy(mut from: TcpStream, mut to: TcpStream, mut moved: impl FnMut(u64)) {
+    let mut room = vec![0; 64 << 10];
+    let mut pass = || -> io::Result<bool> {
+        let count = from.read(&mut room)?;
+        to.write_all(&room[..count])?;
+        moved(count as u64);
+        Ok(count > 0)
+    };
+    while let Ok(true) = pass() {}
     let _ = to.shutdown(Shutdown::Write);
 }

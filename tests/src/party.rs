@@ -135,6 +135,19 @@ impl Party {
         names
     }
 
+    /// Hidden folders and files on the desk: what is not published.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<String> {
+        self.lying_around().into_iter().filter(|name| name.starts_with(".pouch-")).collect()
+    }
+
+    /// The stretches that the record of a hidden folder notes as verified and written.
+    #[must_use]
+    pub fn noted(&self, hidden: &str) -> Vec<u32> {
+        let record = std::fs::read_to_string(self.desk().join(hidden).join(hidden)).unwrap_or_default();
+        record.split_inclusive('\n').skip(1).filter_map(|line| line.split_once(' ')?.0.parse().ok()).collect()
+    }
+
     /// The journal's events.
     #[track_caller]
     pub fn events(&self) -> Vec<serde_json::Value> {
@@ -182,6 +195,16 @@ impl Pair {
         let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
         let relay = Relay::start_over(folder.path(), &postgres.url(database));
         Self::introduce(folder, relay, Party::join)
+    }
+
+    /// On a relay behind a proxy that counts what passes.
+    #[track_caller]
+    pub fn proxied() -> (Self, Balancer) {
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let front = free_listener();
+        let relay = Relay::start_proxied(folder.path(), front.local_addr().unwrap().port());
+        let proxy = Balancer::start(front, &[relay.port()]);
+        (Self::introduce(folder, relay, Party::join), proxy)
     }
 
     /// Both with classic keys.

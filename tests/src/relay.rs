@@ -74,6 +74,11 @@ impl Relay {
         Self::make(root, &["--ledger", ledger], lines, "exec", Some(front))
     }
 
+    /// Makes one in `root` that everybody reaches by another port, and starts it.
+    pub(crate) fn start_proxied(root: &Path, front: u16) -> Self {
+        Self::make(root, &[], "", "exec", Some(front))
+    }
+
     /// Starts another node of the same relay: configuration and keys are copied, all else is shared.
     pub(crate) fn another(&self, root: &Path, name: &str) -> Self {
         let port = free_port();

@@ -93,25 +93,29 @@ fn many(pair: &Pair) -> std::path::PathBuf {
 fn attack_63_receive() {
     let pair = Pair::new();
     let folder = many(&pair);
-    let id = pair.ada.send(&[text(&folder), "--to", "bo"]);
     for (signal, number) in SIGNALS {
+        let id = pair.ada.send(&[text(&folder), "--to", "bo"]);
         let into = pair.bo.fresh();
         let running = pair.bo.pouch(["receive", &id, "-o", text(&into)]).start();
-        // As soon as the staging folder holds something, the relay stands still, so that it cannot be done too early.
-        until("a staging folder", LIMIT, || {
-            pair.bo.lying_around().iter().any(|n| n.starts_with(".pouch-")).then_some(())
-        });
+        // As soon as something is noted as verified, the relay stands still, so that it cannot be done too early.
+        let noted = || pair.bo.hidden().first().map_or(0, |hidden| pair.bo.noted(hidden).len());
+        until("a part", LIMIT, || (noted() > 0).then_some(()));
         pair.relay.process().signal(Signal::STOP);
         let ran = stop(running, signal);
         pair.relay.process().signal(Signal::CONT);
         was_interrupted(&ran, number);
-        assert_eq!(pair.bo.lying_around(), Vec::<String>::new(), "no staging folder stays");
+        // What was verified stays, and the way to go on is told.
+        let hidden = pair.bo.hidden();
+        assert!(hidden.len() == 1 && !into.exists(), "{hidden:?}");
+        assert!(ran.err.contains(&hidden[0]) && ran.err.contains("the same command goes on"), "{ran}");
         let last = pair.bo.events().pop().unwrap();
         assert_eq!((last["action"].as_str(), last["outcome"].as_str()), (Some("received"), Some("failed")), "{last}");
+        pair.bo.run(&["log", "verify"]).ok().says("intact");
+        assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().word(), id, "it still waits");
+        pair.bo.run(&["receive", &id, "-o", text(&into)]).ok().says("came before");
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 48);
+        assert_eq!(pair.bo.hidden(), Vec::<String>::new());
     }
-    pair.bo.run(&["log", "verify"]).ok().says("intact");
-    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().word(), id, "it still waits");
-    assert_eq!(fs::read_dir(pair.bo.receive(&id)).unwrap().count(), 48);
 }
 
 #[test]
@@ -199,43 +203,42 @@ fn attack_63_a_wait_for_input_ends_with_the_first_signal() {
     }
 }
 
-/// What is hidden on a desk.
-fn hidden(party: &pouch_tests::Party) -> Vec<String> {
-    party.lying_around().into_iter().filter(|name| name.starts_with(".pouch-")).collect()
-}
-
-// attacks.md 63: SIGKILL lets nobody clean up; the next command does, and takes nothing from one that is still running.
+// attacks.md 63: SIGKILL lets nobody clean up; the same command goes on with what is there, and others leave it alone.
 #[test]
-fn attack_63_what_a_killed_receive_leaves_goes_with_the_next() {
+fn attack_63_what_a_killed_receive_leaves_is_gone_on_with() {
     let pair = Pair::new();
     let folder = many(&pair);
     let id = pair.ada.send(&[text(&folder), "--to", "bo"]);
     let carried = pair.bo.desk().join("carried.pouch");
     pair.ada.run(&["send", text(&folder.join("1")), "--to", "bo", "--out", text(&carried)]).ok();
     // Begins to receive, and the relay stands still before it is done.
-    let begin = |into: &std::path::Path| {
-        let before = hidden(&pair.bo);
+    let begin = |into: &std::path::Path, parts: usize| {
         let running = pair.bo.pouch(["receive", &id, "-o", text(into)]).start();
-        let name =
-            until("a staging folder", LIMIT, || hidden(&pair.bo).into_iter().find(|name| !before.contains(name)));
+        until("some parts", LIMIT, || {
+            let hidden = pair.bo.hidden();
+            hidden.first().filter(|hidden| pair.bo.noted(hidden).len() > parts).map(drop)
+        });
         pair.relay.process().signal(Signal::STOP);
-        (running, name)
+        running
     };
-    let (killed, left) = begin(&pair.bo.fresh());
+    let killed = begin(&pair.bo.fresh(), 0);
     killed.signal(Signal::KILL);
     assert_eq!(killed.end().code, -9);
-    assert_eq!(hidden(&pair.bo), std::slice::from_ref(&left), "the kill left it");
+    let left = pair.bo.hidden();
+    assert_eq!(left.len(), 1, "the kill left it");
+    let noted = pair.bo.noted(&left[0]).len();
+    // Another one leaves it alone, also while somebody is at it.
+    pair.bo.receive(text(&carried));
+    assert_eq!((pair.bo.hidden(), pair.bo.noted(&left[0]).len()), (left.clone(), noted));
     pair.relay.process().signal(Signal::CONT);
     let into = pair.bo.fresh();
-    let (running, used) = begin(&into);
-    assert_eq!(hidden(&pair.bo), std::slice::from_ref(&used), "the next one cleared it away");
-    // Beside one that is running, another leaves that one's alone.
+    let running = begin(&into, noted);
     pair.bo.receive(text(&carried));
-    assert_eq!(hidden(&pair.bo), [used]);
+    assert_eq!(pair.bo.hidden(), left);
     pair.relay.process().signal(Signal::CONT);
-    running.end().ok();
+    running.end().ok().says("came before");
     assert_eq!(fs::read_dir(into).unwrap().count(), 48);
-    assert!(hidden(&pair.bo).is_empty());
+    assert!(pair.bo.hidden().is_empty());
 }
 
 #[test]
@@ -244,23 +247,23 @@ fn attack_63_what_a_killed_send_to_a_file_leaves_goes_with_the_next() {
     let out = pair.ada.desk().join("out.pouch");
     let begin = |count: usize| {
         let running = fed(pair.ada.pouch(["send", "-", "--to", "bo", "--out", text(&out)]), 1000);
-        until("a hidden file", LIMIT, || (hidden(&pair.ada).len() == count).then_some(()));
+        until("a hidden file", LIMIT, || (pair.ada.hidden().len() == count).then_some(()));
         running
     };
     let killed = begin(1);
-    let left = hidden(&pair.ada);
+    let left = pair.ada.hidden();
     killed.signal(Signal::KILL);
     assert_eq!(killed.end().code, -9);
-    assert_eq!(hidden(&pair.ada), left, "the kill left it");
+    assert_eq!(pair.ada.hidden(), left, "the kill left it");
     let running = fed(pair.ada.pouch(["send", "-", "--to", "bo", "--out", text(&out)]), 1000);
-    let used = until("another hidden file and no more", LIMIT, || match hidden(&pair.ada).as_slice() {
+    let used = until("another hidden file and no more", LIMIT, || match pair.ada.hidden().as_slice() {
         [one] if *one != left[0] => Some(one.clone()),
         _ => None,
     });
     // Beside one that is running.
     let other = pair.ada.desk().join("other.pouch");
     pair.ada.pouch(["send", "-", "--to", "bo", "--out", text(&other)]).input("x").end().ok();
-    assert_eq!(hidden(&pair.ada), [used]);
+    assert_eq!(pair.ada.hidden(), [used]);
     running.end().ok();
     assert_eq!(pair.ada.lying_around(), ["other.pouch", "out.pouch"]);
 }

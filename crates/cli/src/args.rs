@@ -61,12 +61,13 @@ pub(crate) struct Global {
 }
 
 /// Which verbs stand under which heading of `pouch --help`.
-const GROUPS: [(&str, &[&str]); 5] = [
-    ("Start", &["join", "invite", "card", "contact", "device"]),
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("Start", &["join", "invite", "card", "contact", "device", "unlock", "lock"]),
     ("Exchange", &["send", "outbox", "inbox", "receive", "encrypt", "decrypt"]),
     ("Guard", &[]),
     ("Prove", &["log", "demo"]),
     ("Serve", &["relay"]),
+    ("Shell", &["completions", "man"]),
 ];
 
 /// The command with help in groups and a variable for each flag.
@@ -81,7 +82,7 @@ pub(crate) fn command() -> Command {
         template.push_str(&format!("\n{heading}:\n"));
         for verb in rows {
             let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
-            template.push_str(&format!("  {:<10} {about}\n", verb.get_name()));
+            template.push_str(&format!("  {:<11} {about}\n", verb.get_name()));
         }
     }
     template.push_str("\nEverywhere:\n{options}\n\n");

@@ -10,7 +10,7 @@ pub(crate) const OTHER: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// Local state damaged or locked.
 pub(crate) const STATE: u8 = 9;
-/// With `--env`: pouch itself failed, not the child.
+/// With `--env` and `--exec`: pouch itself failed, not the child.
 pub(crate) const WRAPPER: u8 = 125;
 /// Interrupted by a signal.
 pub(crate) const INTERRUPTED: u8 = 130;

@@ -11,12 +11,12 @@ use pouch_client::invite::{self, Answered};
 use pouch_client::transport::{Network, NetworkError};
 use pouch_client::{Class, Error, Home, Party};
 use pouch_core::age;
-use pouch_core::bundle::{EnvelopeError, OpenError};
+use pouch_core::bundle::{EnvelopeError, OpenError, SinkError, StageError};
 use pouch_statement::Escaped;
 
 use crate::args::{Cli, Global};
 use crate::prompt::Asker;
-use crate::show::Show;
+use crate::show::{Show, size};
 use crate::{commands, exit, signals};
 
 /// How long an interrupted transfer may take to clean up after itself.
@@ -50,12 +50,45 @@ impl Failure {
     /// With another hint than the one of its kind.
     pub(crate) fn with_hint(self, hint: String) -> Self {
         match self {
-            Self::Client(error) => {
-                Self::Told { code: exit::code(error.class()), text: tell(&error), hint: Some(hint), kind: None }
-            }
+            Self::Client(error) => Self::hinted(&error, hint),
             Self::Told { code, text, kind, .. } => Self::Told { code, text, hint: Some(hint), kind },
             code @ Self::Code(_) => code,
         }
+    }
+
+    /// An error of the client's, with another hint than it has.
+    pub(crate) fn hinted(error: &Error, hint: String) -> Self {
+        Self::Told { code: exit::code(error.class()), text: tell(error), hint: Some(hint), kind: None }
+    }
+
+    /// Whether a signal was the reason.
+    pub(crate) fn is_interruption(&self) -> bool {
+        match self {
+            Self::Client(error) => error.class() == Class::Interrupted,
+            Self::Told { code, .. } | Self::Code(code) => *code == exit::INTERRUPTED,
+        }
+    }
+
+    /// Says it, and gives the exit code. A `wrapper` has those of its child, and one of its own for all failures but a
+    /// wrong command line and an interruption.
+    pub(crate) fn report(self, show: Show, wrapper: bool) -> u8 {
+        let code = match self {
+            Self::Code(code) => return code,
+            Self::Told { code, text, hint, kind } => {
+                show.error(code, kind.as_deref(), &text, hint.as_deref());
+                // What the parser would refuse; the same class from within is a failure.
+                if code == exit::USAGE {
+                    return code;
+                }
+                code
+            }
+            Self::Client(error) => {
+                let code = exit::code(error.class());
+                show.error(code, None, &tell(&error), hint(&error).as_deref());
+                code
+            }
+        };
+        if wrapper && code != exit::INTERRUPTED { exit::WRAPPER } else { code }
     }
 
     /// Anything else.
@@ -197,16 +230,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let wrapper = cli.verb.wraps_a_child();
     match commands::run(cli.verb, &context) {
         Ok(()) => ExitCode::from(exit::DONE),
-        Err(Failure::Code(code)) => ExitCode::from(code),
-        Err(Failure::Told { code, text, hint, kind }) => {
-            show.error(code, kind.as_deref(), &text, hint.as_deref());
-            ExitCode::from(if wrapper && code != exit::USAGE { exit::WRAPPER } else { code })
-        }
-        Err(Failure::Client(error)) => {
-            let code = exit::code(error.class());
-            show.error(code, None, &tell(&error), hint(&error).as_deref());
-            ExitCode::from(if wrapper && error.class() != Class::Interrupted { exit::WRAPPER } else { code })
-        }
+        Err(failure) => ExitCode::from(failure.report(show, wrapper)),
     }
 }
 
@@ -217,6 +241,9 @@ fn tell(error: &Error) -> String {
         Error::Api(ApiError::Refused { detail: Some(detail), .. }) => {
             let detail: String = detail.chars().take(300).collect();
             format!("{error} ({})", Escaped(&detail))
+        }
+        Error::Open(OpenError::Sink(SinkError::Stage(StageError::NoRoom { needed, free, .. }))) => {
+            format!("{} more are needed, and the disk has {} free; nothing was fetched", size(*needed), size(*free))
         }
         other => other.to_string(),
     }
@@ -257,6 +284,13 @@ fn hint(error: &Error) -> Option<String> {
             return Some(format!(
                 "say more of it: {}",
                 found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ));
+        }
+        Error::NoEntry { near, .. } if near.is_empty() => "`--list` shows what is in it",
+        Error::NoEntry { near, .. } => {
+            return Some(format!(
+                "near: {}; `--list` shows all",
+                near.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ));
         }
         Error::Open(OpenError::Envelope(EnvelopeError::Age(age::Error::NoMatch))) => {

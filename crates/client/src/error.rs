@@ -71,6 +71,15 @@ pub enum Error {
     /// No such bundle among mine.
     #[error("no bundle {0} here")]
     NoBundle(String),
+    /// A path that the bundle does not have.
+    #[error("{error}")]
+    NoEntry {
+        /// Which one.
+        #[source]
+        error: bundle::NoEntry,
+        /// Paths of the bundle that may have been meant.
+        near: Vec<bundle::EntryPath>,
+    },
     /// A prefix of several.
     #[error("{} bundles {}", found.len(), if prefix.is_empty() { "are there".into() } else { format!("begin with {prefix}") })]
     Ambiguous {
@@ -229,6 +238,7 @@ impl Error {
             Self::NoInvitation(_)
             | Self::NothingWaiting
             | Self::NoBundle(_)
+            | Self::NoEntry { .. }
             | Self::NoReceipt(_)
             | Self::NeverDelivered(_) => Class::NotFound,
             Self::Interrupted => Class::Interrupted,
@@ -331,6 +341,7 @@ fn open_class(error: &bundle::OpenError) -> Class {
         OpenError::Envelope(EnvelopeError::Expired { .. }) => Class::Expired,
         OpenError::Envelope(EnvelopeError::NotYetValid { .. }) => Class::Refused,
         OpenError::Sink(SinkError::Stage(StageError::Exists { .. })) => Class::Refused,
+        OpenError::Sink(SinkError::Stage(StageError::NoRoom { .. })) => Class::Full,
         OpenError::Sink(SinkError::NotOneFile { .. } | SinkError::TooLarge { .. }) => Class::Usage,
         OpenError::Sink(SinkError::Write(error)) => io_class(error),
         OpenError::Sink(SinkError::Stage(error)) => stage_class(error),

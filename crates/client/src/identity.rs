@@ -16,7 +16,7 @@ const PLAIN: &str = "identity";
 const DEVICE: &str = "device.key";
 const NEXT_DEVICE: &str = "device.next";
 /// An identity file has about 200 bytes; a longer one is not ours.
-const MAX_IDENTITY: u64 = 4096;
+pub(crate) const MAX_IDENTITY: u64 = 4096;
 
 /// Why an identity could not be opened or stored.
 #[derive(Debug, thiserror::Error)]
@@ -72,14 +72,15 @@ impl Identity {
         Ok(Self { age: age::Identity::generate_x25519(), signing: SigningKey::generate()? })
     }
 
-    /// The identity file's text (docs/format.md, "Identity file").
-    fn to_text(&self) -> Zeroizing<String> {
+    /// The identity file's text (docs/format.md, "Identity file"), which is what an agent keeps.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
         let seed = Zeroizing::new(HEXLOWER.encode(self.signing.to_seed().as_ref()));
         let age = self.age.expose_secret_string();
         Zeroizing::new(format!("{HEADER}\n{SIGNING_KEY}{}\n{}\n", *seed, *age))
     }
 
-    fn from_text(text: &str) -> Option<Self> {
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         if lines.next()? != HEADER {
             return None;

@@ -79,15 +79,29 @@ pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<
 /// # Errors
 /// [`Error::NothingWaiting`] at the end of the time.
 pub async fn next(party: &Party, api: &RelayApi, from: Option<&Name>, limit: Option<Duration>) -> Result<BundleId> {
-    look_until(party, api, limit, |waiting| {
-        let wanted = |w: &&Waiting| from.is_none() || w.from.as_ref() == from;
-        // What was refused stays in the list, but must not keep what comes after it from being received; and what was
-        // received is not taken twice because the relay lists it again.
-        let before = received_before(party)?;
-        let fresh = |w: &&Waiting| !before.contains(&w.item.bundle) && !refused_path(party, w.item.bundle).exists();
-        Ok(waiting.rows.iter().filter(wanted).find(fresh).map(|one| one.item.bundle))
-    })
-    .await
+    look_until(party, api, limit, |waiting| Ok(fresh(party, waiting, from)?.next())).await
+}
+
+/// All bundles that wait, oldest first, from a certain contact if one is named.
+///
+/// # Errors
+/// [`Error::NothingWaiting`] if there are none.
+pub async fn all(party: &Party, api: &RelayApi, from: Option<&Name>) -> Result<Vec<BundleId>> {
+    let all: Vec<BundleId> = fresh(party, waiting(party, api).await?, from)?.collect();
+    if all.is_empty() { Err(Error::NothingWaiting) } else { Ok(all) }
+}
+
+/// What is to be taken without being named. What was refused stays in the list, but must not keep what comes after it from
+/// being received; and what was received is not taken twice because the relay lists it again.
+fn fresh<'a>(
+    party: &'a Party,
+    waiting: Listing<Waiting>,
+    from: Option<&'a Name>,
+) -> Result<impl Iterator<Item = BundleId> + 'a> {
+    let before = received_before(party)?;
+    let wanted = move |w: &Waiting| from.is_none() || w.from.as_ref() == from;
+    let fresh = move |id: &BundleId| !before.contains(id) && !refused_path(party, *id).exists();
+    Ok(waiting.rows.into_iter().filter(wanted).map(|one| one.item.bundle).filter(fresh))
 }
 
 /// What waits for me, as soon as something does, at most after `limit`.

@@ -4,6 +4,7 @@
 //! invites and keeps the journal. All network goes through one [`Transport`](transport::Transport).
 //! How a send and a receive run is told in docs/architecture.md.
 
+pub mod agent;
 pub mod api;
 pub mod clock;
 pub mod contacts;

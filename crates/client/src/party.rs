@@ -7,6 +7,7 @@ use pouch_protocol::AccountRole;
 use pouch_statement::{Detached, Fingerprint, JournalId, RelayOrigin, Sha256Digest, SignedCard, SigningKey};
 use serde::{Deserialize, Serialize};
 
+use crate::agent;
 use crate::api::RelayApi;
 use crate::contacts::{AddressBook, Contact, ContactError};
 use crate::error::{Error, Result};
@@ -161,7 +162,7 @@ impl Party {
         Ok(result?)
     }
 
-    /// Opens the identity and checks that it is the card's.
+    /// Opens the identity and checks that it is the card's. What an agent keeps needs no passphrase.
     ///
     /// # Errors
     /// As [`Identity::unlock`], or an identity file of somebody else.
@@ -169,13 +170,38 @@ impl Party {
         &self,
         ask: impl FnOnce() -> std::result::Result<age::Passphrase, identity::IdentityError>,
     ) -> Result<Identity> {
+        // One that an agent kept of before is nobody's.
+        let kept = if self.is_protected() { agent::identity(&self.home) } else { None };
+        if let Some(kept) = kept.filter(|kept| self.is_of(kept)) {
+            return Ok(kept);
+        }
+        self.unlock_anew(ask)
+    }
+
+    /// As [`Party::unlock`], whatever an agent keeps.
+    ///
+    /// # Errors
+    /// As [`Identity::unlock`], or an identity file of somebody else.
+    pub fn unlock_anew(
+        &self,
+        ask: impl FnOnce() -> std::result::Result<age::Passphrase, identity::IdentityError>,
+    ) -> Result<Identity> {
         let identity = Identity::unlock(&self.home, ask)?;
-        let mine = Fingerprint::of(&identity.age.recipient().to_string(), &identity.signing.public());
-        if mine == self.fingerprint() {
+        if self.is_of(&identity) {
             Ok(identity)
         } else {
             Err(damaged(&self.home, "identity and card do not belong together"))
         }
+    }
+
+    /// Whether a passphrase protects the identity.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        identity::is_protected(&self.home) == Some(true)
+    }
+
+    fn is_of(&self, identity: &Identity) -> bool {
+        Fingerprint::of(&identity.age.recipient().to_string(), &identity.signing.public()) == self.fingerprint()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Receiving: envelope, verification, index, parts, publishing, receipt, in the order of docs/format.md, "Opening".
 
+mod near;
+mod place;
 mod receipt;
 mod source;
 
@@ -7,17 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pouch_core::bundle::{
-    Expected, InMemory, Manifest, OpenError, Opening, Released, Sink, SinkError, Staging, open_envelope,
-};
+use pouch_core::bundle::{Chosen, Expected, Manifest, OpenError, Opening, open_envelope};
 use pouch_statement::{BundleId, Fingerprint, Name, Outcome, Sha256Digest, Signed, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
+use self::place::place;
+pub use self::place::{Placed, Target, forget, kept};
 pub use self::receipt::{ReceiptState, send_pending_receipts};
 pub use self::source::Source;
-use self::source::Wanted;
 use crate::clock::now;
 use crate::contacts::{AddressBook, Contact, Last};
 use crate::error::{Class, Error, Result};
@@ -27,7 +26,6 @@ use crate::identity::Identity;
 use crate::inbox::{self, RECEIVED};
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::party::Party;
-use crate::send::threads;
 use crate::watch::Watch;
 
 /// How a bundle stands to the one received last from the same sender.
@@ -58,25 +56,33 @@ pub struct Ready {
     pub opening: Opening,
 }
 
-/// Where verified content goes.
-pub enum Target {
-    /// A folder that does not exist yet.
-    Folder(PathBuf),
-    /// A writer, for a bundle of one file.
-    Writer(Box<dyn std::io::Write + Send>),
-    /// Memory, for a credential on its way into a variable: no NUL byte.
-    Memory,
+impl Ready {
+    /// The entries at these paths, files or folders with all beneath them; all entries if there are no paths.
+    ///
+    /// # Errors
+    /// [`Error::NoEntry`], with names that are near.
+    fn choose(&self, paths: &[String]) -> Result<Chosen> {
+        let index = self.opening.index();
+        if paths.is_empty() {
+            return Ok(Chosen::all());
+        }
+        Chosen::at(index, paths).map_err(|error| Error::NoEntry { near: near::near(index, &error.path), error })
+    }
 }
 
-/// Where it went.
+/// What was received.
 #[derive(Debug)]
-pub enum Placed {
-    /// Into this folder.
-    Folder(PathBuf),
-    /// Into the writer.
-    Written,
-    /// Here.
-    Memory(Zeroizing<Vec<u8>>),
+pub struct Taken {
+    /// Where it went.
+    pub placed: Placed,
+    /// What became of the receipt.
+    pub receipt: ReceiptState,
+    /// Number of files.
+    pub files: u64,
+    /// Bytes in them.
+    pub size: u64,
+    /// Bytes of them that a receive which was cut off had left.
+    pub resumed: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -226,7 +232,11 @@ fn order(from: &Contact, manifest: &Signed<Manifest>) -> Order {
     }
 }
 
-/// Fetches, verifies and places the content of a bundle, journals it and answers with a receipt.
+/// Fetches, verifies and places a bundle, or what is at the paths `only` of it, and journals it. The whole of it is
+/// answered with a receipt; less is not, because a receipt says that all of it was verified: the bundle waits as before.
+///
+/// On its way to a folder, what is verified stays hidden beside it when this is dropped or cannot go on for lack of network
+/// or room, and the next call for the same goes on with it.
 ///
 /// # Errors
 /// Nothing stands at the destination then; a bundle that is not what its sender signed is answered with a receipt that
@@ -236,25 +246,37 @@ pub async fn take(
     identity: &Identity,
     mut source: Source<'_>,
     ready: Ready,
+    only: &[String],
     target: Target,
     watch: Arc<dyn Watch>,
-) -> Result<(Placed, ReceiptState)> {
+) -> Result<Taken> {
+    let chosen = ready.choose(only)?;
     let Ready { from, opening, again, .. } = ready;
     let manifest = opening.manifest().clone();
-    let content = opening.files();
+    let whole = chosen.is_all();
+    let (files, size) = chosen.files(opening.index()).fold((0, 0), |(n, size), (_, e)| (n + 1, size + e.size()));
     let event = about(&manifest, &from, failed());
     let attempt = Attempt::begin(party.journal(), &event);
-    let placed = place(&mut source, opening, target, watch.as_ref()).await;
+    let placed = place(&mut source, opening, (only, chosen), target, watch.as_ref()).await;
     watch.done();
     match placed {
-        Ok(placed) => {
+        Ok((placed, resumed)) => {
+            let action = if whole { Action::Received } else { Action::Extracted };
+            let event = Event { size: Some(size), files: Some(files), ..Event::new(action, Ended::Done) };
+            let event = Event { detail: Some(placed.to_string()), ..about(&manifest, &from, event) };
+            let taken = |placed, receipt| Taken { placed, receipt, files, size, resumed };
+            if !whole {
+                attempt.conclude(&event)?;
+                return Ok(taken(placed, ReceiptState::Partial));
+            }
             let receipt = receipt::sign(party, identity, &from, &manifest, Outcome::Verified, None)?;
             if !again {
                 receipt.keep(party, &source)?;
             }
-            record(party, attempt, &from, &manifest, content, &placed)?;
+            attempt.conclude(&event)?;
+            remember(party, &from, &manifest)?;
             let state = if again { ReceiptState::Before } else { receipt.deliver(party, &source).await? };
-            Ok((placed, state))
+            Ok(taken(placed, state))
         }
         Err(Error::Open(error)) => {
             attempt.pass();
@@ -278,82 +300,8 @@ fn about(manifest: &Signed<Manifest>, from: &Contact, event: Event) -> Event {
     }
 }
 
-async fn place(source: &mut Source<'_>, opening: Opening, target: Target, watch: &dyn Watch) -> Result<Placed> {
-    watch.stage("receiving", Some(opening.index().layout().padded_size()));
-    match target {
-        Target::Folder(folder) => {
-            let staging = Staging::new(&folder).map_err(|e| OpenError::Sink(SinkError::Stage(e)))?;
-            let staged = drive(source, opening, staging, watch).await?;
-            let published = staged.publish().map_err(|e| OpenError::Sink(SinkError::Stage(e)))?;
-            Ok(Placed::Folder(published))
-        }
-        Target::Writer(to) => {
-            drive(source, opening, Released::new(to), watch).await?;
-            Ok(Placed::Written)
-        }
-        Target::Memory => {
-            let secret = drive(source, opening, InMemory::new(), watch).await?;
-            // Before a receipt says that it arrived: it would not reach the program.
-            if secret.contains(&0) { Err(Error::NulByte) } else { Ok(Placed::Memory(secret)) }
-        }
-    }
-}
-
-/// Feeds the parts to worker threads that open, check and write them.
-async fn drive<S>(source: &mut Source<'_>, opening: Opening, sink: S, watch: &dyn Watch) -> Result<S::Done>
-where
-    S: Sink + Send + 'static,
-    S::Done: Send + 'static,
-{
-    let wanted: Vec<Wanted> =
-        (0..).zip(opening.index().parts()).map(|(n, spec)| (n, spec.sealed_size, spec.size)).collect();
-    let (parts, mut queue) = mpsc::channel::<(u32, Bytes)>(1);
-    let worker = tokio::task::spawn_blocking(move || -> std::result::Result<Option<S::Done>, OpenError> {
-        let total = opening.index().parts().len() as u32;
-        let receiver = opening.receive(sink)?;
-        receiver.accept_all(threads(), |wanted, sealed: &mut Bytes| {
-            // Free what was opened before waiting for more.
-            *sealed = Bytes::new();
-            match queue.blocking_recv() {
-                Some((found, _)) if found != wanted => Err(OpenError::PartOrder { found, wanted }),
-                Some((_, part)) => {
-                    *sealed = part;
-                    Ok(true)
-                }
-                None => Ok(false),
-            }
-        })?;
-        // The channel closes early when the transfer was given up; the sink cleans up when it is dropped.
-        if receiver.due() == total { receiver.finish().map(Some) } else { Ok(None) }
-    });
-    let fed = source.feed(&wanted, &parts, watch).await;
-    drop(parts);
-    // What the worker found wrong is the reason, not that it stopped listening.
-    let done = worker.await.map_err(|_| Error::Worker)??;
-    fed?;
-    done.ok_or(Error::Worker)
-}
-
-/// Journals a received bundle, and remembers it so that an older revision is told from it.
-fn record(
-    party: &Party,
-    attempt: Attempt<'_>,
-    from: &Contact,
-    manifest: &Signed<Manifest>,
-    (files, size): (u64, u64),
-    placed: &Placed,
-) -> Result<()> {
-    let detail = match placed {
-        Placed::Folder(path) => {
-            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            Some(format!("into {}", whole.display()))
-        }
-        Placed::Written => Some("to standard output".into()),
-        Placed::Memory(_) => Some("into memory".into()),
-    };
-    let event = Event::new(Action::Received, Ended::Done);
-    let event = Event { size: Some(size), files: Some(files), detail, ..about(manifest, from, event) };
-    attempt.conclude(&event)?;
+/// Remembers a received bundle, so that an older revision is told from it.
+fn remember(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<()> {
     let body = manifest.body();
     home::private_folder(&party.home.state(RECEIVED))?;
     let seen = ReceivedBefore {

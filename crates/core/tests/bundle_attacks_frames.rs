@@ -11,7 +11,7 @@ use std::sync::{Mutex, mpsc};
 use bundle_support::compressed::*;
 use bundle_support::*;
 use pouch_core::bundle::*;
-use pouch_statement::Stage;
+use pouch_statement::{Blake3Digest, Stage};
 
 const AHEAD: u32 = 2;
 
@@ -31,14 +31,14 @@ impl<B: Fn(u32) + Send + Sync, D: Fn(u32) + Send + Sync> Sink for Told<B, D> {
         Self: 'a;
     const AHEAD: u32 = AHEAD;
 
-    fn begin(&mut self, _: &Index) -> Result<(), SinkError> {
-        Ok(())
+    fn begin(&mut self, _: &Index, _: &Chosen) -> Result<Had, SinkError> {
+        Ok(Had::default())
     }
     fn part(&self, number: u32) -> ToldPart<'_, D> {
         (self.begins)(number);
         ToldPart(&self.done, number)
     }
-    fn finish(self, _: &Index) -> Result<(), SinkError> {
+    fn finish(self, _: &Index, _: &Chosen) -> Result<(), SinkError> {
         Ok(())
     }
 }
@@ -53,7 +53,7 @@ impl<D: Fn(u32)> SinkPart for ToldPart<'_, D> {
     fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
         Ok(())
     }
-    fn done(self) -> Result<(), SinkError> {
+    fn done(self, _: &Blake3Digest) -> Result<(), SinkError> {
         (self.0)(self.1);
         Ok(())
     }

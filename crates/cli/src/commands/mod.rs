@@ -1,6 +1,7 @@
 //! The verbs, one file each. The doc comment of a verb is its help.
 
 mod card;
+mod completions;
 mod contact;
 mod decrypt;
 #[cfg(feature = "relay")]
@@ -20,6 +21,7 @@ mod receive;
 mod relay;
 mod send;
 mod threads;
+mod unlock;
 mod verdict;
 
 use clap::Subcommand;
@@ -34,6 +36,8 @@ pub(crate) enum Verb {
     Card(card::Card),
     Contact(contact::Contact),
     Device(device::Device),
+    Unlock(unlock::Unlock),
+    Lock(unlock::Lock),
     Send(send::Send),
     Outbox(outbox::Outbox),
     Inbox(inbox::Inbox),
@@ -41,6 +45,8 @@ pub(crate) enum Verb {
     Encrypt(encrypt::Encrypt),
     Decrypt(decrypt::Decrypt),
     Log(log::Log),
+    Completions(completions::Completions),
+    Man(completions::Man),
     #[cfg(feature = "relay")]
     Demo(demo::Demo),
     #[cfg(feature = "relay")]
@@ -62,6 +68,8 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Card(verb) => verb.run(context),
         Verb::Contact(verb) => verb.run(context),
         Verb::Device(verb) => verb.run(context),
+        Verb::Unlock(verb) => verb.run(context),
+        Verb::Lock(verb) => verb.run(context),
         Verb::Send(verb) => verb.run(context),
         Verb::Outbox(verb) => verb.run(context),
         Verb::Inbox(verb) => verb.run(context),
@@ -69,6 +77,8 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Encrypt(verb) => verb.run(context),
         Verb::Decrypt(verb) => verb.run(context),
         Verb::Log(verb) => verb.run(context),
+        Verb::Completions(verb) => verb.run(context),
+        Verb::Man(verb) => verb.run(context),
         #[cfg(feature = "relay")]
         Verb::Demo(verb) => verb.run(context),
         #[cfg(feature = "relay")]

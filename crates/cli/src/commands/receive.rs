@@ -1,41 +1,43 @@
-use std::os::unix::process::CommandExt as _;
+mod child;
+mod tell;
+
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
 use pouch_client::contacts::Verified;
 use pouch_client::identity::Identity;
-use pouch_client::inbox;
-use pouch_client::receive::{self, Order, Placed, Ready, ReceiptState, Source, Target};
-use pouch_client::{Error, Party, Watch as _};
-use pouch_core::bundle::{Entry, EntryKind, Kind};
-use pouch_statement::Name;
-use serde_json::json;
-use zeroize::Zeroizing;
+use pouch_client::receive::{self, Placed, Source, Target};
+use pouch_client::{Class, Error, Party, Watch as _, inbox};
+use pouch_core::bundle::Kind;
+use pouch_statement::{BundleId, Name, Note};
 
+pub(super) use self::child::variable;
 use crate::progress::Bar;
-use crate::run::{Context, Failure, Outcome, printing};
-use crate::show::{count, iso, many, parse_span, short, size};
+use crate::run::{Context, Failure, Outcome};
+use crate::show::{parse_span, short};
 
-/// How many names are shown before the rest is only counted.
-const NAMES_SHOWN: usize = 10;
 /// The longest string of an environment on Linux, in bytes: `NAME=VALUE` and a NUL (execve(2), `MAX_ARG_STRLEN`).
 const MAX_VARIABLE: u64 = 128 << 10;
 
 /// Fetch, verify and unpack a bundle
 ///
 /// Without ID, what waits if it is only one. Everything lands in a fresh folder, named by the id unless -o says
-/// otherwise, and only once all of it is verified; nothing is ever overwritten. The sender gets a signed receipt, unless
-/// the bundle came as a file.
+/// otherwise, and only once all of it is verified; nothing is ever overwritten. What was cut off goes on with the same
+/// command. The sender gets a signed receipt, unless the bundle came as a file, or --only took some of it: then it waits as
+/// before.
 #[derive(Args)]
 pub(crate) struct Receive {
     /// A bundle's id or the beginning of it, or a .pouch file
     #[arg(value_name = "ID|FILE")]
     what: Option<String>,
-    /// Into this folder, which must not exist
+    /// Into this folder, which must not exist; with --all, into folders in it
     #[arg(short, long, value_name = "DIR", conflicts_with_all = ["stdout", "env", "list"])]
     out: Option<PathBuf>,
+    /// Take only this file, or this folder with all beneath it, and fetch no more than what holds it; sends no receipt
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["list", "env"])]
+    only: Vec<String>,
     /// Write the one file in the bundle to standard output; beyond 32 MiB, only the exit code tells if it is whole
     #[arg(long, conflicts_with_all = ["env", "list"])]
     stdout: bool,
@@ -45,12 +47,22 @@ pub(crate) struct Receive {
     /// Wait for the next bundle
     #[arg(long, conflicts_with = "what")]
     next: bool,
+    /// Take everything that waits, each into its own folder; one that fails does not keep the others
+    #[arg(long, conflicts_with_all = ["what", "next", "only", "stdout", "list", "env"])]
+    all: bool,
     /// Only if it is from this contact
     #[arg(long, value_name = "NAME")]
     from: Option<Name>,
     /// With --next: wait at most so long, like 15m or 8h
     #[arg(long, value_name = "TIME", value_parser = parse_span, requires = "next")]
     timeout: Option<u64>,
+    /// Begin anew, and let go what a receive that was cut off had left
+    #[arg(long, conflicts_with_all = ["stdout", "list", "env"])]
+    restart: bool,
+    /// Run CMD with sh in the folder of each bundle, once it is there and the receipt is signed; needs --from. What it is
+    /// about stands in POUCH_BUNDLE, POUCH_SENDER, POUCH_PATH, POUCH_NOTE
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["only", "stdout", "list", "env"])]
+    exec: Option<String>,
     /// Put the one file in the bundle into this variable of CMD and run CMD
     #[arg(long, value_name = "NAME", requires = "command", value_parser = variable)]
     env: Option<String>,
@@ -59,45 +71,20 @@ pub(crate) struct Receive {
     command: Vec<String>,
 }
 
-/// Checks that a command can be run, as `execvp` would look for it.
-fn find_program(program: &str) -> Outcome {
-    let runs = |path: &Path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
-    let found = if program.contains('/') {
-        runs(Path::new(program))
-    } else {
-        std::env::var_os("PATH").is_some_and(|paths| std::env::split_paths(&paths).any(|p| runs(&p.join(program))))
-    };
-    if found {
-        Ok(())
-    } else {
-        Err(Failure::other(format_args!("there is no command {program} to run; nothing was fetched")))
-    }
+/// A bundle that was taken.
+struct Done {
+    bundle: BundleId,
+    from: Name,
+    note: Option<Note>,
+    placed: Placed,
 }
 
-/// An entry as a row: size and path, or a folder's path with a slash.
-fn row(entry: &Entry) -> String {
-    match entry.kind {
-        EntryKind::Folder => format!("{:>10}  {}/", "", entry.path),
-        EntryKind::File { size: bytes, .. } => format!("{:>10}  {}", size(bytes), entry.path),
-    }
-}
-
-/// Reads the name of a variable for a secret.
-pub(super) fn variable(text: &str) -> Result<String, String> {
-    let letters = text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-    if !letters || text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err("a variable's name has letters, digits and _, and begins with no digit".into());
-    }
-    let taken = ["PATH", "IFS", "ENV", "BASH_ENV", "SHELLOPTS"].contains(&text)
-        || text.starts_with("LD_")
-        || text.starts_with("DYLD_")
-        || text.starts_with("POUCH_");
-    if taken { Err("this variable steers the program itself; choose another name".into()) } else { Ok(text.to_owned()) }
-}
+/// Which bundle is on its way to which folder, once that is known.
+type Way = RefCell<Option<(BundleId, PathBuf)>>;
 
 impl Receive {
     pub(crate) fn wraps_a_child(&self) -> bool {
-        self.env.is_some()
+        self.env.is_some() || self.exec.is_some()
     }
 
     pub(crate) fn run(self, context: &Context) -> Outcome {
@@ -105,15 +92,87 @@ impl Receive {
         if self.env.is_some() == self.command.is_empty() {
             return Err(Failure::usage("--env and a command go together", "pouch receive ID --env NAME -- COMMAND"));
         }
+        if self.exec.is_some() && self.from.is_none() {
+            return Err(Failure::usage(
+                "--exec needs --from",
+                "a handler works for one contact: --from NAME --exec CMD",
+            ));
+        }
         // Before the secret is fetched, and perhaps burnt: a receipt must not be followed by "no such command".
         if let Some(program) = self.command.first() {
-            find_program(program)?;
+            child::find_program(program)?;
         }
         let party = context.party()?;
-        let secret = context.run(self.receive(context, &party))?;
-        match (secret, &self.env) {
-            (Some(secret), Some(variable)) => Err(self.become_child(variable, &secret)),
+        if let Some(name) = &self.from {
+            party.contacts()?.named(name)?;
+        }
+        if self.all {
+            return self.take_all(context, &party);
+        }
+        let way = Way::default();
+        let done = context.run(self.receive(context, &party, &way)).map_err(|failure| self.goes_on(failure, &way))?;
+        match (done, &self.env) {
+            (Some(Done { placed: Placed::Memory(secret), .. }), Some(variable)) => {
+                Err(child::become_child(&self.command, variable, &secret))
+            }
+            (Some(done), _) => self.handle(&done),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Each that waits, one after the other. The first failure decides on the exit code.
+    fn take_all(&self, context: &Context, party: &Party) -> Outcome {
+        let ids = context.run(async {
+            let api = context.relay(party).await?;
+            Ok(inbox::all(party, &api, self.from.as_ref()).await?)
+        })?;
+        let identity = context.unlock(party)?;
+        if let Some(out) = self.out.as_ref().filter(|out| !out.is_dir()) {
+            std::fs::create_dir(out).map_err(|e| Error::File(format!("cannot make {}", out.display()), e))?;
+        }
+        let mut first = None;
+        for id in ids {
+            let way = Way::default();
+            let taken = context.run(async {
+                // Of its own: connections belong to the runtime that made them.
+                let api = party.api()?;
+                self.take(context, party, &identity, Source::Relay(&api, id), &way).await
+            });
+            let handled = taken.map_err(|failure| self.goes_on(failure, &way)).and_then(|done| match done {
+                Some(done) => self.handle(&done),
+                None => Ok(()),
+            });
+            if let Err(failure) = handled {
+                let interrupted = failure.is_interruption();
+                let code = failure.report(context.show, self.wraps_a_child());
+                first = first.or(Some(code));
+                if interrupted {
+                    break;
+                }
+            }
+        }
+        first.map_or(Ok(()), |code| Err(Failure::Code(code)))
+    }
+
+    fn handle(&self, done: &Done) -> Outcome {
+        match (&self.exec, &done.placed) {
+            (Some(command), Placed::Folder(folder)) => child::handle(command, folder, done),
             _ => Ok(()),
+        }
+    }
+
+    /// Adds how to go on, where something is kept for that.
+    fn goes_on(&self, failure: Failure, way: &Way) -> Failure {
+        let Failure::Client(error) = failure else { return failure };
+        let way = way.borrow();
+        let kept = way.as_ref().and_then(|(bundle, folder)| receive::kept(folder, *bundle, &self.only));
+        match kept.filter(|_| matches!(error.class(), Class::Interrupted | Class::Unreachable | Class::Full)) {
+            Some(path) => {
+                let text = "what came is kept in";
+                let hint = format!("{text} {}; the same command goes on, --restart begins anew", path.display());
+                Failure::hinted(&error, hint)
+            }
+            None => Failure::Client(error),
         }
     }
 
@@ -122,14 +181,20 @@ impl Receive {
         self.what.as_deref().filter(|w| w.contains(['/', '.'])).map(PathBuf::from)
     }
 
-    async fn receive(&self, context: &Context, party: &Party) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-        if let Some(name) = &self.from {
-            party.contacts()?.named(name)?;
+    /// Where a bundle goes that goes into a folder.
+    fn folder(&self, bundle: BundleId) -> PathBuf {
+        match &self.out {
+            Some(out) if self.all => out.join(short(bundle)),
+            Some(out) => out.clone(),
+            None => Path::new(".").join(short(bundle)),
         }
+    }
+
+    async fn receive(&self, context: &Context, party: &Party, way: &Way) -> Result<Option<Done>, Failure> {
         if let Some(path) = self.file() {
             let source = Source::file(&path)?;
             let identity = context.unlock(party)?;
-            return self.take(context, party, &identity, source).await;
+            return self.take(context, party, &identity, source, way).await;
         }
         let api = context.relay(party).await?;
         let id = if self.next {
@@ -138,7 +203,7 @@ impl Receive {
             inbox::find(party, &api, self.what.as_deref()).await?
         };
         let identity = context.unlock(party)?;
-        self.take(context, party, &identity, Source::Relay(&api, id)).await
+        self.take(context, party, &identity, Source::Relay(&api, id), way).await
     }
 
     async fn take(
@@ -147,10 +212,21 @@ impl Receive {
         party: &Party,
         identity: &Identity,
         mut source: Source<'_>,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-        let ready = receive::open(party, identity, &mut source, self.from.as_ref()).await?;
+        way: &Way,
+    ) -> Result<Option<Done>, Failure> {
+        let (bundle, folder) = (source.bundle(), self.folder(source.bundle()));
+        let ready = match receive::open(party, identity, &mut source, self.from.as_ref()).await {
+            Ok(ready) => ready,
+            Err(error) => {
+                // Nobody can go on with it any more.
+                if matches!(error.class(), Class::Expired | Class::NotFound) {
+                    receive::forget(&folder, bundle, &self.only);
+                }
+                return Err(error.into());
+            }
+        };
         self.introduce(context, &ready)?;
-        if self.env.is_some() && ready.from.verified == Verified::No {
+        if self.wraps_a_child() && ready.from.verified == Verified::No {
             return Err(Error::Unverified(ready.from.name).into());
         }
         if let Some(name) = &self.env
@@ -161,14 +237,9 @@ impl Receive {
         if self.list {
             return self.show_list(context, &ready).map(|()| None);
         }
-        let bundle = ready.opening.manifest().body().bundle;
-        let from = ready.from.name.clone();
-        let (files, bytes) = ready.opening.files();
-        if ready.opening.manifest().body().kind == Kind::Credential
-            && !self.stdout
-            && self.env.is_none()
-            && self.out.is_none()
-        {
+        let manifest = ready.opening.manifest().body();
+        let (from, note) = (ready.from.name.clone(), manifest.note.clone());
+        if manifest.kind == Kind::Credential && !self.stdout && self.env.is_none() && (self.out.is_none() || self.all) {
             return Err(Failure::usage(
                 "this is a credential, and a folder would keep it on disk in the clear",
                 "--env NAME -- COMMAND or --stdout keep it off the disk; -o DIR writes it there all the same",
@@ -179,140 +250,19 @@ impl Receive {
         } else if self.env.is_some() {
             Target::Memory
         } else {
-            Target::Folder(self.out.clone().unwrap_or_else(|| PathBuf::from(format!("./{}", short(bundle)))))
+            if self.restart {
+                receive::forget(&folder, bundle, &self.only);
+            }
+            way.replace(Some((bundle, folder.clone())));
+            Target::Folder(folder)
         };
         let bar = Bar::new(context.show);
-        let taken = receive::take(party, identity, source, ready, target, bar.clone()).await;
+        let taken = receive::take(party, identity, source, ready, &self.only, target, bar.clone()).await;
         bar.done();
-        let (placed, receipt) = taken?;
-        let folder = match &placed {
-            Placed::Folder(path) => Some(path.clone()),
-            _ => None,
-        };
-        self.report(
-            context,
-            &json!({
-                "type": "received",
-                "bundle": bundle,
-                "from": from,
-                "files": files,
-                "size": bytes,
-                "folder": folder,
-                "receipt": match receipt {
-                    ReceiptState::Sent => "sent",
-                    ReceiptState::Kept => "kept",
-                    ReceiptState::Before => "before",
-                    ReceiptState::Carried => "none",
-                },
-            }),
-            &folder,
-        )?;
-        let receipt = match receipt {
-            ReceiptState::Sent => "; receipt sent",
-            ReceiptState::Kept => "; the receipt goes with the next command that reaches the relay",
-            ReceiptState::Before => "; received before, and the receipt went then",
-            ReceiptState::Carried => "",
-        };
-        let place = folder.map(|f| format!(", in {}", f.display())).unwrap_or_default();
-        let text = format!("{} from {from}, {}, verified{place}{receipt}", many(files, "file"), size(bytes));
-        if self.stdout || self.env.is_some() {
-            context.show.remark(text);
-        } else {
-            context.show.line(text).map_err(printing)?;
-        }
-        Ok(match placed {
-            Placed::Memory(secret) => Some(secret),
-            _ => None,
-        })
-    }
-
-    /// The JSON line, unless standard output carries the content or belongs to the child.
-    fn report(&self, context: &Context, object: &serde_json::Value, folder: &Option<PathBuf>) -> Outcome {
-        if self.stdout || self.env.is_some() {
-            return Ok(());
-        }
-        context.show.object(object).map_err(printing)?;
-        match folder {
-            Some(folder) => context.show.essence(folder.display()).map_err(printing),
-            None => Ok(()),
-        }
-    }
-
-    /// Who it is from and what is in it, before any of it is fetched.
-    fn introduce(&self, context: &Context, ready: &Ready) -> Outcome {
-        let manifest = ready.opening.manifest().body();
-        let from = &ready.from.name;
-        if ready.again {
-            context.show.warn("you have received this bundle before");
-        }
-        match ready.order {
-            Order::Next => {}
-            Order::Gap { missing } => context.show.warn(format_args!(
-                "{} from {from} before this one {} not come: withheld, expired, or still on the way",
-                many(missing, "bundle"),
-                if missing == 1 { "has" } else { "have" },
-            )),
-            Order::Earlier => context.show.warn(format_args!("{from} sent this before one that you already have")),
-            Order::Fork => {
-                context
-                    .show
-                    .warn(format_args!("{from} signed another bundle in the place of the last one that you have"));
-            }
-        }
-        if ready.from.verified == Verified::No {
-            context.show.warn(format_args!("the card of {from} was never verified; run `pouch contact verify {from}`"));
-        }
-        if self.list {
-            return Ok(());
-        }
-        let (files, bytes) = ready.opening.files();
-        context.show.remark(format_args!("from {from}: {}, {}", many(files, "file"), size(bytes)));
-        if let Some(note) = &manifest.note {
-            context.show.remark(format_args!("note: {note}"));
-        }
-        let entries = ready.opening.entries();
-        for entry in entries.iter().take(NAMES_SHOWN) {
-            context.show.remark(format_args!("  {}", row(entry)));
-        }
-        if entries.len() > NAMES_SHOWN {
-            context.show.remark(format_args!("  and {} more", count((entries.len() - NAMES_SHOWN) as u64)));
-        }
-        Ok(())
-    }
-
-    fn show_list(&self, context: &Context, ready: &Ready) -> Outcome {
-        let manifest = ready.opening.manifest().body();
-        context
-            .show
-            .object(&json!({
-                "type": "contents",
-                "bundle": manifest.bundle,
-                "from": ready.from.name,
-                "kind": manifest.kind,
-                "compression": ready.opening.index().compression(),
-                "created": iso(manifest.created),
-                "expires": iso(manifest.expires),
-                "note": manifest.note,
-            }))
-            .map_err(printing)?;
-        for entry in ready.opening.entries() {
-            let kind = if entry.kind == EntryKind::Folder { "folder" } else { "file" };
-            let object = json!({ "type": "entry", "path": entry.path.as_str(), "kind": kind, "size": entry.size() });
-            context.show.object(&object).map_err(printing)?;
-            context.show.essence(&entry.path).map_err(printing)?;
-            context.show.line(row(entry)).map_err(printing)?;
-        }
-        Ok(())
-    }
-
-    /// Becomes the child, with the secret in its environment and nowhere else. Comes back only if that fails.
-    fn become_child(&self, variable: &str, secret: &[u8]) -> Failure {
-        use std::os::unix::ffi::OsStrExt as _;
-        let Some((program, arguments)) = self.command.split_first() else {
-            return Failure::usage("no command given", "pouch receive ID --env NAME -- CMD");
-        };
-        let value = std::ffi::OsStr::from_bytes(secret);
-        let error = Command::new(program).args(arguments).env(variable, value).exec();
-        Failure::other(format_args!("cannot run {program}: {error}"))
+        let mut taken = taken?;
+        let mut done = Done { bundle, from, note, placed: Placed::Written };
+        self.report(context, &done, &taken)?;
+        std::mem::swap(&mut done.placed, &mut taken.placed);
+        Ok(Some(done))
     }
 }

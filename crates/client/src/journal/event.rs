@@ -30,6 +30,8 @@ pub enum Action {
     Opened,
     /// Received a bundle.
     Received,
+    /// Received some files of a bundle.
+    Extracted,
     /// Sent a receipt.
     ReceiptSent,
     /// Got and verified a receipt.

@@ -31,6 +31,8 @@ pub enum ReceiptState {
     Before,
     /// The bundle was carried: no relay waits for one.
     Carried,
+    /// Only some of the bundle was taken, and a receipt is for all of it.
+    Partial,
 }
 
 /// A receipt, signed and sealed to the sender, as it is kept until the relay has it.

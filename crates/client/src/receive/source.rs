@@ -41,7 +41,9 @@ impl Source<'_> {
         Ok(Self::File(Box::new(PouchFile::open(file)?)))
     }
 
-    pub(super) fn bundle(&self) -> BundleId {
+    /// The bundle that it claims to hold.
+    #[must_use]
+    pub fn bundle(&self) -> BundleId {
         match self {
             Self::Relay(_, bundle) => *bundle,
             Self::File(file) => file.bundle(),

@@ -7,11 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use pouch_statement::Blake3Digest;
 
 use super::archive;
+use super::chosen::Chosen;
 use super::index::{EntryKind, Index};
 use super::layout::part_start;
 use super::padding::is_zero;
 use super::path::EntryPath;
 use super::plan::{Piece, Walk};
+use super::resume::Had;
 use super::sink::{Sink, SinkError, SinkPart};
 use super::spread::{PieceHasher, Spread};
 use super::unpack::Unpacking;
@@ -82,6 +84,11 @@ impl From<age::Error> for CheckError {
 /// What is common to all stretches: where content goes, and the files that lie in several of them.
 pub(super) struct Checker<S> {
     sink: S,
+    chosen: Chosen,
+    /// Which stretches are to be checked; of the others nothing is taken.
+    needed: Vec<bool>,
+    /// Bytes of files that were there before.
+    had: u64,
     spreads: Mutex<HashMap<usize, Spread>>,
     /// Of compressed content.
     unpacking: Unpacking,
@@ -89,9 +96,32 @@ pub(super) struct Checker<S> {
 
 impl<S: Sink> Checker<S> {
     /// `sink` hears at once what is coming, and may refuse.
-    pub(super) fn new(index: &Index, mut sink: S) -> Result<Self, SinkError> {
-        sink.begin(index)?;
-        Ok(Self { sink, spreads: Mutex::new(HashMap::new()), unpacking: Unpacking::default() })
+    pub(super) fn new(index: &Index, chosen: Chosen, mut sink: S) -> Result<Self, SinkError> {
+        let mut had: Had = sink.begin(index, &chosen)?;
+        let needed: Vec<bool> =
+            chosen.stretches(index).into_iter().enumerate().map(|(n, needed)| needed && !had.has(n)).collect();
+        let (unpacking, spreads) = (Unpacking::of(&needed), Mutex::new(had.spreads(index)));
+        Ok(Self { sink, chosen, needed, had: had.bytes(), spreads, unpacking })
+    }
+
+    /// Bytes of files that were there before.
+    pub(super) fn had(&self) -> u64 {
+        self.had
+    }
+
+    /// Whether stretch `number` is to be checked.
+    pub(super) fn needs(&self, number: usize) -> bool {
+        self.needed.get(number).copied().unwrap_or(false)
+    }
+
+    /// Which parts have to come: those in which such a stretch lies.
+    pub(super) fn needed_parts(&self, index: &Index) -> Vec<bool> {
+        let mut parts = vec![false; index.parts().len()];
+        for number in (0..self.needed.len()).filter(|number| self.needs(*number)) {
+            let holding = index.parts_of(number);
+            parts.get_mut(holding.start as usize..holding.end as usize).unwrap_or_default().fill(true);
+        }
+        parts
     }
 
     /// The frames of compressed content.
@@ -110,29 +140,34 @@ impl<S: Sink> Checker<S> {
     pub(super) fn stretch<'a>(&'a self, index: &'a Index, number: u32, bytes: Range<u64>) -> StretchCheck<'a, S> {
         StretchCheck {
             index,
+            chosen: &self.chosen,
             spreads: &self.spreads,
             walk: index.plan().walk(bytes.start, bytes.end),
             sink: self.sink.part(number),
             header: (None, Vec::new()),
             body: None,
+            pieces: blake3::Hasher::new(),
         }
     }
 
     /// The sink, once every part was there.
     pub(super) fn finish(self, index: &Index) -> Result<S::Done, SinkError> {
-        self.sink.finish(index)
+        self.sink.finish(index, &self.chosen)
     }
 }
 
 /// The state of reading one stretch.
 pub(super) struct StretchCheck<'a, S: Sink + 'a> {
     index: &'a Index,
+    chosen: &'a Chosen,
     spreads: &'a Mutex<HashMap<usize, Spread>>,
     walk: Walk<'a>,
     sink: S::Part<'a>,
     /// The header that must stand next, and whose it is.
     header: (Option<usize>, Vec<u8>),
     body: Option<(usize, Hash)>,
+    /// Says which bytes the stretch has of files that lie in several.
+    pieces: blake3::Hasher,
 }
 
 enum Hash {
@@ -158,7 +193,7 @@ impl<S: Sink> StretchCheck<'_, S> {
         while let Some(piece) = self.piece(0) {
             self.take(piece, &[])?;
         }
-        Ok(self.sink.done()?)
+        Ok(self.sink.done(&Blake3Digest::from_bytes(*self.pieces.finalize().as_bytes()))?)
     }
 
     fn piece(&mut self, room: usize) -> Option<Piece> {
@@ -196,6 +231,9 @@ impl<S: Sink> StretchCheck<'_, S> {
     fn body(&mut self, number: usize, from: u64, till: u64, bytes: &[u8]) -> Result<(), CheckError> {
         let entry = self.index.entries().get(number).ok_or(ContentError::Length)?;
         let EntryKind::File { size, blake3, .. } = entry.kind else { return Err(ContentError::Length.into()) };
+        if !self.chosen.has(number) {
+            return Ok(());
+        }
         let end = from + bytes.len() as u64;
         let mut hash = match self.body.take() {
             Some((open, hash)) if open == number => hash,
@@ -227,7 +265,9 @@ impl<S: Sink> StretchCheck<'_, S> {
             Hash::Piece(hasher) => {
                 let mut spreads = self.spreads.lock().unwrap_or_else(PoisonError::into_inner);
                 let spread = spreads.entry(number).or_insert_with(|| Spread::new(size));
-                let found = spread.add(hasher.finish());
+                let piece = hasher.finish();
+                piece.commit(number, &mut self.pieces);
+                let found = spread.add(piece);
                 if found.is_some() {
                     spreads.remove(&number);
                 }

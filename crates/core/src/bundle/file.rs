@@ -86,7 +86,7 @@ impl PouchWriter {
     /// # Errors
     /// [`StageError::Exists`] and whatever the disk refuses.
     pub fn create(destination: &Path, bundle: BundleId) -> Result<Self, FileError> {
-        let (parent, name) = place(destination)?;
+        let (parent, name) = place(destination, None)?;
         let (private, file) = litter::make(|name| parent.create_file(name), &parent).map_err(|e| match e {
             MakeError::Random(error) => FileError::Place(StageError::Random(error)),
             MakeError::Io(error) => FileError::Io(error),

@@ -342,14 +342,19 @@ impl Index {
     /// parts.
     #[must_use]
     pub fn locate(&self, path: &str) -> Option<Range<u64>> {
-        let number = find(&self.entries, path)?;
+        let number = self.number(path)?;
         self.plan.body(number, self.entries.get(number)?.size())
     }
 
     /// The entry with this path.
     #[must_use]
     pub fn entry(&self, path: &str) -> Option<&Entry> {
-        self.entries.get(find(&self.entries, path)?)
+        self.entries.get(self.number(path)?)
+    }
+
+    /// The number of the entry with this path.
+    pub(super) fn number(&self, path: &str) -> Option<usize> {
+        find(&self.entries, path)
     }
 }
 

@@ -8,10 +8,11 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use pouch_statement::{BundleId, RandomError};
+use pouch_statement::{BundleId, RandomError, Timestamp};
 use rustix::fs::FileType;
 
 use super::os::{self, Claim, Folder, PRIVATE_FILE, PRIVATE_FOLDER};
+use super::resume;
 
 /// Before an id, the name of what is not published.
 const PREFIX: &str = ".pouch-";
@@ -34,7 +35,7 @@ pub(super) enum MakeError {
 /// Makes something private in `parent` under a name that nobody guesses, and claims it for as long as it is open.
 pub(super) fn make<T: AsFd>(create: impl Fn(&str) -> io::Result<T>, parent: &Folder) -> Result<(String, T), MakeError> {
     for _ in 0..TRIES {
-        let name = format!("{PREFIX}{}", BundleId::random()?);
+        let name = name_of(BundleId::random()?);
         let made = create(&name)?;
         // Between the two another process may have taken it for a leftover; then it is gone, or about to be.
         if os::claim(&made) != Claim::Taken && stands(parent, &name, &made) {
@@ -42,6 +43,66 @@ pub(super) fn make<T: AsFd>(create: impl Fn(&str) -> io::Result<T>, parent: &Fol
         }
     }
     Err(io::Error::other("what is made here is taken away at once").into())
+}
+
+/// Makes a private folder with this name in `parent`, or takes up one of this user's that is there, and claims it. `None`
+/// where that cannot be: another process has it, or it may not be this user's.
+pub(super) fn take_up(parent: &Folder, name: &str) -> io::Result<Option<Folder>> {
+    if !is_only_ours(parent) {
+        return Ok(None);
+    }
+    for _ in 0..TRIES {
+        let folder = match parent.create_folder(name) {
+            Ok(made) => made,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match find(parent, name)? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+            Err(error) => return Err(error),
+        };
+        match os::claim(&folder) {
+            Claim::Held if stands(parent, name, &folder) => {
+                folder.set_mode(PRIVATE_FOLDER)?;
+                return Ok(Some(folder));
+            }
+            // Cleared away by another process just now.
+            Claim::Held => {}
+            Claim::Taken => return Ok(None),
+            Claim::Unknown => {
+                let _ = parent.remove_empty(name);
+                return Ok(None);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A folder of this user's, if it is there.
+pub(super) fn find(parent: &Folder, name: &str) -> io::Result<Option<Folder>> {
+    let is_ours = |seen: &os::Seen| seen.kind == FileType::Directory && seen.owner == os::me();
+    match parent.stat(name, false) {
+        Ok(seen) if is_ours(&seen) => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let open = parent.open_any(name)?;
+    Ok(is_ours(&os::seen(&open)?).then(|| Folder::from(open)))
+}
+
+/// Clears away a folder of this user's that nobody has.
+pub(super) fn discard(parent: &Folder, name: &str) -> io::Result<()> {
+    let Some(folder) = find(parent, name)? else { return Ok(()) };
+    if !is_only_ours(parent) || os::claim(&folder) != Claim::Held || !stands(parent, name, &folder) {
+        return Ok(());
+    }
+    folder.clear_all()?;
+    parent.remove_empty(name)
+}
+
+/// The name of what has this id.
+pub(super) fn name_of(id: BundleId) -> String {
+    format!("{PREFIX}{id}")
 }
 
 /// Whether `name` stands for what is open.
@@ -55,21 +116,25 @@ pub(super) fn is_private_name(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|id| id.parse::<BundleId>().is_ok())
 }
 
-/// Clears away what killed processes of this user left in a folder. What cannot be cleared stays: it is in nobody's way.
-pub(super) fn clear(folder: &Folder) {
-    let Ok(around) = folder.seen() else { return };
-    let trusted = |owner: u32| owner == os::me() || owner == 0;
-    // Whoever may rename in the folder could have given our private name to something else of this user's.
-    let only_ours = around.mode & 0o022 == 0 || around.mode & 0o1000 != 0;
-    if !trusted(around.owner) || !only_ours {
+/// Whether nobody else may rename in a folder: they could have given our private name to something else of this user's.
+fn is_only_ours(folder: &Folder) -> bool {
+    let Ok(around) = folder.seen() else { return false };
+    let trusted = around.owner == os::me() || around.owner == 0;
+    trusted && (around.mode & 0o022 == 0 || around.mode & 0o1000 != 0)
+}
+
+/// Clears away what killed processes of this user left in a folder, but for what can be gone on with until some time after
+/// `now`, or at all if that is not known. What cannot be cleared stays: it is in nobody's way.
+pub(super) fn clear(folder: &Folder, now: Option<Timestamp>) {
+    if !is_only_ours(folder) {
         return;
     }
     for name in folder.names_like(MOST, is_private_name).unwrap_or_default() {
-        let _ = clear_one(folder, &name);
+        let _ = clear_one(folder, &name, now);
     }
 }
 
-fn clear_one(folder: &Folder, name: &str) -> io::Result<()> {
+fn clear_one(folder: &Folder, name: &str, now: Option<Timestamp>) -> io::Result<()> {
     let is_leftover = |seen: &os::Seen| {
         let form = match seen.kind {
             FileType::Directory => seen.mode == PRIVATE_FOLDER,
@@ -92,6 +157,9 @@ fn clear_one(folder: &Folder, name: &str) -> io::Result<()> {
     }
     // By the handle, and no links followed; the claim is held until the name is gone.
     let leftover = Folder::from(open);
+    if resume::expires(&leftover, name).is_some_and(|expires| now.is_none_or(|now| now < expires)) {
+        return Ok(());
+    }
     leftover.clear_all()?;
     folder.remove_empty(name)
 }
@@ -153,7 +221,7 @@ mod tests {
             names
         };
         kept.sort();
-        clear(&parent);
+        clear(&parent, None);
         assert_eq!(left(), kept);
         assert!(Path::new("/").exists());
     }
@@ -165,11 +233,11 @@ mod tests {
         folder(&stale, 0o700);
         let parent = Folder::open(home.path()).unwrap();
         fs::set_permissions(home.path(), Permissions::from_mode(0o777)).unwrap();
-        clear(&parent);
+        clear(&parent, None);
         assert!(stale.exists());
         // With the sticky bit they may not.
         fs::set_permissions(home.path(), Permissions::from_mode(0o1777)).unwrap();
-        clear(&parent);
+        clear(&parent, None);
         assert!(!stale.exists());
     }
 
@@ -183,12 +251,12 @@ mod tests {
             return;
         }
         let parent = Folder::open(home.path()).unwrap();
-        clear(&parent);
+        clear(&parent, None);
         assert!(theirs.exists());
         std::os::unix::fs::chown(home.path(), Some(12345), None).unwrap();
         let ours = home.path().join(name());
         folder(&ours, 0o700);
-        clear(&parent);
+        clear(&parent, None);
         assert!(ours.exists());
     }
 }

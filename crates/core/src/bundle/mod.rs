@@ -63,13 +63,16 @@
 //! | `walk`, `source`, `cut`, `seal` | the sender: list, read once, seal |
 //! | `kept` | what was sealed before, and need not be again |
 //! | `open`, `check`, `sink`, `stage` | the recipient: verify, compare every byte, keep apart, publish |
-//! | `one` | one file without the others |
+//! | `chosen` | some entries without the others |
+//! | `resume`, `litter` | what stays beside a destination after a cut: to go on with, or to clear away |
+//! | `one` | one file, into a writer |
 //! | `threads` | all parts of a bundle on several threads |
 //! | `file` | all of it as one `.pouch` file |
 //! | `os` | every system call |
 
 mod archive;
 mod check;
+mod chosen;
 mod cut;
 mod envelope;
 mod file;
@@ -88,6 +91,7 @@ mod pack;
 mod padding;
 mod path;
 mod plan;
+mod resume;
 mod seal;
 mod sink;
 mod source;
@@ -101,6 +105,7 @@ mod zstd;
 
 pub use archive::{Item, ItemKind, archive_size, header};
 pub use check::ContentError;
+pub use chosen::{Chosen, NoEntry};
 pub use cut::Content;
 pub use envelope::{
     CLOCK_TOLERANCE, EnvelopeError, Expected, MAX_ENVELOPE, OpenedEnvelope, Verified, open_envelope, open_receipt,
@@ -117,6 +122,7 @@ pub use one::OneFile;
 pub use open::{OpenError, Opening, Receiver};
 pub use padding::{MIN_PADDED, padded};
 pub use path::{EntryPath, Hazard, MAX_COMPONENT, MAX_DEPTH, MAX_PATH, PathError, hazards};
+pub use resume::{Had, Keep};
 pub use seal::{Progress, SealError, SealedBundle, SealedPart, Sealer};
 pub use sink::{HELD_BYTES, InMemory, InMemoryPart, MAX_IN_MEMORY, Released, ReleasedPart, Sink, SinkError, SinkPart};
 pub use source::{Scan, ScanOptions, SourceError};

@@ -7,6 +7,7 @@ use pouch_statement::{Blake3Digest, Sha256Digest, Signed, Stage};
 use zeroize::Zeroizing;
 
 use super::check::{CheckError, Checker, ContentError};
+use super::chosen::Chosen;
 use super::envelope::{EnvelopeError, Verified};
 use super::index::{Entry, EntryKind, Index, IndexError, PartSpec};
 use super::manifest::Manifest;
@@ -247,8 +248,20 @@ impl Opening {
     /// # Errors
     /// When the sink cannot hold what is in the index.
     pub fn receive<S: Sink>(self, sink: S) -> Result<Receiver<S>, OpenError> {
-        let checker = Checker::new(&self.index, sink)?;
-        let turns = Turns { parts: vec![Turn::Missing; self.index.parts().len()], due: 0, stopped: false };
+        self.receive_chosen(Chosen::all(), sink)
+    }
+
+    /// Begins to receive some of the entries, made for this index, into `sink`: only the parts that hold them have to come
+    /// ([`Receiver::missing`]).
+    ///
+    /// # Errors
+    /// When the sink cannot hold them.
+    pub fn receive_chosen<S: Sink>(self, chosen: Chosen, sink: S) -> Result<Receiver<S>, OpenError> {
+        let checker = Checker::new(&self.index, chosen, sink)?;
+        let turn = |needed: bool| if needed { Turn::Missing } else { Turn::Done };
+        let parts = checker.needed_parts(&self.index).into_iter().map(turn).collect();
+        let mut turns = Turns { parts, due: 0, stopped: false };
+        turns.advance();
         Ok(Receiver { opening: self, checker: RwLock::new(Some(checker)), turns: Mutex::new(turns) })
     }
 }
@@ -266,6 +279,14 @@ struct Turns {
     /// Number of the first part that is not done.
     due: u32,
     stopped: bool,
+}
+
+impl Turns {
+    fn advance(&mut self) {
+        while self.parts.get(self.due as usize) == Some(&Turn::Done) {
+            self.due += 1;
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -289,9 +310,7 @@ impl<S: Sink> Claim<'_, S> {
         if let Some(part) = turns.parts.get_mut(self.number as usize) {
             *part = turn;
         }
-        while turns.parts.get(turns.due as usize) == Some(&Turn::Done) {
-            turns.due += 1;
-        }
+        turns.advance();
         drop(turns);
         std::mem::forget(self);
     }
@@ -321,7 +340,21 @@ impl<S: Sink> Receiver<S> {
         self.turns().stopped
     }
 
-    /// Number of the first part that has not come; the number of parts once all have.
+    /// Bytes of files that a receiving which was cut off had left, and which hold.
+    #[must_use]
+    pub fn had(&self) -> u64 {
+        let checker = self.checker.read().unwrap_or_else(PoisonError::into_inner);
+        checker.as_ref().map_or(0, Checker::had)
+    }
+
+    /// Numbers of the parts that have to come and have not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<u32> {
+        let turns = self.turns();
+        (0..).zip(&turns.parts).filter(|(_, turn)| **turn != Turn::Done).map(|(number, _)| number).collect()
+    }
+
+    /// Number of the first part that has to come and has not; the number of parts once all have.
     #[must_use]
     pub fn due(&self) -> u32 {
         self.turns().due
@@ -410,9 +443,9 @@ impl<S: Sink> Receiver<S> {
     /// # Errors
     /// Parts that did not come, and those of the sink.
     pub fn finish(self) -> Result<S::Done, OpenError> {
-        let missing = self.turns().parts.iter().filter(|turn| **turn != Turn::Done).count();
+        let missing = self.missing().len() as u32;
         if missing > 0 {
-            return Err(OpenError::PartsMissing { missing: missing as u32 });
+            return Err(OpenError::PartsMissing { missing });
         }
         let checker = self.checker.into_inner().unwrap_or_else(PoisonError::into_inner).ok_or(OpenError::Stopped)?;
         let frames = self.opening.index.frames();

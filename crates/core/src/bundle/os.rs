@@ -188,6 +188,40 @@ impl Folder {
         Ok(file)
     }
 
+    /// Makes a file that was not there, readable by the owner alone, to be written at its end.
+    pub(super) fn create_appending(&self, name: &str) -> io::Result<File> {
+        self.create_file(name)?;
+        self.open_appending(name)
+    }
+
+    /// Opens a file of this user's to be read, and written at its end.
+    pub(super) fn open_appending(&self, name: &str) -> io::Result<File> {
+        self.open_own(name, OFlags::RDWR | OFlags::APPEND)
+    }
+
+    /// Opens a file of this user's to be written.
+    pub(super) fn open_writing(&self, name: &str) -> io::Result<File> {
+        self.open_own(name, OFlags::WRONLY)
+    }
+
+    fn open_own(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file: File = rustix::fs::openat(&self.0, name, flags, Mode::empty())?.into();
+        let seen = Seen::file(&file)?;
+        if seen.kind == FileType::RegularFile && seen.owner == me() { Ok(file) } else { Err(Errno::PERM.into()) }
+    }
+
+    /// Bytes that this user may still write to the file system of this folder.
+    pub(super) fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.0)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Removes whatever is called `name`, and if it is a folder all that is in it.
+    pub(super) fn remove_any(&self, name: &[u8]) -> io::Result<()> {
+        self.remove(name, MAX_CLEAR_DEPTH)
+    }
+
     /// Makes a folder that was not there, accessible to the owner alone, and opens it.
     pub(super) fn create_folder(&self, name: &str) -> io::Result<Self> {
         rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(PRIVATE_FOLDER))?;
@@ -202,6 +236,16 @@ impl Folder {
         };
         folder.set_mode(PRIVATE_FOLDER)?;
         Ok(folder)
+    }
+
+    /// Opens the folder `name` again, accessible to the owner alone; anything else of this name makes way for one.
+    pub(super) fn private_again(&self, name: &str) -> io::Result<Self> {
+        if let Ok(folder) = self.step(name) {
+            folder.set_mode(PRIVATE_FOLDER)?;
+            return Ok(folder);
+        }
+        self.remove_any(name.as_bytes())?;
+        self.create_folder(name)
     }
 
     /// Sets permissions.
@@ -249,17 +293,19 @@ impl Folder {
     }
 
     fn clear(&self, depth: usize) -> io::Result<()> {
-        for name in self.names()? {
-            match rustix::fs::unlinkat(&self.0, name.as_slice(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {
-                    let flags = FOLDER_FLAGS | OFlags::NOFOLLOW;
-                    let below = Self(rustix::fs::openat(&self.0, name.as_slice(), flags, Mode::empty())?);
-                    below.clear(depth - 1)?;
-                    rustix::fs::unlinkat(&self.0, name.as_slice(), AtFlags::REMOVEDIR)?;
-                }
-                Err(error) => return Err(error.into()),
+        self.names()?.iter().try_for_each(|name| self.remove(name, depth))
+    }
+
+    fn remove(&self, name: &[u8], depth: usize) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {
+                let flags = FOLDER_FLAGS | OFlags::NOFOLLOW;
+                let below = Self(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
+                below.clear(depth - 1)?;
+                rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?;
             }
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }

@@ -5,9 +5,12 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use pouch_statement::Blake3Digest;
 use zeroize::Zeroizing;
 
-use super::index::{Entry, EntryKind, Index};
+use super::chosen::Chosen;
+use super::index::{Entry, Index};
+use super::resume::Had;
 use super::stage::StageError;
 
 /// A writer gets nothing until so many bytes have come, or all of them (docs/design, `--stdout`).
@@ -54,19 +57,19 @@ pub trait Sink: Send + Sync {
     /// How many parts or frames may come before one that is missing, because they have to be kept until it is there.
     const AHEAD: u32;
 
-    /// What is coming.
+    /// What is coming: of all entries in the index those that are chosen. Says what of it is here already.
     ///
     /// # Errors
     /// When this sink cannot hold it.
-    fn begin(&mut self, index: &Index) -> Result<(), SinkError>;
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<Had, SinkError>;
     /// Takes part `number`, of compressed content frame `number`. Dropped before [`SinkPart::done`], the bundle is given
     /// up.
     fn part(&self, number: u32) -> Self::Part<'_>;
-    /// Every byte of the bundle was good.
+    /// Every byte that was wanted of the bundle was good.
     ///
     /// # Errors
     /// When what was taken cannot be completed.
-    fn finish(self, index: &Index) -> Result<Self::Done, SinkError>;
+    fn finish(self, index: &Index, chosen: &Chosen) -> Result<Self::Done, SinkError>;
 }
 
 /// Takes the files, or pieces of files, that lie in one part or frame, in order.
@@ -87,18 +90,19 @@ pub trait SinkPart {
     /// # Errors
     /// When it cannot be completed.
     fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError>;
-    /// Everything in it was good.
+    /// Everything in it was good. `pieces` says which bytes it brought of files that lie in several.
     ///
     /// # Errors
     /// When held bytes cannot be written.
-    fn done(self) -> Result<(), SinkError>;
+    fn done(self, pieces: &Blake3Digest) -> Result<(), SinkError>;
 }
 
-/// The size of the one file in a bundle that holds nothing else.
-fn only_file(index: &Index) -> Result<u64, SinkError> {
-    match index.entries() {
-        [Entry { kind: EntryKind::File { size, .. }, .. }] => Ok(*size),
-        entries => Err(SinkError::NotOneFile { entries: entries.len() }),
+/// The one file of a bundle that holds nothing else, or of which nothing else is wanted; its number and its size.
+fn only_file(index: &Index, chosen: &Chosen) -> Result<(usize, u64), SinkError> {
+    let entries = if chosen.is_all() { index.entries().len() } else { chosen.files(index).count() };
+    match chosen.files(index).next() {
+        Some((number, file)) if entries == 1 => Ok((number, file.size())),
+        _ => Err(SinkError::NotOneFile { entries }),
     }
 }
 
@@ -154,13 +158,16 @@ impl<W: Write + Send> Sink for Released<W> {
         W: 'a;
     const AHEAD: u32 = 8;
 
-    fn begin(&mut self, index: &Index) -> Result<(), SinkError> {
-        only_file(index).map(|_| ())
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<Had, SinkError> {
+        only_file(index, chosen)?;
+        let first = chosen.stretches(index).iter().position(|needed| *needed);
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).next = first.unwrap_or(0) as u32;
+        Ok(Had::default())
     }
     fn part(&self, number: u32) -> ReleasedPart<'_, W> {
         ReleasedPart { to: &self.0, number, bytes: Zeroizing::new(Vec::new()) }
     }
-    fn finish(self, _: &Index) -> Result<W, SinkError> {
+    fn finish(self, _: &Index, _: &Chosen) -> Result<W, SinkError> {
         let mut out = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         out.release()?;
         out.to.flush().map_err(SinkError::Write)?;
@@ -188,7 +195,7 @@ impl<W: Write> SinkPart for ReleasedPart<'_, W> {
     fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
         Ok(())
     }
-    fn done(self) -> Result<(), SinkError> {
+    fn done(self, _: &Blake3Digest) -> Result<(), SinkError> {
         self.to.lock().unwrap_or_else(PoisonError::into_inner).take(self.number, self.bytes)
     }
 }
@@ -208,22 +215,24 @@ impl InMemory {
 impl Sink for InMemory {
     type Done = Zeroizing<Vec<u8>>;
     type Part<'a> = InMemoryPart<'a>;
-    // It is so short that it lies in the first part, and in the first frame.
+    // It is so short that it lies in two parts, or frames, at most.
     const AHEAD: u32 = u32::MAX;
 
-    fn begin(&mut self, index: &Index) -> Result<(), SinkError> {
-        let size = only_file(index)?;
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<Had, SinkError> {
+        let (_, size) = only_file(index, chosen)?;
         if size > MAX_IN_MEMORY {
             return Err(SinkError::TooLarge { size });
         }
         // At once, so that growing leaves no copies behind; the cap holds, so a size that lies costs little.
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).reserve_exact(size as usize);
-        Ok(())
+        let bytes = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        bytes.reserve_exact(size as usize);
+        bytes.resize(size as usize, 0);
+        Ok(Had::default())
     }
     fn part(&self, _: u32) -> InMemoryPart<'_> {
         InMemoryPart(&self.0)
     }
-    fn finish(self, _: &Index) -> Result<Self::Done, SinkError> {
+    fn finish(self, _: &Index, _: &Chosen) -> Result<Self::Done, SinkError> {
         Ok(self.0.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -235,14 +244,19 @@ impl SinkPart for InMemoryPart<'_> {
     fn begin_file(&mut self, _: usize, _: &Entry, _: Range<u64>) -> Result<(), SinkError> {
         Ok(())
     }
-    fn bytes(&mut self, _: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    fn bytes(&mut self, at: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = at as usize;
+        // It was held against the index's size, for which there is room.
+        if let Some(room) = all.get_mut(at..at + bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
         Ok(())
     }
     fn end_file(&mut self, _: usize, _: &Entry) -> Result<(), SinkError> {
         Ok(())
     }
-    fn done(self) -> Result<(), SinkError> {
+    fn done(self, _: &Blake3Digest) -> Result<(), SinkError> {
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ enum Step {
 }
 
 /// What a hashed piece leaves.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Piece {
     len: u64,
     nodes: Vec<Node>,
@@ -107,6 +107,12 @@ impl PieceHasher {
 }
 
 impl Piece {
+    /// Adds to `hasher` what says which bytes these are, and of which file.
+    pub(super) fn commit(&self, file: usize, hasher: &mut blake3::Hasher) {
+        hasher.update(&(file as u64).to_le_bytes()).update(&self.len.to_le_bytes());
+        self.tell(hasher);
+    }
+
     /// Gives all of the piece to `hasher`: two pieces that do are one.
     pub(super) fn tell(&self, hasher: &mut blake3::Hasher) {
         hasher.update(&(self.nodes.len() as u64).to_le_bytes());

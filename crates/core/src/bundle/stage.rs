@@ -1,90 +1,42 @@
 //! Staging: a private folder beside the destination, where content waits until all of it is verified, and the one
 //! rename that publishes it.
 
-use std::collections::HashMap;
+mod error;
+mod part;
+
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use pouch_statement::{Escaped, RandomError};
+use pouch_statement::{BundleId, Timestamp};
 
-use super::index::{Entry, EntryKind, Index};
+pub use self::error::StageError;
+use self::error::entry_error;
+pub use self::part::StagingPart;
+pub(super) use self::part::{Here, apply};
+use super::chosen::Chosen;
+use super::index::{EntryKind, Index};
 use super::litter::{self, MakeError};
 use super::os::{self, Folder, RenameError};
-use super::path::EntryPath;
-use super::sink::{Sink, SinkError, SinkPart};
+use super::resume::{self, Had, Keep, Record};
+use super::sink::{Sink, SinkError};
 
-/// Why content could not be staged or published. None of these is the sender's doing.
-#[derive(Debug, thiserror::Error)]
-pub enum StageError {
-    /// A destination like `.` or `/`, which cannot be made.
-    #[error("{} cannot be a new folder", shown(path))]
-    NoName {
-        /// The destination.
-        path: PathBuf,
-    },
-    /// Something is there already, or appeared meanwhile (attacks.md 5).
-    #[error("{} exists, and nothing is ever overwritten", shown(path))]
-    Exists {
-        /// The destination.
-        path: PathBuf,
-    },
-    /// The file system holds two names of the bundle as one (attacks.md 6).
-    #[error("{path:?} cannot be told apart from another name of the bundle on this file system")]
-    Collision {
-        /// The second of the two.
-        path: EntryPath,
-    },
-    /// The file system stored other names than it was given, or somebody else put something there.
-    #[error("the names in folder `{}` of the bundle are not stored as they were written", Escaped(folder))]
-    Names {
-        /// The folder in the bundle; empty for the top.
-        folder: String,
-    },
-    /// Somebody put something else in the place of the staging folder.
-    #[error("the folder being received was replaced by somebody else")]
-    Replaced,
-    /// The file system cannot rename without replacing, so publishing could overwrite.
-    #[error("the file system of {} cannot publish without overwriting (renameat2, RENAME_NOREPLACE)", shown(path))]
-    NoSafeRename {
-        /// The destination.
-        path: PathBuf,
-    },
-    /// Writing an entry failed.
-    #[error("cannot write {path:?}: {error}")]
-    Entry {
-        /// The entry.
-        path: EntryPath,
-        /// What the operating system said.
-        #[source]
-        error: io::Error,
-    },
-    /// Something else failed on the disk.
-    #[error("cannot {what} {}: {error}", shown(path))]
-    Io {
-        /// What was tried, in our words.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        error: io::Error,
-    },
-    /// The operating system gave no random bytes.
-    #[error(transparent)]
-    Random(#[from] RandomError),
+/// The folder that holds `path`, which must not exist, opened and cleared of what killed processes left; and the last
+/// component.
+pub(super) fn place(path: &Path, now: Option<Timestamp>) -> Result<(Folder, OsString), StageError> {
+    let (folder, name) = around(path)?;
+    if folder.has(&name).map_err(|error| StageError::Io { what: "look at", path: path.to_owned(), error })? {
+        return Err(StageError::Exists { path: path.to_owned() });
+    }
+    litter::clear(&folder, now);
+    Ok((folder, name))
 }
 
-pub(super) fn shown(path: &Path) -> String {
-    Escaped(&path.to_string_lossy()).to_string()
-}
-
-/// The folder that holds `path`, opened and cleared of what killed processes left, and the last component.
-pub(super) fn place(path: &Path) -> Result<(Folder, OsString), StageError> {
+/// The folder that holds `path`, and the last component.
+fn around(path: &Path) -> Result<(Folder, OsString), StageError> {
     let name = path.file_name().ok_or_else(|| StageError::NoName { path: path.to_owned() })?;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -95,10 +47,6 @@ pub(super) fn place(path: &Path) -> Result<(Folder, OsString), StageError> {
         path: parent.to_owned(),
         error,
     })?;
-    if folder.has(name).map_err(|error| StageError::Io { what: "look at", path: path.to_owned(), error })? {
-        return Err(StageError::Exists { path: path.to_owned() });
-    }
-    litter::clear(&folder);
     Ok((folder, name.to_owned()))
 }
 
@@ -115,7 +63,8 @@ fn private_folder(parent: &Folder, destination: &Path) -> Result<(String, Folder
 /// Takes a bundle into a private folder beside `destination`, on the same file system.
 ///
 /// Its folders, and files that several parts make, are 0700 and 0600 while anything about them is unverified, whatever the
-/// umask; the folder around all stays 0700 until it is published, so nobody else gets at any of it (attacks.md 60). Dropped before [`Staged::publish`], it clears the folder away.
+/// umask; the folder around all stays 0700 until it is published, so nobody else gets at any of it (attacks.md 60). Dropped
+/// before [`Staged::publish`], it clears the folder away, unless it is to be gone on with.
 pub struct Staging {
     destination: PathBuf,
     parent: Folder,
@@ -124,6 +73,10 @@ pub struct Staging {
     root: Folder,
     /// Files that lie in several parts, until they are complete.
     shared: Mutex<HashMap<usize, Arc<File>>>,
+    /// What to go on with when this is cut off, if it may be.
+    record: Option<Record>,
+    /// Files of which something was there before.
+    had: BTreeSet<usize>,
     umask: u32,
     published: bool,
 }
@@ -135,12 +88,82 @@ impl Staging {
     /// # Errors
     /// [`StageError::Exists`] and whatever the disk refuses.
     pub fn new(destination: &Path) -> Result<Self, StageError> {
-        let (parent, name) = place(destination)?;
+        let (parent, name) = place(destination, None)?;
         let (private, root) = private_folder(&parent, destination)?;
-        let destination = destination.to_owned();
-        let umask = os::umask();
-        let shared = Mutex::default();
-        Ok(Self { destination, parent, name, private, root, shared, umask, published: false })
+        Ok(Self::of(destination, parent, name, private, root, None))
+    }
+
+    /// As [`Staging::new`], but what is verified stays when it is dropped, or the process is killed, and the next one for
+    /// the same goes on with it. Where the file system or another process does not allow that, it is as
+    /// [`Staging::new`].
+    ///
+    /// # Errors
+    /// [`StageError::Exists`] and whatever the disk refuses.
+    pub fn resumable(destination: &Path, keep: &Keep) -> Result<Self, StageError> {
+        let io = |what| {
+            let path = destination.to_owned();
+            move |error| StageError::Io { what, path, error }
+        };
+        let (parent, name) = place(destination, Some(keep.now))?;
+        let private = litter::name_of(resume::folder_id(keep.bundle, &keep.paths));
+        let taken = litter::take_up(&parent, &private).map_err(io("make a private folder beside"))?;
+        let Some(root) = taken else {
+            let (private, root) = private_folder(&parent, destination)?;
+            return Ok(Self::of(destination, parent, name, private, root, None));
+        };
+        let record = Record::open(&root, &private, keep).map_err(io("make a private folder beside"))?;
+        Ok(Self::of(destination, parent, name, private, root, Some(record)))
+    }
+
+    fn of(
+        destination: &Path,
+        parent: Folder,
+        name: OsString,
+        private: String,
+        root: Folder,
+        record: Option<Record>,
+    ) -> Self {
+        Self {
+            destination: destination.to_owned(),
+            parent,
+            name,
+            private,
+            root,
+            shared: Mutex::default(),
+            record,
+            had: BTreeSet::new(),
+            umask: os::umask(),
+            published: false,
+        }
+    }
+
+    /// Where something is kept that [`Staging::resumable`] would go on with; `None` if nothing is.
+    #[must_use]
+    pub fn kept(destination: &Path, bundle: BundleId, paths: &[String]) -> Option<PathBuf> {
+        let private = litter::name_of(resume::folder_id(bundle, paths));
+        let (parent, _) = around(destination).ok()?;
+        let folder = litter::find(&parent, &private).ok()??;
+        resume::expires(&folder, &private).map(|_| destination.with_file_name(&private))
+    }
+
+    /// Clears that away, unless a process is at it.
+    ///
+    /// # Errors
+    /// Whatever the disk refuses.
+    pub fn discard(destination: &Path, bundle: BundleId, paths: &[String]) -> Result<(), StageError> {
+        let private = litter::name_of(resume::folder_id(bundle, paths));
+        let (parent, _) = around(destination)?;
+        litter::discard(&parent, &private).map_err(|error| StageError::Io {
+            what: "clear away what was begun of",
+            path: destination.to_owned(),
+            error,
+        })
+    }
+
+    /// Whether there is something to go on with.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.record.as_ref().is_some_and(Record::is_worth_it)
     }
 
     /// The private folder, for tests and for telling a person where leftovers of a crash lie.
@@ -155,12 +178,12 @@ impl Staging {
     }
 
     /// Gives folders their times and permissions, deepest first, and checks that names were stored as written.
-    fn finish_folders(&self, index: &Index) -> Result<(), StageError> {
+    fn finish_folders(&self, index: &Index, chosen: &Chosen) -> Result<(), StageError> {
         let mut children: HashMap<&str, Vec<&[u8]>> = HashMap::new();
-        for entry in index.entries() {
+        for (_, entry) in chosen.entries(index) {
             children.entry(entry.path.parent().unwrap_or_default()).or_default().push(entry.path.name().as_bytes());
         }
-        for entry in index.entries().iter().rev().filter(|e| e.kind == EntryKind::Folder) {
+        for (_, entry) in chosen.entries(index).rev().filter(|(_, e)| e.kind == EntryKind::Folder) {
             let at = |error| StageError::Entry { path: entry.path.clone(), error };
             let folder = self.root.descend(entry.path.as_str()).map_err(at)?;
             let names = folder.names().map_err(at)?;
@@ -171,8 +194,70 @@ impl Staging {
             folder.set_mode(0o777 & !self.umask).map_err(at)?;
         }
         let top = children.remove("");
-        let names = self.root.names().map_err(self.io("list what was received into"))?;
+        let mut names = self.root.names().map_err(self.io("list what was received into"))?;
+        if self.record.is_some() {
+            names.retain(|name| name != self.private.as_bytes());
+        }
         if same_names(names, top) { Ok(()) } else { Err(StageError::Names { folder: String::new() }) }
+    }
+}
+
+impl Staging {
+    /// Makes all folders, so that the parts find them in whatever order they come.
+    fn make_folders(&self, index: &Index, chosen: &Chosen) -> Result<(), StageError> {
+        let again = self.record.as_ref().is_some_and(Record::was_there);
+        let mut here = Here::default();
+        for (_, entry) in chosen.entries(index).filter(|(_, entry)| entry.kind == EntryKind::Folder) {
+            let name = entry.path.name();
+            let made = here.folder(&self.root, &entry.path).and_then(|folder| match folder.create_folder(name) {
+                Err(error) if again && error.kind() == io::ErrorKind::AlreadyExists => folder.private_again(name),
+                other => other,
+            });
+            let folder = made.map_err(|error| entry_error(entry, error))?;
+            here.enter(&entry.path, folder);
+        }
+        Ok(())
+    }
+
+    /// Removes what stands in the private folder and is not in `had`, nor a folder of the bundle's.
+    fn tidy(&self, index: &Index, chosen: &Chosen, had: &BTreeSet<usize>) -> io::Result<()> {
+        let mut wanted: HashMap<&str, BTreeSet<&[u8]>> =
+            HashMap::from([("", BTreeSet::from([self.private.as_bytes()]))]);
+        for (number, entry) in chosen.entries(index) {
+            let around = wanted.entry(entry.path.parent().unwrap_or_default()).or_default();
+            if entry.kind == EntryKind::Folder || had.contains(&number) {
+                around.insert(entry.path.name().as_bytes());
+            }
+            if entry.kind == EntryKind::Folder {
+                wanted.entry(entry.path.as_str()).or_default();
+            }
+        }
+        for (path, names) in wanted {
+            let below = if path.is_empty() { None } else { Some(self.root.descend(path)) };
+            let folder = match &below {
+                None => &self.root,
+                Some(Ok(folder)) => folder,
+                // Not made yet, or something else in its place, which goes when it is made.
+                Some(Err(_)) => continue,
+            };
+            for name in folder.names()? {
+                if !names.contains(name.as_slice()) {
+                    folder.remove_any(&name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for all files, of which so many bytes are there.
+    fn check_room(&self, index: &Index, chosen: &Chosen, had: u64) -> Result<(), StageError> {
+        let all = chosen.files(index).fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.size()));
+        let needed = all.saturating_sub(had);
+        // Where the file system cannot say, writing tells.
+        match self.parent.free() {
+            Ok(free) if free < needed => Err(StageError::NoRoom { path: self.destination.clone(), needed, free }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -184,150 +269,39 @@ fn same_names(mut found: Vec<Vec<u8>>, wanted: Option<Vec<&[u8]>>) -> bool {
     found == wanted
 }
 
-/// The folder that a thread wrote to last, so that its path is walked once for all that is in it.
-#[derive(Default)]
-struct Here(Option<(String, Folder)>);
-
-impl Here {
-    /// The open folder that `path` stands in.
-    fn folder<'a>(&'a mut self, root: &'a Folder, path: &EntryPath) -> io::Result<&'a Folder> {
-        let Some(parent) = path.parent() else { return Ok(root) };
-        let here = match self.0.take() {
-            Some(here) if here.0 == parent => here,
-            _ => (parent.to_owned(), root.descend(parent)?),
-        };
-        Ok(&self.0.insert(here).1)
-    }
-}
-
 impl Sink for Staging {
     type Done = Staged;
     type Part<'a> = StagingPart<'a>;
     const AHEAD: u32 = u32::MAX;
 
-    /// Makes all folders, so that the parts find them in whatever order they come.
-    fn begin(&mut self, index: &Index) -> Result<(), SinkError> {
-        let mut here = Here::default();
-        for entry in index.entries().iter().filter(|entry| entry.kind == EntryKind::Folder) {
-            let made = here.folder(&self.root, &entry.path).and_then(|folder| folder.create_folder(entry.path.name()));
-            let folder = made.map_err(|error| entry_error(entry, error))?;
-            here.0 = Some((entry.path.as_str().to_owned(), folder));
+    fn begin(&mut self, index: &Index, chosen: &Chosen) -> Result<Had, SinkError> {
+        let mut had = Had::default();
+        if let Some(record) = self.record.as_ref().filter(|record| record.was_there()) {
+            had = resume::look(&self.root, record, index, chosen, self.umask);
+            let files = had.take_files();
+            self.tidy(index, chosen, &files).map_err(self.io("go on with what is there of"))?;
+            self.had = files;
         }
-        Ok(())
+        self.make_folders(index, chosen)?;
+        self.check_room(index, chosen, had.bytes())?;
+        Ok(had)
     }
 
-    fn part(&self, _: u32) -> StagingPart<'_> {
-        StagingPart { staging: self, here: Here::default(), file: None }
+    fn part(&self, number: u32) -> StagingPart<'_> {
+        StagingPart::new(self, number)
     }
 
-    fn finish(self, index: &Index) -> Result<Staged, SinkError> {
-        self.finish_folders(index)?;
+    fn finish(self, index: &Index, chosen: &Chosen) -> Result<Staged, SinkError> {
+        self.finish_folders(index, chosen)?;
         // One call for all files; a call for each would cost a disk's turn for each.
         self.root.sync_file_system().map_err(self.io("make durable"))?;
         Ok(Staged(self))
     }
 }
 
-/// A part on its way into the private folder.
-pub struct StagingPart<'a> {
-    staging: &'a Staging,
-    here: Here,
-    file: Option<Written>,
-}
-
-/// The file that is being written.
-enum Written {
-    /// By this part alone.
-    Whole(File),
-    /// By several parts.
-    Shared(Arc<File>),
-}
-
-impl Deref for Written {
-    type Target = File;
-
-    fn deref(&self) -> &File {
-        match self {
-            Self::Whole(file) => file,
-            Self::Shared(file) => file,
-        }
-    }
-}
-
-/// The permissions of a file, without what the umask takes away.
-fn mode(executable: bool) -> u32 {
-    if executable { 0o777 } else { 0o666 }
-}
-
-impl StagingPart<'_> {
-    fn create(&mut self, entry: &Entry, make: impl Fn(&Folder, &str) -> io::Result<File>) -> Result<File, StageError> {
-        let folder = self.here.folder(&self.staging.root, &entry.path);
-        folder.and_then(|folder| make(folder, entry.path.name())).map_err(|error| entry_error(entry, error))
-    }
-}
-
-impl SinkPart for StagingPart<'_> {
-    fn begin_file(&mut self, number: usize, entry: &Entry, share: Range<u64>) -> Result<(), SinkError> {
-        if share.end - share.start == entry.size() {
-            // With its permissions from the start, which saves a call for each: the private folder keeps others out. Less the
-            // umask also here, for where the folder has a default ACL the system does not look at it (acl(5)).
-            let EntryKind::File { executable, .. } = entry.kind else { return Ok(()) };
-            let mode = mode(executable) & !self.staging.umask;
-            let file = self.create(entry, |folder, name| folder.create_new(name, mode))?;
-            self.file = Some(Written::Whole(file));
-            return Ok(());
-        }
-        // The first part that comes makes it, the others find it open: its name is not looked up again.
-        let mut shared = self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match shared.get(&number) {
-            Some(file) => file.clone(),
-            None => {
-                let file = Arc::new(self.create(entry, Folder::create_file)?);
-                shared.insert(number, file.clone());
-                file
-            }
-        };
-        self.file = Some(Written::Shared(file));
-        Ok(())
-    }
-
-    fn bytes(&mut self, at: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        match &self.file {
-            Some(file) => Ok(file.write_all_at(bytes, at).map_err(self.staging.io("write into"))?),
-            None => Err(StageError::Replaced.into()),
-        }
-    }
-
-    fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError> {
-        let EntryKind::File { executable, .. } = entry.kind else { return Ok(()) };
-        let Some(file) = self.file.take() else { return Ok(()) };
-        let set = |done: io::Result<()>| done.map_err(|error| entry_error(entry, error));
-        // Now, while the handle is open.
-        if let Written::Shared(file) = &file {
-            set(os::set_file_mode(file, mode(executable) & !self.staging.umask))?;
-            self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        }
-        set(os::set_file_time(&file, entry.mtime))?;
-        Ok(())
-    }
-
-    fn done(self) -> Result<(), SinkError> {
-        Ok(())
-    }
-}
-
-fn entry_error(entry: &Entry, error: io::Error) -> StageError {
-    let path = entry.path.clone();
-    if error.kind() == io::ErrorKind::AlreadyExists {
-        StageError::Collision { path }
-    } else {
-        StageError::Entry { path, error }
-    }
-}
-
 impl Drop for Staging {
     fn drop(&mut self) {
-        if self.published {
+        if self.published || self.goes_on() {
             return;
         }
         // By our own handle, so that nothing of anybody else's is ever removed. Failing, it leaves a hidden folder.
@@ -355,6 +329,9 @@ impl Staged {
         let named = staging.parent.stat(staging.private.as_str(), false).map_err(staging.io("publish"))?;
         if named.node != ours {
             return Err(StageError::Replaced);
+        }
+        if staging.record.is_some() {
+            staging.root.remove_file(staging.private.as_str()).map_err(staging.io("publish"))?;
         }
         staging.root.set_mode(0o777 & !staging.umask).map_err(staging.io("publish"))?;
         staging.root.sync().map_err(staging.io("make durable"))?;

@@ -137,7 +137,7 @@ impl Sealer {
 }
 
 impl<S: Sink> Receiver<S> {
-    /// Opens all parts on so many threads. `fetch` brings sealed part after sealed part, one at a time and in order, into
+    /// Opens all parts that are missing on so many threads. `fetch` brings sealed part after sealed part, one at a time and in order, into
     /// memory that is used again; it says `false` when no more will come. Memory is one sealed part for each thread.
     ///
     /// # Errors
@@ -148,16 +148,14 @@ impl<S: Sink> Receiver<S> {
         B: AsRef<[u8]> + Default,
         E: From<OpenError> + Send,
     {
-        let parts = self.opening().index().parts().len() as u32;
+        let missing = self.missing();
         let work = |turns: &Turns<F, E>| {
             let mut sealed = B::default();
             loop {
-                let ready = |state: &State<F, E>| state.next == parts || self.has_room_for(state.next);
+                let next = |state: &State<F, E>| missing.get(state.next as usize).copied();
+                let ready = |state: &State<F, E>| next(state).is_none_or(|number| self.has_room_for(number));
                 let Some(mut state) = turns.wait(ready) else { return };
-                let number = state.next;
-                if number == parts {
-                    return;
-                }
+                let Some(number) = next(&state) else { return };
                 state.next += 1;
                 let fetched = (state.place)(number, &mut sealed);
                 drop(state);

@@ -20,7 +20,6 @@ pub(super) const PARTS_AHEAD: u32 = 8;
 type Bytes = Zeroizing<Vec<u8>>;
 
 /// What the threads that open one bundle share of its frames.
-#[derive(Default)]
 pub(super) struct Unpacking {
     state: Mutex<State>,
     unpackers: Mutex<Vec<Unpacker>>,
@@ -39,6 +38,15 @@ struct State {
 }
 
 impl Unpacking {
+    /// Of the frames that are `needed`; the others are done.
+    pub(super) fn of(needed: &[bool]) -> Self {
+        let mut state = State::default();
+        for (number, _) in needed.iter().enumerate().filter(|(_, needed)| !**needed) {
+            state.finish(number);
+        }
+        Self { state: Mutex::new(state), unpackers: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,15 +114,18 @@ impl<'a, S: Sink, G: Fn() -> Result<(), CheckError>> PartFrames<'a, S, G> {
             let frame = self.frames.packed(number).ok_or(ContentError::Length)?;
             let end = frame.end.min(self.end);
             let left = end.checked_sub(self.at).filter(|left| *left > 0).ok_or(ContentError::Length)?;
-            if self.piece.capacity() == 0 {
+            let needed = self.checker.needs(number);
+            if needed && self.piece.capacity() == 0 {
                 // At once, so that growing leaves no copies behind; a frame is not long.
                 self.piece.reserve_exact(left as usize);
             }
             let (now, rest) = bytes.split_at(usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len()));
-            self.piece.extend_from_slice(now);
+            if needed {
+                self.piece.extend_from_slice(now);
+            }
             self.at += now.len() as u64;
             bytes = rest;
-            if self.at == end {
+            if needed && self.at == end {
                 let piece = std::mem::take(&mut self.piece);
                 self.put(number, piece, end == frame.end);
                 self.open()?;

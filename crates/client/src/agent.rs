@@ -1,0 +1,399 @@
+//! The agent: a process that keeps the opened identity for a time, so that a person is asked for the passphrase once.
+//!
+//! It listens on a socket in the home's state folder, and answers processes of its own user only. One request a connection:
+//! a line `pouch.agent.v1 WORD`, answered by a line and, for the identity, its text. What has another form or another
+//! version is refused (docs/decisions/0016).
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsRawFd as _;
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
+use rustix::time::{ClockId, clock_gettime};
+use zeroize::Zeroizing;
+
+use crate::home::{self, Home, HomeError};
+use crate::identity::{Identity, MAX_IDENTITY};
+
+const VERSION: &str = "pouch.agent.v1";
+/// The folder of the socket, and its name.
+const FOLDER: &str = "agent";
+const SOCKET: &str = "socket";
+/// The longest request or first line of an answer, in bytes, with its end.
+const MAX_LINE: u64 = 64;
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the agent looks at the clocks.
+const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// A machine that slept for longer than this, in seconds, has been suspended: the clocks are not read at one instant.
+const SUSPENDED: i64 = 2;
+
+/// Why there is no agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Its socket.
+    #[error("cannot {what} the agent's socket {}: {error}", path.display())]
+    Socket {
+        /// What was tried.
+        what: &'static str,
+        /// Which one.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        error: io::Error,
+    },
+    /// What is to be kept is not an identity.
+    #[error("this is not the text of an identity")]
+    NoIdentity,
+}
+
+/// What an agent is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// For the identity.
+    Identity,
+    /// For how long it will still keep it.
+    Left,
+    /// To forget it and end.
+    Forget,
+}
+
+impl Word {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Identity, "identity"), (Self::Left, "left"), (Self::Forget, "forget")];
+
+    fn text(self) -> &'static str {
+        Self::ALL.iter().find(|(word, _)| *word == self).map_or("", |(_, text)| text)
+    }
+
+    fn of(line: &str) -> Option<Self> {
+        let word = line.strip_suffix('\n')?.strip_prefix(VERSION)?.strip_prefix(' ')?;
+        Self::ALL.iter().find(|(_, text)| *text == word).map(|(word, _)| *word)
+    }
+}
+
+/// The folder of a home's socket, and a path to the socket through it that no limit on the length of paths of sockets
+/// applies to (108 bytes, unix(7)).
+fn through(home: &Home) -> io::Result<(std::fs::File, PathBuf)> {
+    let folder = std::fs::File::open(home.state(FOLDER))?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
+    Ok((folder, path))
+}
+
+/// Whether whoever is at the other end is this user.
+fn is_mine(stream: &UnixStream) -> bool {
+    socket_peercred(stream).is_ok_and(|peer| peer.uid == geteuid())
+}
+
+/// One line of at most [`MAX_LINE`] bytes; nothing behind it is read.
+fn line(mut from: impl io::Read) -> io::Result<String> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.last() != Some(&b'\n') && (line.len() as u64) < MAX_LINE {
+        from.read_exact(&mut byte)?;
+        line.extend_from_slice(&byte);
+    }
+    String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+// --- whoever asks ---
+
+/// Asks the agent; the seconds that it will still keep the identity, and what follows. `None` if there is none that answers
+/// as it must.
+fn ask(home: &Home, word: Word) -> Option<(u64, UnixStream)> {
+    let (_folder, path) = through(home).ok()?;
+    let mut stream = UnixStream::connect(path).ok()?;
+    if !is_mine(&stream) {
+        return None;
+    }
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.set_write_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(format!("{VERSION} {}\n", word.text()).as_bytes()).ok()?;
+    let answer = line(&stream).ok()?;
+    let left = answer.strip_suffix('\n')?.strip_prefix(VERSION)?.strip_prefix(" ok ")?.parse().ok()?;
+    Some((left, stream))
+}
+
+/// The identity that the agent keeps, if there is one.
+pub(crate) fn identity(home: &Home) -> Option<Identity> {
+    let (_, stream) = ask(home, Word::Identity)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_IDENTITY as usize));
+    stream.take(MAX_IDENTITY).read_to_end(&mut text).ok()?;
+    Identity::from_text(std::str::from_utf8(&text).ok()?)
+}
+
+/// For how many seconds the identity will still be kept; `None` if it is not.
+#[must_use]
+pub fn left(home: &Home) -> Option<u64> {
+    ask(home, Word::Left).map(|(left, _)| left)
+}
+
+/// Has the identity forgotten; `false` if nobody kept it.
+#[must_use]
+pub fn forget(home: &Home) -> bool {
+    // Its end is the end of the connection: then it keeps nothing any more.
+    ask(home, Word::Forget).is_some_and(|(_, mut stream)| stream.read(&mut [0]).is_ok())
+}
+
+// --- the agent ---
+
+/// Seconds since the machine was started: all of them, and those in which it did not sleep.
+#[derive(Clone, Copy)]
+struct Clocks {
+    all: i64,
+    awake: i64,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self { awake: clock_gettime(ClockId::Monotonic).tv_sec, all: clock_gettime(ClockId::Boottime).tv_sec }
+    }
+
+    /// What is left of `seconds` that began with `self`; `None` when they are over, or the machine slept meanwhile.
+    fn left(self, seconds: u64, now: Self) -> Option<u64> {
+        let (all, awake) = (now.all - self.all, now.awake - self.awake);
+        let left = seconds.checked_sub(u64::try_from(all).ok()?).filter(|left| *left > 0)?;
+        (all - awake <= SUSPENDED).then_some(left)
+    }
+}
+
+/// The socket in the file system; removed when it is dropped, if it is still the same.
+struct Bound {
+    path: PathBuf,
+    node: (u64, u64),
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if node(&self.path).is_ok_and(|node| node == self.node) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn node(path: &Path) -> io::Result<(u64, u64)> {
+    let data = std::fs::symlink_metadata(path)?;
+    Ok((data.dev(), data.ino()))
+}
+
+fn bind(home: &Home) -> Result<(UnixListener, Bound), AgentError> {
+    let path = home.state(FOLDER).join(SOCKET);
+    let failed = |what| {
+        let path = path.clone();
+        move |error| AgentError::Socket { what, path, error }
+    };
+    home::private_folder(&home.state(FOLDER))?;
+    let (_folder, through) = through(home).map_err(failed("open"))?;
+    // Of an agent that was killed: whoever asks for one that lives has it forget first.
+    if std::fs::symlink_metadata(&path).is_ok_and(|data| data.file_type().is_socket()) {
+        std::fs::remove_file(&path).map_err(failed("replace"))?;
+    }
+    let listener = UnixListener::bind(through).map_err(failed("make"))?;
+    // The folder keeps others out; this keeps them out of a socket that somebody moves.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed("protect"))?;
+    let node = node(&path).map_err(failed("look at"))?;
+    Ok((listener, Bound { path, node }))
+}
+
+/// Keeps the text of an identity for so many seconds, and gives it to processes of this user that ask. Returns when the time is
+/// over, when it is told to forget, and when the machine was suspended. `ready` is called once it listens.
+///
+/// # Errors
+/// It cannot listen, or the text is none.
+pub fn serve(home: &Home, text: &[u8], seconds: u64, ready: impl FnOnce()) -> Result<(), AgentError> {
+    std::str::from_utf8(text).ok().and_then(Identity::from_text).ok_or(AgentError::NoIdentity)?;
+    let (listener, bound) = bind(home)?;
+    // Neither in a core dump nor readable by a debugger of the same user; and not in the swap, where the limit on locked
+    // memory allows that (docs/threat-model.md).
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
+    let begun = Clocks::now();
+    let left = || begun.left(seconds, Clocks::now());
+    ready();
+    while left().is_some() {
+        match poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&LOOK)) {
+            Ok(0) | Err(_) => continue,
+            Ok(_) => {}
+        }
+        let Ok((stream, _)) = listener.accept() else { continue };
+        // The clocks again: what was asked may have waited while the machine slept.
+        let Some(left) = left() else { break };
+        // Whoever asked wrongly, or went away, keeps nobody else from asking.
+        if matches!(answer(&stream, text, left), Ok(Word::Forget)) {
+            // Before the connection, whose end tells that nothing is kept any more.
+            drop(bound);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn answer(mut stream: &UnixStream, text: &[u8], left: u64) -> io::Result<Word> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    if !is_mine(stream) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let Some(word) = Word::of(&line(stream)?) else {
+        stream.write_all(format!("{VERSION} no\n").as_bytes())?;
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    stream.write_all(format!("{VERSION} ok {left}\n").as_bytes())?;
+    if word == Word::Identity {
+        stream.write_all(text)?;
+    }
+    Ok(word)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    struct Kept {
+        home: Home,
+        identity: Identity,
+        agent: thread::JoinHandle<()>,
+        _folder: tempfile::TempDir,
+    }
+
+    /// An agent in a thread, in a home with a path longer than a socket's may be.
+    fn kept(seconds: u64) -> Kept {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(&folder.path().join("long".repeat(40)))).unwrap();
+        home.create().unwrap();
+        assert!(left(&home).is_none() && identity(&home).is_none() && !forget(&home));
+        let identity = Identity::generate().unwrap();
+        let (text, at) = (identity.to_text(), home.clone());
+        let (say, ready) = std::sync::mpsc::channel();
+        let agent = thread::spawn(move || serve(&at, text.as_bytes(), seconds, || say.send(()).unwrap()).unwrap());
+        ready.recv().unwrap();
+        Kept { home, identity, agent, _folder: folder }
+    }
+
+    #[test]
+    fn kept_until_forgotten() {
+        let kept = kept(3600);
+        assert!(left(&kept.home).is_some_and(|left| (3590..=3600).contains(&left)));
+        for _ in 0..3 {
+            let got = identity(&kept.home).unwrap();
+            assert_eq!(got.signing.public(), kept.identity.signing.public());
+            assert_eq!(got.age.recipient(), kept.identity.age.recipient());
+        }
+        let socket = kept.home.state(FOLDER).join(SOCKET);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&socket), mode(&kept.home.state(FOLDER))), (0o600, 0o700));
+        assert!(forget(&kept.home));
+        kept.agent.join().unwrap();
+        assert!(left(&kept.home).is_none() && identity(&kept.home).is_none() && !socket.exists());
+    }
+
+    #[test]
+    fn kept_for_its_time() {
+        let kept = kept(2);
+        assert!(identity(&kept.home).is_some());
+        let begun = Instant::now();
+        kept.agent.join().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(identity(&kept.home).is_none());
+    }
+
+    #[test]
+    fn a_machine_that_slept_forgets() {
+        let begun = Clocks { all: 1000, awake: 400 };
+        let after = |awake: i64, slept: i64| begun.left(60, Clocks { all: 1000 + awake + slept, awake: 400 + awake });
+        assert_eq!([after(0, 0), after(59, 0), after(60, 0), after(1000, 0)], [Some(60), Some(1), None, None]);
+        assert_eq!([after(10, 2), after(10, 3), after(0, 30), after(0, 60)], [Some(48), None, None, None]);
+        // A clock that goes back is not one to trust.
+        assert_eq!(begun.left(60, Clocks { all: 999, awake: 399 }), None);
+    }
+
+    #[test]
+    fn what_is_not_a_request_is_refused_and_holds_nobody_up() {
+        let kept = kept(3600);
+        let (_folder, path) = through(&kept.home).unwrap();
+        let ask = |request: &[u8]| {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            let _ = stream.write_all(request);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            answer
+        };
+        for bad in
+            ["pouch.agent.v2 identity\n", "pouch.agent.v1 keys\n", "identity\n", "pouch.agent.v1 identity \n", "\n"]
+        {
+            assert_eq!(ask(bad.as_bytes()), "pouch.agent.v1 no\n", "{bad:?}");
+        }
+        for bad in [&b""[..], b"pouch.agent.v1 identity", &[0xff; 100], &[b'x'; 100_000]] {
+            assert!(!ask(bad).contains(" ok "));
+        }
+        // One that says nothing is waited for, but not for long.
+        let silent = UnixStream::connect(&path).unwrap();
+        assert!(identity(&kept.home).is_some() || identity(&kept.home).is_some());
+        drop(silent);
+        assert!(forget(&kept.home));
+        kept.agent.join().unwrap();
+    }
+
+    // Were the folder open to all, another user would still get no answer.
+    #[test]
+    fn another_user_is_not_answered() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let kept = kept(3600);
+        let folder = kept.home.state(FOLDER);
+        let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        for path in folder.ancestors().take(3).chain([folder.join(SOCKET).as_path()]) {
+            open(path);
+        }
+        let (_folder, path) = through(&kept.home).unwrap();
+        let answered = |stream: UnixStream| {
+            let mut stream = stream;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let _ = stream.write_all(format!("{VERSION} identity\n").as_bytes());
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            !answer.is_empty()
+        };
+        assert!(answered(UnixStream::connect(&path).unwrap()));
+        let theirs = thread::spawn(move || {
+            // Of this thread alone.
+            let nobody = rustix::process::Uid::from_raw(65_534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            answered(UnixStream::connect(&path).unwrap())
+        });
+        assert!(!theirs.join().unwrap());
+        assert!(forget(&kept.home));
+        kept.agent.join().unwrap();
+    }
+
+    #[test]
+    fn the_socket_of_a_killed_agent_is_replaced_and_a_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        home.create().unwrap();
+        assert!(matches!(serve(&home, b"no identity", 5, || ()), Err(AgentError::NoIdentity)));
+        let (_listener, bound) = bind(&home).unwrap();
+        std::mem::forget(bound);
+        let (_second, bound) = bind(&home).unwrap();
+        let path = bound.path.clone();
+        drop(bound);
+        assert!(!path.exists());
+        std::fs::write(&path, "x").unwrap();
+        assert!(matches!(bind(&home), Err(AgentError::Socket { what: "make", .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+    }
+}
