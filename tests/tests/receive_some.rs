@@ -82,7 +82,11 @@ fn some_files_out_of_what_was_carried_compressed_and_burns() {
         wanted.retain(|path, _| !path.ends_with("a.bin") && !path.ends_with("wanted.csv"));
         assert_eq!(snapshot(&into), wanted);
     }
-    // Without a receipt nothing burns.
+    // Without a receipt nothing burns, also where the paths add up to all of it.
+    let into = pair.bo.fresh();
+    let whole = ["receive", &id, "-o", text(&into), "--only", "data"];
+    pair.bo.run(&whole).ok().says("no receipt");
+    pair.ada.run(&["outbox", &id]).ok().says("fetched");
     pair.bo.receive(&id);
     pair.bo.run(&["receive", &id]).ends(6);
 }
@@ -134,7 +138,7 @@ fn all_that_waits_each_into_its_own_folder() {
     // A credential does not go into a folder because it waits among others.
     let secret = pair.ada.pouch(["send", "--secret", "KEY", "--to", "bo", "-q"]).input("hunter2").end().ok().word();
     let file = pair.ada.send(&[text(&pair.ada.file("four", "4")), "--to", "bo"]);
-    pair.bo.run(&["receive", "--all", "-o", text(&out)]).fails(2, "on disk in the clear");
+    pair.bo.run(&["receive", "--all", "-o", text(&out)]).fails(5, "on disk in the clear");
     assert!(out.join(&file[..6]).exists() && !out.join(&secret[..6]).exists());
 }
 
@@ -144,13 +148,13 @@ fn a_handler_runs_where_a_bundle_is_once_it_is_verified() {
     let note = "$(touch injected) `touch injected` \"; touch injected; '";
     let file = pair.ada.file("data", "content");
     let id = pair.ada.send(&[text(&file), "--to", "bo", "--note", note]);
-    let handler = "test -f data && printf '%s\\n' \"$POUCH_BUNDLE\" \"$POUCH_SENDER\" \"$POUCH_PATH\" \"$POUCH_NOTE\" \"$PWD\" \
-                   > ../told; printf from-the-handler";
+    let handler = "test -f \"$POUCH_PATH/data\" && printf '%s\\n' \"$POUCH_BUNDLE\" \"$POUCH_SENDER\" \"$POUCH_PATH\" \"$POUCH_NOTE\" \"$PWD\" \
+                   > told; printf from-the-handler";
     let into = pair.bo.fresh();
     let ran = pair.bo.run(&["receive", &id, "-o", text(&into), "--from", "ada", "--exec", handler]).ok();
     assert_eq!(ran.text(), "from-the-handler");
     let told = fs::read_to_string(pair.bo.desk().join("told")).unwrap();
-    assert_eq!(told.lines().collect::<Vec<_>>(), [&id, "ada", text(&into), note, text(&into)]);
+    assert_eq!(told.lines().collect::<Vec<_>>(), [&id, "ada", text(&into), note, text(&pair.bo.desk())]);
     assert!(pouch_tests::files_beneath(pair.root()).iter().all(|path| !path.ends_with("injected")));
     // Before it ran the receipt was signed, and its own status is the command's.
     let send = |name: &str| pair.ada.send(&[text(&pair.ada.file(name, name)), "--to", "bo"]);
@@ -165,12 +169,26 @@ fn a_handler_runs_where_a_bundle_is_once_it_is_verified() {
     next("kill -9 $$").ends(137);
     // Without a contact there is no handler, and what pouch cannot do is 125.
     pair.bo.run(&["receive", "--next", "--exec", "true"]).fails(2, "--exec needs --from");
+    // Nor for less than the whole, wherever that was said.
+    let config = pair.bo.home().join("config.toml");
+    for line in ["only = \"f\"", "stdout = true"] {
+        fs::write(&config, format!("[receive]\n{line}\n")).unwrap();
+        pair.bo.run(&["receive", "--all", "--from", "ada", "--exec", "touch ran"]).fails(2, "whole bundles");
+    }
+    fs::remove_file(config).unwrap();
+    // It gets nothing that opens the identity.
+    let handler = "test -z \"$POUCH_PASSPHRASE_FD$POUCH_PASSPHRASE_FILE\" && test ! -e /proc/$$/fd/7";
+    let into = pair.bo.fresh();
+    let words = ["receive", "--next", "--from", "ada", "-o", text(&into), "--exec", handler];
+    send("secrets");
+    pair.bo.pouch(words).env("POUCH_PASSPHRASE_FD", "7").behind("exec 7</dev/null;").end().ok();
     pair.bo.run(&["receive", "0123456789", "--from", "ada", "--exec", "true"]).fails(125, "no bundle");
     // Of several each has its turn, and the first failure counts.
     let ids = ["seven", "eight", "nine"].map(send);
     let out = pair.bo.desk().join("several");
-    let handler = "echo ${POUCH_NOTE-none} $(ls); test ! -f seven || exit 3; test ! -f nine || exit 4";
-    let ran = pair.bo.run(&["receive", "--all", "-o", text(&out), "--from", "ada", "--exec", handler]).ends(3);
+    let handler =
+        "cd \"$POUCH_PATH\"; echo ${POUCH_NOTE-none} $(ls); test ! -f seven || exit 130; test ! -f nine || exit 4";
+    let ran = pair.bo.run(&["receive", "--all", "-o", text(&out), "--from", "ada", "--exec", handler]).ends(130);
     assert_eq!(ran.text(), "none seven\nnone eight\nnone nine\n");
     assert!(ids.iter().all(|id| out.join(&id[..6]).is_dir()));
 }
@@ -237,7 +255,7 @@ fn a_disk_without_room_is_told_before_anything_is_fetched() {
     let into = small.0.join("in");
     let before = proxy.moved();
     let receive = |id: &str| pair.bo.run(&["receive", id, "-o", text(&into)]);
-    receive(&ids[0]).fails(8, "6.0 MiB more are needed, and the disk has 4.0 MiB free; nothing was fetched");
+    receive(&ids[0]).fails(8, "6.0 MiB more are needed, and the disk has 4.0 MiB free; nothing more was fetched");
     assert!(proxy.moved() - before < 1 << 20);
     assert_eq!(fs::read_dir(&small.0).unwrap().count(), 0);
     receive(&ids[1]).ok();

@@ -56,6 +56,11 @@ impl Failure {
         }
     }
 
+    /// Something that is not done, though nothing is wrong with how it was asked for.
+    pub(crate) fn refused(text: &str, hint: &str) -> Self {
+        Self::Told { code: exit::code(Class::Refused), text: text.into(), hint: Some(hint.to_owned()), kind: None }
+    }
+
     /// An error of the client's, with another hint than it has.
     pub(crate) fn hinted(error: &Error, hint: String) -> Self {
         Self::Told { code: exit::code(error.class()), text: tell(error), hint: Some(hint), kind: None }
@@ -243,10 +248,19 @@ fn tell(error: &Error) -> String {
             format!("{error} ({})", Escaped(&detail))
         }
         Error::Open(OpenError::Sink(SinkError::Stage(StageError::NoRoom { needed, free, .. }))) => {
-            format!("{} more are needed, and the disk has {} free; nothing was fetched", size(*needed), size(*free))
+            format!(
+                "{} more are needed, and the disk has {} free; nothing more was fetched",
+                size(*needed),
+                size(*free)
+            )
         }
         other => other.to_string(),
     }
+}
+
+/// Several of what may be meant.
+fn list<T: ToString>(found: &[T]) -> String {
+    found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What to do about an error.
@@ -280,19 +294,9 @@ fn hint(error: &Error) -> Option<String> {
         Error::Identity(IdentityError::NoPassphrase(_)) => {
             "give --passphrase-file, --passphrase-command or --passphrase-fd, or run it on a terminal"
         }
-        Error::Ambiguous { found, .. } => {
-            return Some(format!(
-                "say more of it: {}",
-                found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            ));
-        }
+        Error::Ambiguous { found, .. } => return Some(format!("say more of it: {}", list(found))),
         Error::NoEntry { near, .. } if near.is_empty() => "`--list` shows what is in it",
-        Error::NoEntry { near, .. } => {
-            return Some(format!(
-                "near: {}; `--list` shows all",
-                near.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            ));
-        }
+        Error::NoEntry { near, .. } => return Some(format!("near: {}; `--list` shows all", list(near))),
         Error::Open(OpenError::Envelope(EnvelopeError::Age(age::Error::NoMatch))) => {
             "it was sealed for somebody else, or for an identity that you had before"
         }

@@ -253,7 +253,8 @@ pub async fn take(
     let chosen = ready.choose(only)?;
     let Ready { from, opening, again, .. } = ready;
     let manifest = opening.manifest().clone();
-    let whole = chosen.is_all();
+    // Also where the paths add up to all of it: padding is looked at with the whole alone.
+    let whole = only.is_empty();
     let (files, size) = chosen.files(opening.index()).fold((0, 0), |(n, size), (_, e)| (n + 1, size + e.size()));
     let event = about(&manifest, &from, failed());
     let attempt = Attempt::begin(party.journal(), &event);

@@ -59,7 +59,7 @@ pub(crate) struct Receive {
     /// Begin anew, and let go what a receive that was cut off had left
     #[arg(long, conflicts_with_all = ["stdout", "list", "env"])]
     restart: bool,
-    /// Run CMD with sh in the folder of each bundle, once it is there and the receipt is signed; needs --from. What it is
+    /// Run CMD with sh for each bundle, once its folder is there and the receipt is signed; needs --from. What it is
     /// about stands in POUCH_BUNDLE, POUCH_SENDER, POUCH_PATH, POUCH_NOTE
     #[arg(long, value_name = "CMD", conflicts_with_all = ["only", "stdout", "list", "env"])]
     exec: Option<String>,
@@ -92,6 +92,13 @@ impl Receive {
         if self.env.is_some() == self.command.is_empty() {
             return Err(Failure::usage("--env and a command go together", "pouch receive ID --env NAME -- COMMAND"));
         }
+        let less = !self.only.is_empty() || self.stdout || self.list || self.env.is_some();
+        if less && (self.all || self.exec.is_some()) {
+            return Err(Failure::usage(
+                "--all and --exec are about whole bundles in folders",
+                "leave out --only, --stdout, --list and --env, also in the config file and the variables",
+            ));
+        }
         if self.exec.is_some() && self.from.is_none() {
             return Err(Failure::usage(
                 "--exec needs --from",
@@ -115,7 +122,7 @@ impl Receive {
             (Some(Done { placed: Placed::Memory(secret), .. }), Some(variable)) => {
                 Err(child::become_child(&self.command, variable, &secret))
             }
-            (Some(done), _) => self.handle(&done),
+            (Some(done), _) => self.handle(context, &done),
             (None, _) => Ok(()),
         }
     }
@@ -138,12 +145,13 @@ impl Receive {
                 let api = party.api()?;
                 self.take(context, party, &identity, Source::Relay(&api, id), &way).await
             });
+            // By a signal to pouch, that is, and not by what a handler ended with.
+            let interrupted = taken.as_ref().is_err_and(Failure::is_interruption);
             let handled = taken.map_err(|failure| self.goes_on(failure, &way)).and_then(|done| match done {
-                Some(done) => self.handle(&done),
+                Some(done) => self.handle(context, &done),
                 None => Ok(()),
             });
             if let Err(failure) = handled {
-                let interrupted = failure.is_interruption();
                 let code = failure.report(context.show, self.wraps_a_child());
                 first = first.or(Some(code));
                 if interrupted {
@@ -154,9 +162,11 @@ impl Receive {
         first.map_or(Ok(()), |code| Err(Failure::Code(code)))
     }
 
-    fn handle(&self, done: &Done) -> Outcome {
+    fn handle(&self, context: &Context, done: &Done) -> Outcome {
         match (&self.exec, &done.placed) {
-            (Some(command), Placed::Folder(folder)) => child::handle(command, folder, done),
+            (Some(command), Placed::Folder(folder)) => {
+                child::handle(command, folder, done, context.global.passphrase_fd)
+            }
             _ => Ok(()),
         }
     }
@@ -218,8 +228,8 @@ impl Receive {
         let ready = match receive::open(party, identity, &mut source, self.from.as_ref()).await {
             Ok(ready) => ready,
             Err(error) => {
-                // Nobody can go on with it any more.
-                if matches!(error.class(), Class::Expired | Class::NotFound) {
+                // Nobody can go on with it any more. That it is not there is the relay's word for the moment.
+                if error.class() == Class::Expired {
                     receive::forget(&folder, bundle, &self.only);
                 }
                 return Err(error.into());
@@ -240,10 +250,13 @@ impl Receive {
         let manifest = ready.opening.manifest().body();
         let (from, note) = (ready.from.name.clone(), manifest.note.clone());
         if manifest.kind == Kind::Credential && !self.stdout && self.env.is_none() && (self.out.is_none() || self.all) {
-            return Err(Failure::usage(
-                "this is a credential, and a folder would keep it on disk in the clear",
-                "--env NAME -- COMMAND or --stdout keep it off the disk; -o DIR writes it there all the same",
-            ));
+            let text = "this is a credential, and a folder would keep it on disk in the clear";
+            let hint = "--env NAME -- COMMAND or --stdout keep it off the disk; -o DIR writes it there all the same";
+            // Whoever takes all that waits did not call it wrongly.
+            return Err(match self.all {
+                true => Failure::refused(text, hint),
+                false => Failure::usage(text, hint),
+            });
         }
         let target = if self.stdout {
             Target::Writer(Box::new(std::io::stdout()))

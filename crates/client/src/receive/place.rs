@@ -50,9 +50,10 @@ pub(super) async fn place(
             let (bundle, index, expires) = (manifest.bundle, manifest.sealed_index_sha256, manifest.expires);
             let keep = Keep { bundle, index, paths: only.to_vec(), expires, now: now() };
             let placed = place_in_folder(source, opening, chosen, &folder, &keep, watch).await;
-            // What cannot be gone on with, or is not what was signed, does not stay.
+            // What cannot be gone on with, or is not what was signed, does not stay. Another place that was mistyped is none of
+            // that.
             if let Err(error) = &placed
-                && !matches!(error.class(), Class::Unreachable | Class::Full)
+                && !matches!(error.class(), Class::Unreachable | Class::Full | Class::Refused)
             {
                 forget(&folder, bundle, only);
             }

@@ -266,7 +266,7 @@ impl<S: Sink> StretchCheck<'_, S> {
                 let mut spreads = self.spreads.lock().unwrap_or_else(PoisonError::into_inner);
                 let spread = spreads.entry(number).or_insert_with(|| Spread::new(size));
                 let piece = hasher.finish();
-                piece.commit(number, &mut self.pieces);
+                piece.commit(number, &blake3, &mut self.pieces);
                 let found = spread.add(piece);
                 if found.is_some() {
                     spreads.remove(&number);

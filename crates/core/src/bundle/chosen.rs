@@ -57,10 +57,10 @@ impl Chosen {
         Ok(Self(Some(chosen)))
     }
 
-    /// Whether nothing is left out.
+    /// Whether nothing was chosen: it is the whole bundle, with its padding.
     #[must_use]
     pub fn is_all(&self) -> bool {
-        self.0.as_ref().is_none_or(|chosen| chosen.iter().all(|entry| *entry))
+        self.0.is_none()
     }
 
     /// Whether entry `number` is wanted.

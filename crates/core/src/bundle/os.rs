@@ -208,7 +208,9 @@ impl Folder {
         let flags = flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file: File = rustix::fs::openat(&self.0, name, flags, Mode::empty())?.into();
         let seen = Seen::file(&file)?;
-        if seen.kind == FileType::RegularFile && seen.owner == me() { Ok(file) } else { Err(Errno::PERM.into()) }
+        // Under another name somebody could change it later.
+        let ours = seen.kind == FileType::RegularFile && seen.owner == me() && seen.links == 1;
+        if ours { Ok(file) } else { Err(Errno::PERM.into()) }
     }
 
     /// Bytes that this user may still write to the file system of this folder.

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -243,7 +243,7 @@ fn look_at(
         let entry = index.entries().get(number)?;
         let EntryKind::File { size, executable, blake3 } = entry.kind else { return None };
         let file = here.folder(root, &entry.path).ok()?.open_file(entry.path.name(), false).ok()?;
-        let data = file.metadata().ok().filter(|data| data.is_file())?;
+        let data = file.metadata().ok().filter(|data| data.is_file() && data.nlink() == 1)?;
         found.bytes += till - from;
         if (from, till) == (0, size) {
             let mut hasher = blake3::Hasher::new();
@@ -259,7 +259,7 @@ fn look_at(
             let mut hasher = PieceHasher::new(size, from, till);
             each(&file, from, till, |bytes| hasher.update(bytes))?;
             let piece = hasher.finish();
-            piece.commit(number, &mut commitment);
+            piece.commit(number, &blake3, &mut commitment);
             found.pieces.push((number, piece));
         }
     }

@@ -107,9 +107,9 @@ impl PieceHasher {
 }
 
 impl Piece {
-    /// Adds to `hasher` what says which bytes these are, and of which file.
-    pub(super) fn commit(&self, file: usize, hasher: &mut blake3::Hasher) {
-        hasher.update(&(file as u64).to_le_bytes()).update(&self.len.to_le_bytes());
+    /// Adds to `hasher` what says which bytes these are, and of which file: of one with this number and digest.
+    pub(super) fn commit(&self, file: usize, digest: &Blake3Digest, hasher: &mut blake3::Hasher) {
+        hasher.update(&(file as u64).to_le_bytes()).update(digest.as_bytes()).update(&self.len.to_le_bytes());
         self.tell(hasher);
     }
 

@@ -330,13 +330,15 @@ impl Staged {
         if named.node != ours {
             return Err(StageError::Replaced);
         }
-        if staging.record.is_some() {
+        // Without its record nothing goes on from here: what fails now is cleared away.
+        if staging.record.take().is_some() {
             staging.root.remove_file(staging.private.as_str()).map_err(staging.io("publish"))?;
         }
-        staging.root.set_mode(0o777 & !staging.umask).map_err(staging.io("publish"))?;
         staging.root.sync().map_err(staging.io("make durable"))?;
         rename(&staging.parent, &staging.private, &staging.name, &staging.destination)?;
         staging.published = true;
+        // Only now, so that whatever is left hidden is for its owner alone.
+        staging.root.set_mode(0o777 & !staging.umask).map_err(staging.io("publish"))?;
         // Between the look and the rename somebody may have been quick; then it is not ours that stands there.
         let there = staging.parent.stat(staging.name.as_os_str(), false).map_err(staging.io("publish"))?;
         if there.node != ours {

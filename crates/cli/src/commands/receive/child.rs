@@ -46,11 +46,17 @@ pub(super) fn become_child(command: &[String], variable: &str, secret: &[u8]) ->
     Failure::other(format_args!("cannot run {program}: {error}"))
 }
 
-/// Runs a handler in the folder of a bundle. What the sender chose goes into variables and never into the command.
-pub(super) fn handle(command: &str, folder: &Path, done: &Done) -> Outcome {
+/// Runs a handler for a bundle. What the sender chose goes into variables and never into the command; nor is the folder the
+/// one in which it begins, where many a program would look for its own modules and settings first. It gets nothing of what
+/// opens the identity, neither the variables nor the descriptor.
+pub(super) fn handle(command: &str, folder: &Path, done: &Done, passphrase: Option<u32>) -> Outcome {
     let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let mut child = Command::new("sh");
-    child.arg("-c").arg(command).current_dir(folder);
+    let closing = passphrase.filter(|fd| *fd > 2).map(|fd| format!("exec {fd}<&-\n")).unwrap_or_default();
+    child.arg("-c").arg(closing + command);
+    for name in ["FILE", "COMMAND", "FD"] {
+        child.env_remove(format!("POUCH_PASSPHRASE_{name}"));
+    }
     child.env("POUCH_BUNDLE", done.bundle.to_string()).env("POUCH_SENDER", done.from.to_string());
     child.env("POUCH_PATH", whole);
     match &done.note {
