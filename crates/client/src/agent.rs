@@ -4,11 +4,12 @@
 //! a line `pouch.agent.v1 WORD`, answered by a line and, for the identity, its text. What has another form or another
 //! version is refused (docs/decisions/0016).
 
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsRawFd as _;
@@ -22,13 +23,18 @@ use crate::home::{self, Home, HomeError};
 use crate::identity::{Identity, MAX_IDENTITY};
 
 const VERSION: &str = "pouch.agent.v1";
-/// The folder of the socket, and its name.
+/// The folder of the socket, its name, and the name of the lock of whoever starts an agent.
 const FOLDER: &str = "agent";
 const SOCKET: &str = "socket";
+const STARTING: &str = "starting";
 /// The longest request or first line of an answer, in bytes, with its end.
 const MAX_LINE: u64 = 64;
-/// How long either side waits for the other.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the agent has for one connection, from its acceptance to its end.
+const TURN: Duration = Duration::from_secs(1);
+/// How long one who asks waits; longer than somebody before it may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// What has arrived is read even by a process that was stopped until its time was over.
+const LEAST: Duration = Duration::from_millis(1);
 /// How often the agent looks at the clocks.
 const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// A machine that slept for longer than this, in seconds, has been suspended: the clocks are not read at one instant.
@@ -41,7 +47,7 @@ pub enum AgentError {
     #[error(transparent)]
     Home(#[from] HomeError),
     /// Its socket.
-    #[error("cannot {what} the agent's socket {}: {error}", path.display())]
+    #[error("cannot {what} the agent's {}: {error}", path.display())]
     Socket {
         /// What was tried.
         what: &'static str,
@@ -54,6 +60,20 @@ pub enum AgentError {
     /// What is to be kept is not an identity.
     #[error("this is not the text of an identity")]
     NoIdentity,
+    /// It did not come.
+    #[error("cannot read the identity: {0}")]
+    Text(#[source] io::Error),
+}
+
+/// What came of [`forget`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// There was no agent.
+    Nobody,
+    /// There was, and it keeps nothing any more.
+    Done,
+    /// There is one, which may still keep the identity: it does not answer, or not as this user's agent.
+    NoAnswer,
 }
 
 /// What an agent is asked.
@@ -83,8 +103,8 @@ impl Word {
 
 /// The folder of a home's socket, and a path to the socket through it that no limit on the length of paths of sockets
 /// applies to (108 bytes, unix(7)).
-fn through(home: &Home) -> io::Result<(std::fs::File, PathBuf)> {
-    let folder = std::fs::File::open(home.state(FOLDER))?;
+fn through(home: &Home) -> io::Result<(File, PathBuf)> {
+    let folder = File::open(home.state(FOLDER))?;
     let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
     Ok((folder, path))
 }
@@ -92,6 +112,40 @@ fn through(home: &Home) -> io::Result<(std::fs::File, PathBuf)> {
 /// Whether whoever is at the other end is this user.
 fn is_mine(stream: &UnixStream) -> bool {
     socket_peercred(stream).is_ok_and(|peer| peer.uid == geteuid())
+}
+
+/// A connection, and when it has to be over.
+struct Timed {
+    stream: UnixStream,
+    until: Instant,
+}
+
+impl Timed {
+    fn new(stream: UnixStream, time: Duration) -> Self {
+        Self { stream, until: Instant::now() + time }
+    }
+
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now()).max(LEAST)
+    }
+}
+
+impl io::Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()))?;
+        self.stream.read(into)
+    }
+}
+
+impl io::Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// One line of at most [`MAX_LINE`] bytes; nothing behind it is read.
@@ -106,41 +160,78 @@ fn line(mut from: impl io::Read) -> io::Result<String> {
 
 // --- whoever asks ---
 
-/// Asks the agent; the seconds that it will still keep the identity, and what follows. `None` if there is none that answers
-/// as it must.
-fn ask(home: &Home, word: Word) -> Option<(u64, UnixStream)> {
-    let (_folder, path) = through(home).ok()?;
-    let mut stream = UnixStream::connect(path).ok()?;
-    if !is_mine(&stream) {
-        return None;
-    }
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.set_write_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(format!("{VERSION} {}\n", word.text()).as_bytes()).ok()?;
-    let answer = line(&stream).ok()?;
+/// A connection to the agent. The error says whether there is one.
+fn connect(home: &Home) -> Result<Timed, Forgotten> {
+    let stream = through(home).and_then(|(_folder, path)| UnixStream::connect(path)).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Forgotten::Nobody,
+        _ => Forgotten::NoAnswer,
+    })?;
+    if is_mine(&stream) { Ok(Timed::new(stream, PATIENCE)) } else { Err(Forgotten::NoAnswer) }
+}
+
+/// Asks the agent; the seconds that it will still keep the identity, and what follows. `None` if it does not answer as it must.
+fn ask(mut agent: Timed, word: Word) -> Option<(u64, Timed)> {
+    agent.write_all(format!("{VERSION} {}\n", word.text()).as_bytes()).ok()?;
+    let answer = line(&mut agent).ok()?;
     let left = answer.strip_suffix('\n')?.strip_prefix(VERSION)?.strip_prefix(" ok ")?.parse().ok()?;
-    Some((left, stream))
+    Some((left, agent))
 }
 
 /// The identity that the agent keeps, if there is one.
 pub(crate) fn identity(home: &Home) -> Option<Identity> {
-    let (_, stream) = ask(home, Word::Identity)?;
+    let (_, agent) = ask(connect(home).ok()?, Word::Identity)?;
+    Identity::from_text(std::str::from_utf8(&read_text(agent).ok()?).ok()?)
+}
+
+/// The text of an identity.
+fn read_text(from: impl io::Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_IDENTITY as usize));
-    stream.take(MAX_IDENTITY).read_to_end(&mut text).ok()?;
-    Identity::from_text(std::str::from_utf8(&text).ok()?)
+    from.take(MAX_IDENTITY).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// For how many seconds the identity will still be kept; `None` if it is not.
 #[must_use]
 pub fn left(home: &Home) -> Option<u64> {
-    ask(home, Word::Left).map(|(left, _)| left)
+    ask(connect(home).ok()?, Word::Left).map(|(left, _)| left)
 }
 
-/// Has the identity forgotten; `false` if nobody kept it.
+/// Has the identity forgotten.
 #[must_use]
-pub fn forget(home: &Home) -> bool {
+pub fn forget(home: &Home) -> Forgotten {
+    let agent = match connect(home) {
+        Ok(agent) => agent,
+        Err(none) => return none,
+    };
     // Its end is the end of the connection: then it keeps nothing any more.
-    ask(home, Word::Forget).is_some_and(|(_, mut stream)| stream.read(&mut [0]).is_ok())
+    if ask(agent, Word::Forget).is_some_and(|(_, mut agent)| matches!(agent.read(&mut [0]), Ok(0))) {
+        return Forgotten::Done;
+    }
+    // Its time may have been over meanwhile.
+    match connect(home) {
+        Err(Forgotten::Nobody) => Forgotten::Done,
+        _ => Forgotten::NoAnswer,
+    }
+}
+
+/// The turn to replace the agent of a home by another one, until it is dropped: two that start at once would leave one that no
+/// socket leads to.
+pub struct Starting {
+    _file: File,
+}
+
+impl Starting {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be made or locked.
+    pub fn wait(home: &Home) -> Result<Self, AgentError> {
+        home::private_folder(&home.state(FOLDER))?;
+        let path = home.state(FOLDER).join(STARTING);
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let locked = file.and_then(|file| file.lock().map(|()| Self { _file: file }));
+        locked.map_err(|error| AgentError::Socket { what: "lock", path, error })
+    }
 }
 
 // --- the agent ---
@@ -171,9 +262,16 @@ struct Bound {
     node: (u64, u64),
 }
 
+impl Bound {
+    /// Whether those who ask still find it. Its number is given to no other while the agent listens on it.
+    fn is_there(&self) -> bool {
+        node(&self.path).is_ok_and(|node| node == self.node)
+    }
+}
+
 impl Drop for Bound {
     fn drop(&mut self) {
-        if node(&self.path).is_ok_and(|node| node == self.node) {
+        if self.is_there() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -203,54 +301,59 @@ fn bind(home: &Home) -> Result<(UnixListener, Bound), AgentError> {
     Ok((listener, Bound { path, node }))
 }
 
-/// Keeps the text of an identity for so many seconds, and gives it to processes of this user that ask. Returns when the time is
-/// over, when it is told to forget, and when the machine was suspended. `ready` is called once it listens.
+/// Reads the text of an identity, keeps it for so many seconds, and gives it to processes of this user that ask. Returns when the
+/// time is over, when it is told to forget, when the machine was suspended, and when its socket is not there any more. `ready` is
+/// called once it listens.
 ///
 /// # Errors
 /// It cannot listen, or the text is none.
-pub fn serve(home: &Home, text: &[u8], seconds: u64, ready: impl FnOnce()) -> Result<(), AgentError> {
-    std::str::from_utf8(text).ok().and_then(Identity::from_text).ok_or(AgentError::NoIdentity)?;
-    let (listener, bound) = bind(home)?;
-    // Neither in a core dump nor readable by a debugger of the same user; and not in the swap, where the limit on locked
-    // memory allows that (docs/threat-model.md).
+pub fn serve(home: &Home, from: impl io::Read, seconds: u64, ready: impl FnOnce()) -> Result<(), AgentError> {
+    // Before there is a secret: neither in a core dump nor readable by a debugger of the same user; and not in the swap, where
+    // the limit on locked memory allows that (docs/threat-model.md).
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
+    let text = read_text(from).map_err(AgentError::Text)?;
+    std::str::from_utf8(&text).ok().and_then(Identity::from_text).ok_or(AgentError::NoIdentity)?;
     let begun = Clocks::now();
     let left = || begun.left(seconds, Clocks::now());
+    let (listener, bound) = bind(home)?;
     ready();
-    while left().is_some() {
+    // One that nobody finds, because of another agent or because the home was moved or removed, nobody could tell to forget.
+    while left().is_some() && bound.is_there() {
         match poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&LOOK)) {
             Ok(0) | Err(_) => continue,
             Ok(_) => {}
         }
         let Ok((stream, _)) = listener.accept() else { continue };
-        // The clocks again: what was asked may have waited while the machine slept.
-        let Some(left) = left() else { break };
+        let mut peer = Timed::new(stream, TURN);
         // Whoever asked wrongly, or went away, keeps nobody else from asking.
-        if matches!(answer(&stream, text, left), Ok(Word::Forget)) {
+        if matches!(answer(&mut peer, &text, left), Ok(Word::Forget)) {
             // Before the connection, whose end tells that nothing is kept any more.
-            drop(bound);
+            drop((text, bound));
             return Ok(());
         }
     }
     Ok(())
 }
 
-fn answer(mut stream: &UnixStream, text: &[u8], left: u64) -> io::Result<Word> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    if !is_mine(stream) {
+/// Answers one request. `left` is asked after the request has come: it may have taken its time, or the machine may have slept.
+fn answer(peer: &mut Timed, text: &[u8], left: impl FnOnce() -> Option<u64>) -> io::Result<Word> {
+    if !is_mine(&peer.stream) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    let Some(word) = Word::of(&line(stream)?) else {
-        stream.write_all(format!("{VERSION} no\n").as_bytes())?;
+    let Some(word) = Word::of(&line(&mut *peer)?) else {
+        peer.write_all(format!("{VERSION} no\n").as_bytes())?;
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    stream.write_all(format!("{VERSION} ok {left}\n").as_bytes())?;
-    if word == Word::Identity {
-        stream.write_all(text)?;
-    }
-    Ok(word)
+    let answered = give(peer, word, text, left);
+    // Obeyed also when whoever said it waits for no answer any more.
+    if word == Word::Forget { Ok(word) } else { answered.map(|()| word) }
+}
+
+fn give(peer: &mut Timed, word: Word, text: &[u8], left: impl FnOnce() -> Option<u64>) -> io::Result<()> {
+    let left = left().ok_or(io::ErrorKind::TimedOut)?;
+    peer.write_all(format!("{VERSION} ok {left}\n").as_bytes())?;
+    if word == Word::Identity { peer.write_all(text) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -273,7 +376,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(&folder.path().join("long".repeat(40)))).unwrap();
         home.create().unwrap();
-        assert!(left(&home).is_none() && identity(&home).is_none() && !forget(&home));
+        assert!(left(&home).is_none() && identity(&home).is_none() && forget(&home) == Forgotten::Nobody);
         let identity = Identity::generate().unwrap();
         let (text, at) = (identity.to_text(), home.clone());
         let (say, ready) = std::sync::mpsc::channel();
@@ -294,7 +397,7 @@ mod tests {
         let socket = kept.home.state(FOLDER).join(SOCKET);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&socket), mode(&kept.home.state(FOLDER))), (0o600, 0o700));
-        assert!(forget(&kept.home));
+        assert_eq!(forget(&kept.home), Forgotten::Done);
         kept.agent.join().unwrap();
         assert!(left(&kept.home).is_none() && identity(&kept.home).is_none() && !socket.exists());
     }
@@ -339,45 +442,89 @@ mod tests {
         for bad in [&b""[..], b"pouch.agent.v1 identity", &[0xff; 100], &[b'x'; 100_000]] {
             assert!(!ask(bad).contains(" ok "));
         }
-        // One that says nothing is waited for, but not for long.
+        // One that says nothing, or says it slowly, has its turn, which is over before the next one's patience is.
+        assert!(TURN * 2 < PATIENCE);
         let silent = UnixStream::connect(&path).unwrap();
-        assert!(identity(&kept.home).is_some() || identity(&kept.home).is_some());
+        assert!(identity(&kept.home).is_some());
         drop(silent);
-        assert!(forget(&kept.home));
+        let mut slow = UnixStream::connect(&path).unwrap();
+        let slowly = thread::spawn(move || {
+            while slow.write_all(b"x").is_ok() {
+                thread::sleep(TURN / 4);
+            }
+        });
+        assert!(identity(&kept.home).is_some());
+        slowly.join().unwrap();
+        assert_eq!(forget(&kept.home), Forgotten::Done);
         kept.agent.join().unwrap();
     }
 
-    // Were the folder open to all, another user would still get no answer.
+    /// Two ends, of which the first has its turn with the agent.
+    fn ends() -> (Timed, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Timed::new(ours, TURN), theirs)
+    }
+
     #[test]
-    fn another_user_is_not_answered() {
-        if !geteuid().is_root() {
+    fn told_to_forget_it_does_so_though_nobody_waits() {
+        for (word, obeyed) in [(Word::Forget, true), (Word::Identity, false)] {
+            let (mut peer, mut theirs) = ends();
+            theirs.write_all(format!("{VERSION} {}\n", word.text()).as_bytes()).unwrap();
+            drop(theirs);
+            // What a stopped process finds when it goes on.
+            peer.until = Instant::now();
+            assert_eq!(answer(&mut peer, b"text", || Some(1)).is_ok_and(|word| word == Word::Forget), obeyed);
+        }
+    }
+
+    // The time is over between the first and the last byte of a request.
+    #[test]
+    fn nothing_is_given_after_its_time() {
+        let late = Duration::from_millis(300);
+        let asked = |kept: Duration| {
+            let (mut peer, mut theirs) = ends();
+            let asking = thread::spawn(move || {
+                theirs.write_all(VERSION.as_bytes()).unwrap();
+                thread::sleep(late);
+                theirs.write_all(b" identity\n").unwrap();
+                let mut answer = String::new();
+                theirs.read_to_string(&mut answer).unwrap();
+                answer
+            });
+            let begun = Instant::now();
+            let _ = answer(&mut peer, b"text", || (begun.elapsed() < kept).then_some(7));
+            drop(peer);
+            asking.join().unwrap()
+        };
+        assert_eq!(asked(late / 2), "");
+        assert_eq!(asked(Duration::MAX), format!("{VERSION} ok 7\ntext"));
+    }
+
+    // In a process of its own: it is the process that is not dumped.
+    #[test]
+    fn protected_before_it_reads() {
+        const ALONE: &str = "POUCH_TEST_ALONE";
+        let name = "agent::tests::protected_before_it_reads";
+        if std::env::var_os(ALONE).is_none() {
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let ran = alone.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success() && said.contains("1 passed"), "{said}");
             return;
         }
-        let kept = kept(3600);
-        let folder = kept.home.state(FOLDER);
-        let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
-        for path in folder.ancestors().take(3).chain([folder.join(SOCKET).as_path()]) {
-            open(path);
+        struct Reads(PathBuf);
+        impl io::Read for Reads {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+                assert!(!self.0.exists());
+                Ok(0)
+            }
         }
-        let (_folder, path) = through(&kept.home).unwrap();
-        let answered = |stream: UnixStream| {
-            let mut stream = stream;
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let _ = stream.write_all(format!("{VERSION} identity\n").as_bytes());
-            let mut answer = Vec::new();
-            let _ = stream.read_to_end(&mut answer);
-            !answer.is_empty()
-        };
-        assert!(answered(UnixStream::connect(&path).unwrap()));
-        let theirs = thread::spawn(move || {
-            // Of this thread alone.
-            let nobody = rustix::process::Uid::from_raw(65_534);
-            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
-            answered(UnixStream::connect(&path).unwrap())
-        });
-        assert!(!theirs.join().unwrap());
-        assert!(forget(&kept.home));
-        kept.agent.join().unwrap();
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::Dumpable);
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        let reads = Reads(home.state(FOLDER).join(SOCKET));
+        assert!(matches!(serve(&home, reads, 5, || ()), Err(AgentError::NoIdentity)));
     }
 
     #[test]
@@ -385,7 +532,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path())).unwrap();
         home.create().unwrap();
-        assert!(matches!(serve(&home, b"no identity", 5, || ()), Err(AgentError::NoIdentity)));
+        assert!(matches!(serve(&home, &b"no identity"[..], 5, || ()), Err(AgentError::NoIdentity)));
         let (_listener, bound) = bind(&home).unwrap();
         std::mem::forget(bound);
         let (_second, bound) = bind(&home).unwrap();
