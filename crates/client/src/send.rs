@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
+use pouch_protocol::ProblemKind;
 use pouch_statement::{BundleId, Name, Note, Sha256Digest, Timestamp};
 
 pub(crate) use self::address::{Addressee, addressee_here};
@@ -244,7 +245,10 @@ pub fn never_begun(party: &Party, to: &[Name], reason: &str) -> Result<()> {
 /// Whether the same again may succeed: neither the relay nor what is sent is the reason.
 fn may_pass(error: &Error) -> bool {
     match error {
-        Error::Api(error) => is_open(error),
+        // A clock that is wrong is set right, a suspension lifted.
+        Error::Api(error) => {
+            is_open(error) || matches!(error.refused(), Some(ProblemKind::Clock | ProblemKind::Suspended))
+        }
         Error::Seal(SealError::Source(SourceError::Io { .. })) => true,
         Error::Seal(_) | Error::Lifetime(_) | Error::Contact(_) | Error::Envelope(_) | Error::Manifest(_) => false,
         _ => true,

@@ -247,6 +247,8 @@ impl Transfer {
     pub(crate) fn conclude(&mut self, last: Last) -> Result<()> {
         let line = Line::Last(last);
         self.append(&line)?;
+        // Before the outbox says that it is committing: what it was numbered with must not get lost alone.
+        self.file.sync_data().map_err(failed("write", &self.path))?;
         if let Line::Last(last) = line {
             self.last = Some(last);
         }

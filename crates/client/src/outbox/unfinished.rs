@@ -1,6 +1,7 @@
 //! Sends that came to no end.
 
 use pouch_protocol::ProblemKind;
+use pouch_statement::BundleId;
 
 use super::{Progress, Sent};
 use crate::api::{ApiError, RelayApi};
@@ -14,8 +15,13 @@ use crate::transfer::{self, Standing};
 ///
 /// # Errors
 /// It is delivered, may be, or is being sent; or the relay refuses.
-pub async fn forget(party: &Party, api: Option<&RelayApi>, sent: &Sent) -> Result<bool> {
-    let no = |why| Err(Error::NotForgotten(sent.bundle, why));
+pub async fn forget(party: &Party, api: Option<&RelayApi>, bundle: BundleId) -> Result<bool> {
+    let no = |why| Err(Error::NotForgotten(bundle, why));
+    if transfer::standing(party, bundle)? == Standing::Running {
+        return no("it is being sent");
+    }
+    // As it is now, and not as it was when the relay was asked for something else.
+    let Some(sent) = &super::load(party, bundle)? else { return Ok(true) };
     match sent.progress {
         Progress::Sending | Progress::Undelivered => {}
         Progress::Committing => return no("it is not known whether it is delivered"),
@@ -23,12 +29,14 @@ pub async fn forget(party: &Party, api: Option<&RelayApi>, sent: &Sent) -> Resul
         Progress::Carried => return no("it is in a file"),
         Progress::Revoked => return no("it is revoked"),
     }
-    if transfer::standing(party, sent.bundle)? == Standing::Running {
-        return no("it is being sent");
-    }
-    let told = match api {
-        Some(api) => api.delete_bundle(sent.bundle).await,
-        None => return over(party, sent).map(|()| false),
+    let Some(api) = api else { return over(party, sent).map(|()| false) };
+    // To delete what is delivered would be to withdraw it.
+    let told = match api.bundle(bundle).await {
+        Ok(status) if status.committed.is_some() => {
+            return no("the relay says that it is delivered; `outbox revoke` withdraws it");
+        }
+        Ok(_) => api.delete_bundle(bundle).await,
+        Err(error) => Err(error),
     };
     let told = match told {
         Ok(()) => true,

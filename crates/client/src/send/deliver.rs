@@ -57,11 +57,12 @@ impl Sending<'_> {
     /// Does what is left to be done.
     pub(super) async fn deliver(&self, ongoing: &mut Ongoing, content: Content) -> Step<Delivered> {
         if ongoing.continued {
-            self.check(ongoing, &content)?;
+            // Before anything is given up: it may be delivered.
             if let (true, Some(last)) = (is_committing(&ongoing.sent), ongoing.transfer.last.clone()) {
                 return self.go_on_committing(ongoing, &last).await;
             }
             self.ask(ongoing).await?;
+            self.check(ongoing, &content)?;
             let Ongoing { sent, transfer, .. } = &*ongoing;
             self.watch.news(News::Continues { bundle: sent.bundle, percent: transfer.percent() });
         } else {
@@ -90,7 +91,22 @@ impl Sending<'_> {
         }
         let committed = self.ask(ongoing).await?;
         self.watch.news(News::Continues { bundle: ongoing.sent.bundle, percent: ongoing.transfer.percent() });
-        if committed { self.delivered(ongoing, last, turn) } else { self.commit(ongoing, last, turn).await }
+        if !committed {
+            return self.commit(ongoing, last, turn).await;
+        }
+        // By this commit, or by that of a copy of this home: the relay tells them apart.
+        match again(|| self.api.commit(ongoing.sent.bundle, &last.commit)).await {
+            Ok(()) => self.delivered(ongoing, last, turn),
+            Err(error) if error.refused() == Some(ProblemKind::Conflict) => Err(self.elsewhere(ongoing)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// It was delivered with numbers and keys that are not here.
+    fn elsewhere(&self, ongoing: &mut Ongoing) -> Result<Stop> {
+        ongoing.sent.forget(self.party)?;
+        ongoing.sent.progress = Progress::Undelivered;
+        Ok(Stop::StartOver(StartsOver::Elsewhere))
     }
 
     /// Whether a send that was interrupted may go on, as far as is known here.
@@ -111,15 +127,10 @@ impl Sending<'_> {
 
     /// Whether it was committed, by the relay's word. If the relay has nothing to go on with, it starts over.
     async fn ask(&self, ongoing: &mut Ongoing) -> Step<bool> {
-        let Ongoing { sent, transfer, .. } = ongoing;
+        let Ongoing { sent, transfer, .. } = &*ongoing;
         let gone = match again(|| self.api.bundle(sent.bundle)).await {
             Ok(status) if status.committed.is_some() && is_committing(sent) => return Ok(true),
-            // The numbers and keys that it was committed with are not here.
-            Ok(status) if status.committed.is_some() => {
-                sent.forget(self.party)?;
-                sent.progress = Progress::Undelivered;
-                return Err(Stop::StartOver(StartsOver::Elsewhere));
-            }
+            Ok(status) if status.committed.is_some() => return Err(self.elsewhere(ongoing)?),
             Ok(status) => status.state != BundleState::Pending,
             Err(e) if e.refused() == Some(ProblemKind::NotFound) => is_committing(sent) || !transfer.parts.is_empty(),
             Err(e) => return Err(e.into()),
@@ -203,10 +214,13 @@ impl Sending<'_> {
     async fn commit(&self, ongoing: &mut Ongoing, last: &Last, turn: Lock) -> Step<Delivered> {
         let bundle = ongoing.sent.bundle;
         for Envelope { mailbox, sealed } in &last.envelopes {
-            let envelope = Bytes::from(STANDARD.decode(sealed).unwrap_or_default());
+            let damaged = |_| Error::NotResumable(bundle, "its state is damaged");
+            let envelope = Bytes::from(STANDARD.decode(sealed).map_err(damaged)?);
             if let Err(error) = again(|| self.api.put_envelope(bundle, *mailbox, envelope.clone())).await {
-                if !is_open(&error) || ongoing.transfer.secrets.is_none() {
-                    ongoing.sent.progress = Progress::Sending;
+                if !is_open(&error) {
+                    // Some are out of our hands, whatever the relay says of this one.
+                    let _ = self.api.delete_bundle(bundle).await;
+                    self.refused(ongoing)?;
                 }
                 return Err(error.into());
             }

@@ -90,8 +90,10 @@ impl Ongoing {
     /// Clears away what was begun. What may be delivered stays in the outbox.
     pub(super) async fn give_up(self, sending: &Sending<'_>) -> Result<()> {
         if self.sent.progress == Progress::Sending {
-            // Best effort: the relay forgets what was never committed in any case.
-            let _ = sending.api.delete_bundle(self.sent.bundle).await;
+            // Best effort: the relay forgets what was never committed in any case. What was, by a copy of this home, stays.
+            if sending.api.bundle(self.sent.bundle).await.is_ok_and(|status| status.committed.is_none()) {
+                let _ = sending.api.delete_bundle(self.sent.bundle).await;
+            }
             self.sent.forget(sending.party)?;
         }
         self.transfer.remove()

@@ -56,7 +56,7 @@ impl Forget {
                 Err(Failure::Client(error)) if error.class() == Class::Unreachable => None,
                 Err(failure) => return Err(failure),
             };
-            Ok(outbox::forget(&party, api.as_ref(), &sent).await?)
+            Ok(outbox::forget(&party, api.as_ref(), sent.bundle).await?)
         })?;
         if !told {
             context.show.warn("the relay could not be told; it forgets what was not finished within a day");
