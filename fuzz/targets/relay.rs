@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use pouch_client::Home;
 use pouch_client::clock::now;
 use pouch_client::join::{NewIdentity, join};
-use pouch_client::transport::{HttpAnswer, HttpRequest, Https, Transport};
+use pouch_client::transport::{HttpAnswer, HttpRequest, Https, Network, Transport};
 use pouch_protocol::{Covered, NewBundle, PartField, Problem, Request, content_digest, route, sign_request};
 use pouch_relay::{Config, InitOptions, Relay};
 use pouch_statement::{BundleId, RelayOrigin, Sha256Digest, SigningKey};
@@ -84,14 +84,14 @@ async fn found(folder: PathBuf) -> Founded {
     let home = Home::open(Some(&folder.join("home"))).expect("a home");
     let name = "ada".parse().expect("a name");
     let new = NewIdentity { passphrase: None, classic: true };
-    let joined = join(&home, &made.link, &name, new, None).await.expect("the owner joins");
+    let joined = join(&home, &made.link, &name, new, &Network::default()).await.expect("the owner joins");
     let text = std::fs::read_to_string(home.config("device.key")).expect("a device key");
     let mut seed = [0; 32];
     for (byte, digits) in seed.iter_mut().zip(text.trim().as_bytes().chunks(2)) {
         *byte = std::str::from_utf8(digits).ok().and_then(|d| u8::from_str_radix(d, 16).ok()).expect("hexadecimal");
     }
     Founded {
-        transport: Https::new(origin.clone(), &pins).expect("TLS"),
+        transport: Https::new(origin.clone(), &pins, &Network::default()).expect("TLS"),
         origin,
         device: SigningKey::from_seed(&seed),
         mailbox: joined.card.card().mailbox.to_string(),
@@ -102,7 +102,8 @@ impl Site {
     /// A new bundle that is pending.
     fn begin(&self) {
         let bundle = BundleId::random().expect("randomness");
-        let body = serde_json::to_vec(&NewBundle { bundle, expires: now().plus(600), burn: false, recipients: vec![] }).expect("JSON");
+        let body = serde_json::to_vec(&NewBundle { bundle, expires: now().plus(600), burn: false, recipients: vec![] })
+            .expect("JSON");
         let answer = self.ask("POST", route::BUNDLES, vec![], &body, 1).expect("it answers");
         assert_eq!(answer.status, 204, "{}", String::from_utf8_lossy(&answer.body));
         *self.bundle.lock().expect("nobody panicked") = bundle;
