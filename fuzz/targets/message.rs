@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use pouch_protocol::{
-    AccessPage, Account, Accounts, BundleStatus, Commit, Devices, Extension, Inbox, InboxItem, JoinRequest,
-    JoinResponse, Links, NewBundle, NewDevice, NewLink, NewRole, Outbox, Problem, ReceiptMessage, RelayInfo, Takedown,
+    AccessPage, Account, Accounts, BundleStatus, Commit, Devices, Extension, Inbox, InboxItem, JoinRequest, JoinResponse,
+    Links, NewBundle, NewDevice, NewLink, NewRole, Outbox, Problem, ReceiptMessage, RelayInfo, Takedown,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
