@@ -90,6 +90,12 @@ impl ApiError {
         )
     }
 
+    /// Whether the relay has said no, and will again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.refused().is_some() && !self.is_passing()
+    }
+
     /// How long the relay asks to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<std::time::Duration> {

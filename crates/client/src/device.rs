@@ -31,19 +31,19 @@ pub async fn rotate(party: &Party, identity: &Identity) -> Result<(DeviceKey, De
     // Not while a send commits, whose requests the old key signs; and one rotation at a time.
     let _turn = party.home.sending_turn().await?;
     let old = current(party)?;
-    let key = DeviceKey(identity::next_device(&party.home)?.public());
+    let next = identity::next_device(&party.home)?;
+    let key = DeviceKey(next.public());
     let statement = Device { identity: party.fingerprint(), device_key: key.0, created: now() };
     let statement = Signed::sign(statement, &identity.signing)?;
     let enrolled = Event::new(Action::DeviceEnrolled, Ended::Done);
     let enrolled = Event { statement_sha256: Some(statement.digest()), detail: Some(key.to_string()), ..enrolled };
-    let api = party.api_of(identity::next_device(&party.home)?)?;
+    let api = party.api_of(next)?;
     let new = NewDevice { mailbox: party.card().card().mailbox, device: statement.detached(), replaces: Some(old) };
     if let Err(error) = api.enrol(&new).await {
         if error.refused() == Some(ProblemKind::Conflict) {
             identity::forget_next_device(&party.home);
         }
-        let detail = Some(format!("{key}: {error}"));
-        party.journal().append(&Event { outcome: Ended::Failed, detail, ..enrolled })?;
+        party.journal().append(&enrolled.failed(format!("{key}: {error}")))?;
         return Err(error.into());
     }
     party.journal().append(&enrolled)?;
@@ -62,8 +62,7 @@ pub async fn revoke(party: &Party, api: &RelayApi, key: DeviceKey) -> Result<()>
     match api.revoke_device(key).await {
         Ok(()) => Ok(party.journal().append(&event)?),
         Err(error) => {
-            let detail = Some(format!("{key}: {error}"));
-            party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
+            party.journal().append(&event.failed(format!("{key}: {error}")))?;
             Err(error.into())
         }
     }

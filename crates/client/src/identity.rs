@@ -175,7 +175,7 @@ pub(crate) fn next_device(home: &Home) -> Result<SigningKey, IdentityError> {
 
 /// Puts the next device key in the place of the present one.
 pub(crate) fn use_next_device(home: &Home) -> Result<(), IdentityError> {
-    let text = device_text(&next_device(home)?);
+    let text = device_text(&read_device(home, NEXT_DEVICE)?.ok_or(IdentityError::Missing)?);
     home::write_private(&home.config(DEVICE), text.as_bytes())?;
     forget_next_device(home);
     Ok(())

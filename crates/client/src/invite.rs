@@ -211,10 +211,8 @@ fn admit(party: &Party, invitation: &Pending, joiner: &MacedCard) -> Result<Cont
             Ok(contact)
         }
         Err(error) => {
-            let mut event = Event::new(Action::ContactPinned, Ended::Failed);
-            event.peer = Some(invitation.name.clone());
-            event.detail = Some(error.to_string());
-            party.journal().append(&event)?;
+            let event = Event::new(Action::ContactPinned, Ended::Failed).failed(&error);
+            party.journal().append(&Event { peer: Some(invitation.name.clone()), ..event })?;
             Err(error)
         }
     }

@@ -88,7 +88,7 @@ impl<'a> Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         for event in self.open {
-            let event = Event { outcome: Ended::Failed, detail: Some("interrupted".into()), ..event.clone() };
+            let event = event.clone().failed("interrupted");
             // Nobody is left to tell of an error; `log verify` notices a journal that cannot be written.
             let _ = self.journal.append(&event);
         }

@@ -412,11 +412,10 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
             .filter(|d| d.state != DeliveryState::Waiting)
             .filter_map(|d| sent.recipients.iter().find(|r| r.mailbox == d.mailbox).map(|r| r.name.clone()))
             .collect(),
-        // An upload that never began leaves nothing to withdraw.
-        Err(e) if e.refused() == Some(ProblemKind::NotFound) && sent.progress == Progress::Sending => Vec::new(),
         Err(_) => Vec::new(),
     };
     let result = match before {
+        // An upload that never began leaves nothing to withdraw.
         Err(e) if e.refused() == Some(ProblemKind::NotFound) && sent.progress == Progress::Sending => Ok(()),
         Err(e) => Err(e),
         Ok(_) => api.delete_bundle(sent.bundle).await,
@@ -432,7 +431,7 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
             Ok(released)
         }
         Err(error) => {
-            party.journal().append(&Event { detail: Some(error.to_string()), ..event(Ended::Failed) })?;
+            party.journal().append(&event(Ended::Failed).failed(&error))?;
             Err(error.into())
         }
     }

@@ -151,10 +151,7 @@ impl Party {
         } else {
             AddressBook::change(&self.home, |book| book.add(contact))
         };
-        let event = match &result {
-            Ok(()) => event,
-            Err(e) => Event { outcome: Ended::Failed, detail: Some(e.to_string()), ..event },
-        };
+        let event = event.ended(&result);
         self.journal().append(&event)?;
         if result.is_ok() {
             inbox::unmark_all(self);

@@ -24,7 +24,7 @@ pub(crate) use self::upload::threads;
 use self::address::addressees_here;
 use self::deliver::{Sending, Stop};
 use self::ongoing::Ongoing;
-use crate::api::{ApiError, RelayApi};
+use crate::api::RelayApi;
 use crate::error::{Error, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
@@ -205,7 +205,7 @@ fn conclude(
             files: Some(sent.files),
             ..event.clone()
         },
-        Err(reason) => Event { outcome: Ended::Failed, detail: Some(reason.to_owned()), ..event.clone() },
+        Err(reason) => event.clone().failed(reason),
     };
     attempt.conclude_all(&begun.iter().map(ended).collect::<Vec<_>>())?;
     if result.is_ok() { sent.store(party) } else { Ok(()) }
@@ -232,7 +232,7 @@ pub(crate) async fn check_lifetime(api: &RelayApi, expires: Timestamp) -> Result
 /// Local state.
 pub fn never_begun(party: &Party, to: &[Name], reason: &str) -> Result<()> {
     for to in to {
-        let event = Event { detail: Some(reason.to_owned()), ..Event::new(Action::Sent, Ended::Failed) };
+        let event = Event::new(Action::Sent, Ended::Failed).failed(reason);
         let event = match party.contacts()?.named(to) {
             Ok(contact) => event.with_peer(to, contact.fingerprint()),
             Err(_) => Event { peer: Some(to.clone()), ..event },
@@ -247,17 +247,12 @@ fn may_pass(error: &Error) -> bool {
     match error {
         // A clock that is wrong is set right, a suspension lifted.
         Error::Api(error) => {
-            is_open(error) || matches!(error.refused(), Some(ProblemKind::Clock | ProblemKind::Suspended))
+            !error.is_final() || matches!(error.refused(), Some(ProblemKind::Clock | ProblemKind::Suspended))
         }
         Error::Seal(SealError::Source(SourceError::Io { .. })) => true,
         Error::Seal(_) | Error::Lifetime(_) | Error::Contact(_) | Error::Envelope(_) | Error::Manifest(_) => false,
         _ => true,
     }
-}
-
-/// Whether an answer leaves it open what becomes of the request.
-fn is_open(error: &ApiError) -> bool {
-    error.refused().is_none() || error.is_passing()
 }
 
 /// Where a send stands that has an envelope out of the house.

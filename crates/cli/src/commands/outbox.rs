@@ -23,7 +23,7 @@ const ASKED: usize = 20;
 
 /// Show what I sent, and the receipts
 ///
-/// Without ID: all bundles, with new receipts fetched and verified for the 20 newest that have none. If the relay cannot be
+/// Without ID: all bundles, with new receipts fetched and verified for the 20 newest that have no good one. If the relay cannot be
 /// reached, what is known here is shown. What is wrong with a receipt is told after the list.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]

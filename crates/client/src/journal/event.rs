@@ -119,6 +119,19 @@ impl Event {
         }
     }
 
+    /// Failed, and why.
+    pub(crate) fn failed(self, why: impl ToString) -> Self {
+        Self { outcome: Ended::Failed, detail: Some(why.to_string()), ..self }
+    }
+
+    /// As it is if `result` is none of an error, and otherwise failed.
+    pub(crate) fn ended<T, E: ToString>(self, result: &Result<T, E>) -> Self {
+        match result {
+            Ok(_) => self,
+            Err(error) => self.failed(error.to_string()),
+        }
+    }
+
     /// With its detail cut to what a record holds.
     pub(super) fn bounded(&self) -> Self {
         let cut = |text: &String| {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{Private, Progress, Recipient, Sent, refresh, settle_for};
 use crate::api::RelayApi;
 use crate::clock::now;
-use crate::contacts::ContactError;
+use crate::contacts::{AddressBook, ContactError};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::identity::Identity;
@@ -99,12 +99,12 @@ pub async fn extend(
         return Err(Error::AllReceived(sent.bundle));
     }
     let mut kept = Kept::open(party, identity, sent)?;
-    let mut addressed = Vec::new();
+    let (book, mut addressed) = (party.contacts()?, Vec::new());
     for recipient in &open {
         let manifest = kept.of(&recipient.fingerprint).ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
         let manifest =
             Manifest { revision: manifest.revision.saturating_add(1), created: now(), expires, ..manifest.clone() };
-        addressed.push(kept.address(identity, &known(party, recipient)?, manifest)?);
+        addressed.push(kept.address(identity, &known(&book, recipient)?, manifest)?);
     }
     // Before any of it is out of the house: a receipt may name it, and no other manifest may bear its revision.
     let private = kept.seal(party)?;
@@ -118,7 +118,7 @@ pub async fn extend(
     let result = push_extension(api, sent, expires, &addressed).await;
     for (one, to) in addressed.iter().zip(&open) {
         let event = about(Action::Extended, sent, &one.manifest, to);
-        journal(party, event, &result)?;
+        party.journal().append(&event.ended(&result))?;
     }
     result?;
     sent.change(party, |sent| sent.expires = expires)?;
@@ -165,11 +165,11 @@ pub async fn add(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut 
     // The number is used up whatever comes: the envelope leaves this machine.
     sent.advance(party)?;
     let result = again(|| api.put_envelope(sent.bundle, one.mailbox, one.envelope.clone())).await.map_err(Error::from);
-    let is_final = matches!(&result, Err(Error::Api(error)) if error.refused().is_some() && !error.is_passing());
+    let is_final = matches!(&result, Err(Error::Api(error)) if error.is_final());
     if is_final {
         sent.change(party, |sent| sent.recipients.retain(|r| r.mailbox != new.mailbox))?;
     }
-    journal(party, about(Action::RecipientAdded, sent, &one.manifest, &new), &result)?;
+    party.journal().append(&about(Action::RecipientAdded, sent, &one.manifest, &new).ended(&result))?;
     result
 }
 
@@ -190,8 +190,7 @@ async fn open_again(party: &Party, api: &RelayApi, identity: &Identity, sent: &m
 }
 
 /// The contact that a recipient is now.
-fn known(party: &Party, recipient: &Recipient) -> Result<Addressee> {
-    let book = party.contacts()?;
+fn known(book: &AddressBook, recipient: &Recipient) -> Result<Addressee> {
     let contact = book.by_fingerprint(&recipient.fingerprint);
     Addressee::check(contact.ok_or_else(|| ContactError::Unknown(recipient.name.clone()))?.clone())
 }
@@ -199,12 +198,4 @@ fn known(party: &Party, recipient: &Recipient) -> Result<Addressee> {
 fn about(action: Action, sent: &Sent, manifest: &Signed<Manifest>, to: &Recipient) -> Event {
     let event = Event::new(action, Ended::Done).with_peer(&to.name, to.fingerprint);
     Event { bundle: Some(sent.bundle), statement_sha256: Some(manifest.digest()), ..event }
-}
-
-fn journal(party: &Party, event: Event, result: &Result<()>) -> Result<()> {
-    let event = match result {
-        Ok(()) => event,
-        Err(error) => Event { outcome: Ended::Failed, detail: Some(error.to_string()), ..event },
-    };
-    Ok(party.journal().append(&event)?)
 }

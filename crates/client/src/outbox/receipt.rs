@@ -90,8 +90,7 @@ fn take_receipt(
             // The relay shows it again each time it is asked; one record of it is enough. The record comes before what
             // tells that there is one, so that it is not lost in between.
             if !object.is_kept(party) {
-                let detail = Some(format!("{reason}; kept in {}", object.name()));
-                party.journal().append(&Event { outcome: Ended::Failed, detail, ..event })?;
+                party.journal().append(&event.failed(format!("{reason}; kept in {}", object.name())))?;
                 object.keep(party)?;
             }
             Err(Error::BadReceipt(bundle, reason))

@@ -10,7 +10,7 @@ use pouch_statement::{MailboxId, Sha256Digest};
 use super::address::{Addressee, address};
 use super::ongoing::Ongoing;
 use super::upload::Uploaded;
-use super::{Delivered, How, again, check_lifetime, is_committing, is_open};
+use super::{Delivered, How, again, check_lifetime, is_committing};
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::error::{Error, Result};
@@ -217,7 +217,7 @@ impl Sending<'_> {
             let damaged = |_| Error::NotResumable(bundle, "its state is damaged");
             let envelope = Bytes::from(STANDARD.decode(sealed).map_err(damaged)?);
             if let Err(error) = again(|| self.api.put_envelope(bundle, *mailbox, envelope.clone())).await {
-                if !is_open(&error) {
+                if error.is_final() {
                     // Some are out of our hands, whatever the relay says of this one.
                     let _ = self.api.delete_bundle(bundle).await;
                     self.refused(ongoing)?;
@@ -227,11 +227,11 @@ impl Sending<'_> {
         }
         match again(|| self.api.commit(bundle, &last.commit)).await {
             Ok(()) => self.delivered(ongoing, last, turn),
-            Err(error) if is_open(&error) => Err(Error::Unsettled(bundle).into()),
-            Err(error) => {
+            Err(error) if error.is_final() => {
                 self.refused(ongoing)?;
                 Err(error.into())
             }
+            Err(_) => Err(Error::Unsettled(bundle).into()),
         }
     }
 

@@ -221,12 +221,6 @@ impl Sealer {
         self.state().failed
     }
 
-    /// The bundle key, for the sender's own sealed state while parts are still on their way.
-    #[must_use]
-    pub fn bundle_key(&self) -> &Identity {
-        &self.key
-    }
-
     /// How much was read.
     #[must_use]
     pub fn progress(&self) -> Progress {
