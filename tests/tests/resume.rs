@@ -4,6 +4,8 @@
 
 #[path = "resume/deadly.rs"]
 mod deadly;
+#[path = "resume/state.rs"]
+mod state;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

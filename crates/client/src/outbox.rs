@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
-use pouch_protocol::{DeliveryState, ProblemKind};
+use pouch_protocol::{BundleState, DeliveryState, ProblemKind};
 use pouch_statement::{
     BundleId, Detached, Fingerprint, MailboxId, Name, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
     Timestamp, matches_prefix,
@@ -25,9 +25,11 @@ use crate::api::RelayApi;
 use crate::contacts::{AddressBook, Last};
 use crate::error::{Error, Result};
 use crate::home;
+use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
-use crate::transfer;
+use crate::send::say;
+use crate::transfer::{self, Standing, Transfer};
 
 const FOLDER: &str = "outbox";
 
@@ -321,7 +323,8 @@ pub fn find(party: &Party, typed: &str) -> Result<Sent> {
     }
 }
 
-/// Finds out whether a bundle was delivered whose commit got no answer. `false`: the relay says that it was not.
+/// Finds out whether a bundle was delivered whose commit got no answer. `false`: the relay says that it was not. One that the
+/// relay has whole, and that can go on, stays open.
 ///
 /// # Errors
 /// The relay cannot be reached.
@@ -335,14 +338,19 @@ pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bo
         Some(now) => *sent = now,
         None => return Ok(false),
     }
-    settle_in_turn(party, api, sent).await
+    settle_in_turn(party, api, None, sent).await
 }
 
-async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
+async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identity>, sent: &mut Sent) -> Result<bool> {
     if !sent.is_open() {
         return Ok(true);
     }
     let delivered = match api.bundle(sent.bundle).await {
+        Ok(status) if status.state == BundleState::Pending && sent.progress == Progress::Committing => match identity {
+            Some(identity) => say_the_rest(party, api, identity, sent.bundle).await?,
+            None if transfer::standing(party, sent.bundle)? == Standing::Lost => false,
+            None => return Ok(true),
+        },
         Ok(status) => status.committed.is_some(),
         Err(e) if e.refused() == Some(ProblemKind::NotFound) => false,
         Err(e) => return Err(e.into()),
@@ -368,20 +376,32 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, sent: &mut Sent) -> Resul
     Ok(delivered)
 }
 
+/// Ends a send that was interrupted before its commit was heard. `false`: nothing is left of it, or the relay says no.
+async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle: BundleId) -> Result<bool> {
+    let transfer = Transfer::open(party, identity, bundle)?;
+    let Some(last) = transfer.as_ref().and_then(|transfer| transfer.last.as_ref()) else { return Ok(false) };
+    match say(api, bundle, last).await {
+        Ok(()) => Ok(true),
+        Err(Error::Api(error)) if error.is_final() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Settles what is open for this recipient, in the turn that the caller has, so that the next manifest follows the last
 /// that was delivered.
-pub(crate) async fn settle_for(party: &Party, api: &RelayApi, to: &Fingerprint) -> Result<()> {
+pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identity, to: &Fingerprint) -> Result<()> {
     let mut all = list(party)?;
     forget_keys(party, &mut all)?;
     for mut sent in all {
         if sent.progress == Progress::Committing && sent.recipients.iter().any(|r| r.fingerprint == *to) {
-            settle_in_turn(party, api, &mut sent).await?;
+            settle_in_turn(party, api, Some(identity), &mut sent).await?;
         }
     }
     Ok(())
 }
 
-/// Forgets what opens those of `list` that are over, by my own clock: nobody can be addressed with them any more.
+/// Forgets what opens those of `list` that are over, by my own clock: nobody can be addressed with them any more, and no send
+/// can go on.
 ///
 /// # Errors
 /// A state that cannot be written.
@@ -393,6 +413,9 @@ pub fn forget_keys(party: &Party, list: &mut [Sent]) -> Result<()> {
                 sent.private = None;
             }
         })?;
+    }
+    for sent in list.iter().filter(|sent| sent.progress == Progress::Sending && sent.expires <= now) {
+        transfer::discard(party, sent.bundle)?;
     }
     Ok(())
 }

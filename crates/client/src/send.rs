@@ -3,6 +3,7 @@
 
 mod address;
 mod again;
+mod commit;
 mod deliver;
 mod file;
 mod ongoing;
@@ -18,6 +19,7 @@ use pouch_statement::{BundleId, Name, Note, Sha256Digest, Timestamp};
 
 pub(crate) use self::address::{Addressee, addressee_here};
 pub(crate) use self::again::again;
+pub(crate) use self::commit::say;
 pub use self::file::send_to_file;
 pub(crate) use self::upload::threads;
 
@@ -70,7 +72,12 @@ impl Source {
     /// # Errors
     /// The current folder is not known.
     pub fn new(paths: &[PathBuf], options: ScanOptions) -> std::io::Result<Self> {
-        let bytes = |path: &PathBuf| Ok(std::path::absolute(path)?.as_os_str().as_bytes().to_vec());
+        // The same with a slash at the end and without, unless that is what follows a link.
+        let plain = |path: PathBuf| {
+            let plain: PathBuf = path.components().collect();
+            if plain.is_symlink() { path } else { plain }
+        };
+        let bytes = |path: &PathBuf| Ok(plain(std::path::absolute(path)?).as_os_str().as_bytes().to_vec());
         let paths = paths.iter().map(bytes).collect::<std::io::Result<_>>()?;
         Ok(Self { paths, dereference: options.dereference, skip_special: options.skip_special })
     }
@@ -245,9 +252,10 @@ pub fn never_begun(party: &Party, to: &[Name], reason: &str) -> Result<()> {
 /// Whether the same again may succeed: neither the relay nor what is sent is the reason.
 fn may_pass(error: &Error) -> bool {
     match error {
-        // A clock that is wrong is set right, a suspension lifted.
+        // A clock that is wrong is set right, a suspension lifted, room made.
         Error::Api(error) => {
-            !error.is_final() || matches!(error.refused(), Some(ProblemKind::Clock | ProblemKind::Suspended))
+            use ProblemKind as P;
+            !error.is_final() || matches!(error.refused(), Some(P::Clock | P::Suspended | P::Quota))
         }
         Error::Seal(SealError::Source(SourceError::Io { .. })) => true,
         Error::Seal(_) | Error::Lifetime(_) | Error::Contact(_) | Error::Envelope(_) | Error::Manifest(_) => false,

@@ -1,8 +1,8 @@
 //! A send under way: what it takes to go on with it after an interruption. One file each, begun before the first part leaves
 //! and removed at the end (docs/format.md, "Transfer").
 //!
-//! Its first line holds, sealed to myself, what is sent and how, with the bundle key and the key of the digests. Each part
-//! that the relay acknowledged adds a line. No line is waited for until it is durable: what a crash takes away is sealed and
+//! Its first line holds, signed by and sealed to myself, what is sent and how, with the bundle key and the key of the digests:
+//! nobody else can give me a bundle key to seal to. Each part that the relay acknowledged adds a line. No line is waited for until it is durable: what a crash takes away is sealed and
 //! sent again, with a fresh file key. So does a file that was restored from a backup, or copied.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,9 @@ use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{Compression, DigestKey, Kept, KeptPart, Kind, MAX_PARTS};
 use pouch_protocol::Commit;
-use pouch_statement::{Blake3Digest, BundleId, Fingerprint, MailboxId, Note};
+use pouch_statement::{
+    Blake3Digest, BundleId, Fingerprint, MailboxId, Note, StatementError, sign_detached, verify_detached,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -30,6 +32,8 @@ const FOLDER: &str = "transfers";
 const MAX_LINE: u64 = 64 << 20;
 /// Hexadecimal characters of a digest, and the space behind it.
 const CHECK_LEN: usize = 65;
+/// Namespace of my signature of the secrets.
+const NAMESPACE: &str = "pouch.transfer.v1";
 
 /// Where a source is, and how it is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +66,9 @@ pub(crate) struct Plan {
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Secrets {
+    /// Signed with the rest, so that what was signed for one bundle is of no use for another.
+    #[zeroize(skip)]
+    bundle: BundleId,
     bundle_key: String,
     digest_key: [u8; 32],
     #[zeroize(skip)]
@@ -73,10 +80,10 @@ pub(crate) struct Secrets {
 
 impl Secrets {
     /// With fresh keys; `list` gives the digest of the list of files under the one that it is given.
-    pub(crate) fn new(plan: Plan, list: impl FnOnce(&DigestKey) -> Blake3Digest) -> Result<Self> {
+    pub(crate) fn new(bundle: BundleId, plan: Plan, list: impl FnOnce(&DigestKey) -> Blake3Digest) -> Result<Self> {
         let key = DigestKey::from_bytes(pouch_statement::random()?);
         let bundle_key = age::Identity::generate_x25519().expose_secret_string().to_string();
-        Ok(Self { bundle_key, digest_key: *key.expose_bytes(), plan, list: list(&key) })
+        Ok(Self { bundle, bundle_key, digest_key: *key.expose_bytes(), plan, list: list(&key) })
     }
 
     pub(crate) fn digests(&self) -> DigestKey {
@@ -85,6 +92,26 @@ impl Secrets {
 
     pub(crate) fn bundle_key(&self) -> Result<age::Identity> {
         self.bundle_key.parse().map_err(|_| Error::Worker)
+    }
+
+    /// Signed, then sealed to myself; base64. What is sealed is one line of JSON and the signature's armor.
+    fn seal(&self, party: &Party, identity: &Identity) -> Result<String> {
+        let mut text = Zeroizing::new(serde_json::to_vec(self).map_err(crate::api::ApiError::Encode)?);
+        let armor = sign_detached(NAMESPACE, &text, &identity.signing).map_err(StatementError::from)?;
+        text.push(b'\n');
+        text.extend_from_slice(armor.as_bytes());
+        Ok(STANDARD.encode(age::seal_to_vec(party.recipient(), &text)?))
+    }
+
+    /// As [`Self::seal`] made it with this identity for this bundle; `None` of anything else.
+    fn unseal(sealed: &str, identity: &Identity, bundle: BundleId) -> Option<Self> {
+        let sealed = STANDARD.decode(sealed).ok()?;
+        let mut text = Zeroizing::new(Vec::new());
+        age::open_part(&identity.age, &sealed, &mut text).ok()?;
+        let end = text.iter().position(|byte| *byte == b'\n')?;
+        let (json, armor) = (text.get(..end)?, std::str::from_utf8(text.get(end + 1..)?).ok()?);
+        verify_detached(NAMESPACE, json, armor, &identity.signing.public()).ok()?;
+        serde_json::from_slice::<Self>(json).ok().filter(|secrets| secrets.bundle == bundle)
     }
 }
 
@@ -174,19 +201,14 @@ impl Transfer {
     /// Begins the file. Not durable: if it is lost, the send starts over.
     pub(crate) fn create(
         party: &Party,
+        identity: &Identity,
         bundle: BundleId,
         total: Option<u64>,
         secrets: Option<Secrets>,
     ) -> Result<Self> {
         let folder = party.home.state(FOLDER);
         home::private_folder(&folder)?;
-        let sealed = match &secrets {
-            Some(secrets) => {
-                let text = Zeroizing::new(serde_json::to_vec(secrets).map_err(crate::api::ApiError::Encode)?);
-                Some(STANDARD.encode(age::seal_to_vec(party.recipient(), &text)?))
-            }
-            None => None,
-        };
+        let sealed = secrets.as_ref().map(|secrets| secrets.seal(party, identity)).transpose()?;
         let mut line = serde_json::to_vec(&First { total, sealed }).map_err(crate::api::ApiError::Encode)?;
         line.push(b'\n');
         let path = path(&party.home, bundle);
@@ -211,7 +233,9 @@ impl Transfer {
         let Some((first, mut length)) = read_first(&mut reader).map_err(failed("read", &path))? else {
             return Ok(None);
         };
-        let Some(secrets) = first.sealed.and_then(|sealed| unseal(identity, &sealed)) else { return Ok(None) };
+        let Some(secrets) = first.sealed.and_then(|sealed| Secrets::unseal(&sealed, identity, bundle)) else {
+            return Ok(None);
+        };
         let (mut parts, mut last) = (BTreeMap::new(), None);
         let key = secrets.digests();
         while let Some(line) = next_line(&mut reader).map_err(failed("read", &path))? {
@@ -306,13 +330,6 @@ fn next_line(reader: &mut BufReader<&File>) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     reader.take(MAX_LINE).read_until(b'\n', &mut line)?;
     Ok(line.ends_with(b"\n").then_some(line))
-}
-
-fn unseal(identity: &Identity, sealed: &str) -> Option<Secrets> {
-    let sealed = STANDARD.decode(sealed).ok()?;
-    let mut text = Zeroizing::new(Vec::new());
-    age::open_part(&identity.age, &sealed, &mut text).ok()?;
-    serde_json::from_slice(&text).ok()
 }
 
 /// A line, if it is what was written.

@@ -25,6 +25,8 @@ pub enum News {
 pub enum StartsOver {
     /// The files are other ones.
     Changed,
+    /// A recipient has another mailbox.
+    Moved,
     /// The relay has it no more.
     Gone,
     /// Too much of its time is over.
@@ -37,6 +39,7 @@ impl fmt::Display for StartsOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Changed => "what is sent has changed since",
+            Self::Moved => "a recipient has another mailbox since",
             Self::Gone => "the relay does not have it any more",
             Self::Late => "more than half of the time for which it could be fetched is over",
             Self::Elsewhere => "the relay says that it was delivered, by a copy of this home",

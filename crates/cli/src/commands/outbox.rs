@@ -237,6 +237,10 @@ fn one(id: &str, context: &Context) -> Done {
             local(sent.expires)
         ))
         .map_err(printing)?;
+    if sent.progress == Progress::Committing {
+        let hint = format_args!("  all of it is there; `pouch outbox resume {}` delivers it", short(sent.bundle));
+        context.show.line(hint).map_err(printing)?;
+    }
     if let Some(reason) = status.as_ref().and_then(|s| s.reason.as_ref()) {
         context.show.line(format_args!("  taken down because: {reason}")).map_err(printing)?;
     }

@@ -146,7 +146,7 @@ pub async fn add(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut 
     if sent.recipients.iter().any(|r| r.fingerprint == to.contact.fingerprint()) {
         return Err(Error::AlreadyRecipient(name.clone()));
     }
-    settle_for(party, api, &to.contact.fingerprint()).await?;
+    settle_for(party, api, identity, &to.contact.fingerprint()).await?;
     let mut kept = Kept::open(party, identity, sent)?;
     let (sequence, previous) = to.place(party)?;
     let template = kept.manifests.first().map(|m| m.body().clone());

@@ -8,6 +8,7 @@ use pouch_protocol::{BundleState, Commit, NewBundle, PartField, ProblemKind};
 use pouch_statement::{MailboxId, Sha256Digest};
 
 use super::address::{Addressee, address};
+use super::commit::say;
 use super::ongoing::Ongoing;
 use super::upload::Uploaded;
 use super::{Delivered, How, again, check_lifetime, is_committing};
@@ -119,6 +120,10 @@ impl Sending<'_> {
         if !same {
             return Err(Stop::StartOver(StartsOver::Changed));
         }
+        let at = |to: &Addressee| sent.recipients.iter().any(|r| r.mailbox == to.contact.card().mailbox);
+        if !self.to.iter().all(at) {
+            return Err(Stop::StartOver(StartsOver::Moved));
+        }
         if sent.expires.since(now()) < self.how.lifetime / 2 {
             return Err(Stop::StartOver(StartsOver::Late));
         }
@@ -159,6 +164,10 @@ impl Sending<'_> {
         let mut content = content;
         for _ in 0..ROUNDS {
             let mut uploaded = self.upload_parts(&mut ongoing.transfer, bundle, content).await?;
+            if ongoing.transfer.parts.range(uploaded.sealed.summary.layout.parts()..).next().is_some() {
+                // It is compressed to less than before: the relay has parts that are none of this bundle.
+                return Err(Stop::StartOver(StartsOver::Changed));
+            }
             let index = Bytes::from(std::mem::take(&mut uploaded.sealed.sealed_index));
             again(|| self.api.put_index(bundle, index.clone())).await?;
             if !ongoing.continued || !self.lost_parts(ongoing, &uploaded.sealed, index.len()).await? {
@@ -194,7 +203,7 @@ impl Sending<'_> {
     async fn address(&self, ongoing: &mut Ongoing, sealed: &SealedBundle, parts_sha256: Sha256Digest) -> Step<Last> {
         let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
         for to in self.to {
-            outbox::settle_for(self.party, self.api, &to.contact.fingerprint()).await?;
+            outbox::settle_for(self.party, self.api, self.identity, &to.contact.fingerprint()).await?;
             let note = self.how.note.clone();
             let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, note, sealed)?;
             let mailbox: MailboxId = to.contact.card().mailbox;
@@ -210,28 +219,14 @@ impl Sending<'_> {
         Ok(last)
     }
 
-    /// Envelopes and commit. All of it may come twice: a lost answer is asked for again.
     async fn commit(&self, ongoing: &mut Ongoing, last: &Last, turn: Lock) -> Step<Delivered> {
-        let bundle = ongoing.sent.bundle;
-        for Envelope { mailbox, sealed } in &last.envelopes {
-            let damaged = |_| Error::NotResumable(bundle, "its state is damaged");
-            let envelope = Bytes::from(STANDARD.decode(sealed).map_err(damaged)?);
-            if let Err(error) = again(|| self.api.put_envelope(bundle, *mailbox, envelope.clone())).await {
-                if error.is_final() {
-                    // Some are out of our hands, whatever the relay says of this one.
-                    let _ = self.api.delete_bundle(bundle).await;
-                    self.refused(ongoing)?;
-                }
-                return Err(error.into());
-            }
-        }
-        match again(|| self.api.commit(bundle, &last.commit)).await {
+        match say(self.api, ongoing.sent.bundle, last).await {
             Ok(()) => self.delivered(ongoing, last, turn),
-            Err(error) if error.is_final() => {
+            Err(Error::Api(error)) if error.is_final() => {
                 self.refused(ongoing)?;
                 Err(error.into())
             }
-            Err(_) => Err(Error::Unsettled(bundle).into()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -27,18 +27,18 @@ pub(super) struct Ongoing {
 impl Ongoing {
     /// Begins one.
     pub(super) fn begin(sending: &Sending<'_>, content: &Content) -> Result<Self> {
-        let Sending { party, to, how, .. } = sending;
+        let Sending { party, identity, to, how, .. } = sending;
         let recipients = to.iter().map(Addressee::recipient).collect();
         let mut sent = Sent::begin(BundleId::random()?, how.kind, now().plus(how.lifetime), recipients);
         let secrets = match (content, &how.plan) {
-            (Content::Tree(scan), Some(plan)) => Some(Secrets::new(plan.clone(), |key| scan.digest(key))?),
+            (Content::Tree(scan), Some(plan)) => Some(Secrets::new(sent.bundle, plan.clone(), |key| scan.digest(key))?),
             _ => None,
         };
         if let Content::Tree(scan) = content {
             sent.outline(scan);
         }
         sent.store(party)?;
-        let transfer = Transfer::create(party, sent.bundle, planned(content, how.compression), secrets)?;
+        let transfer = Transfer::create(party, identity, sent.bundle, planned(content, how.compression), secrets)?;
         Ok(Self { sent, transfer, continued: false, begun: false })
     }
 

@@ -1,0 +1,168 @@
+//! What is kept to go on with, when somebody else had a hand in it, and when there is more to go on with than parts.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pouch_core::age;
+use pouch_tests::hostile::Answer;
+use pouch_tests::{files_beneath, set_mtime, text};
+
+use super::deadly::{Deadly, Death, PART, plant};
+
+/// The first line of a transfer, opened and made anew by whoever can write the file.
+fn replant(deadly: &Deadly, file: &Path, edit: impl FnOnce(String) -> String) {
+    let whole = std::fs::read_to_string(file).unwrap();
+    let (first, rest) = whole.split_once('\n').unwrap();
+    let mut first: serde_json::Value = serde_json::from_str(first).unwrap();
+    let (party, identity) = deadly.world.party("ada").client();
+    let mut plain = Vec::new();
+    age::open_part(&identity.age, &STANDARD.decode(first["sealed"].as_str().unwrap()).unwrap(), &mut plain).unwrap();
+    let sealed = age::seal_to_vec(party.recipient(), edit(String::from_utf8(plain).unwrap()).as_bytes()).unwrap();
+    first["sealed"] = STANDARD.encode(sealed).into();
+    std::fs::write(file, format!("{first}\n{rest}")).unwrap();
+}
+
+// attacks.md 33: anybody can seal to Ada. A bundle key that she did not make is not sealed to.
+#[test]
+fn attack_33_a_planted_bundle_key_is_not_taken() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let words = ["send", text(&source), "--to", "bo", "-q"];
+    let mine = age::Identity::generate_x25519().expose_secret_string().to_string();
+    type Forge<'a> = &'a dyn Fn(String) -> String;
+    let secret = |text: &str| {
+        let at = text.find("AGE-SECRET-KEY-1").unwrap();
+        text[at..at + 74].to_owned()
+    };
+    let forgeries: [(&str, Forge<'_>); 3] = [
+        ("the key of somebody else", &|text| text.replace(&secret(&text), &mine)),
+        ("without a signature", &|text| text.lines().next().unwrap().to_owned() + "\n"),
+        ("with a signature for something else", &|text| {
+            let card = deadly.world.run("ada", &["card", "-q"]).ok().text().to_owned();
+            let armor = |text: &str| text[text.find("-----BEGIN").unwrap()..].to_owned();
+            text.replace(&armor(&text), &armor(&card))
+        }),
+    ];
+    for (what, forge) in forgeries {
+        std::fs::write(source.join("round"), what).unwrap();
+        deadly.killed_after_parts(&words, 1);
+        let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+        let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
+        replant(&deadly, &file, |text| text);
+        deadly.world.run("ada", &["outbox", "resume", &begun]).ok();
+        deadly.arrives(&begun, &source);
+        std::fs::write(source.join("round"), format!("{what}, forged")).unwrap();
+        deadly.killed_after_parts(&words, 1);
+        let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+        let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
+        replant(&deadly, &file, forge);
+        deadly.world.run("ada", &["outbox", "resume", &begun]).fails(5, "its state is damaged");
+        let id = deadly.world.run("ada", &words).ok().word();
+        assert_ne!(id, begun, "{what}");
+        deadly.arrives(&id, &source);
+        deadly.world.run("ada", &["outbox", "forget", &begun]).ok();
+        deadly.nothing_is_left();
+    }
+    deadly.check_keys();
+}
+
+// attacks.md 33: what Ada made for one bundle is no key for another.
+#[test]
+fn attack_33_the_key_of_another_bundle_is_not_taken() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let words = ["send", text(&source), "--to", "bo", "-q"];
+    deadly.killed_after_parts(&words, 1);
+    let transfers = deadly.world.party("ada").home().join("transfers");
+    let file = files_beneath(&transfers).remove(0);
+    let first = std::fs::read(&file).unwrap();
+    let id = deadly.world.run("ada", &words).ok().word();
+    deadly.arrives(&id, &source);
+    deadly.killed_after_parts(&words, 1);
+    let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+    std::fs::write(files_beneath(&transfers).remove(0), first).unwrap();
+    deadly.world.run("ada", &["outbox", "resume", &begun]).fails(5, "its state is damaged");
+    let id = deadly.world.run("ada", &words).ok().word();
+    deadly.arrives(&id, &source);
+    deadly.check_keys();
+}
+
+// Uploaded whole, and the relay has not heard the commit: asking how it stands takes nothing away, and another send to the
+// same recipient delivers it first.
+#[test]
+fn what_only_lacks_its_commit_is_not_given_up() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let words = ["send", text(&source), "--to", "bo", "-q"];
+    deadly.killed(&words, Death::at(|seen| seen.path.ends_with("/commit")));
+    deadly.parts();
+    let begun = deadly.standing("committing")["bundle"].as_str().unwrap().to_owned();
+    deadly.world.run("ada", &["outbox", &begun]).ok().says("not finished").says("outbox resume");
+    deadly.standing("committing");
+    let other = deadly.world.file("other", "other");
+    let id = deadly.world.run("ada", &["send", text(&other), "--to", "bo", "-q"]).ok().word();
+    assert_eq!(deadly.parts(), [0], "of the other one");
+    for id in [begun, id] {
+        let ran = deadly.world.receive(&id).0.ok();
+        assert!(!ran.err.contains("warning"), "{ran}");
+    }
+    deadly.nothing_is_left();
+    deadly.killed(&words, Death::at(|seen| seen.path.ends_with("/commit")));
+    deadly.parts();
+    let begun = deadly.standing("committing")["bundle"].as_str().unwrap().to_owned();
+    deadly.world.run("ada", &["outbox", &begun]).ok();
+    // With a slash behind it, it is the same.
+    let slash = format!("{}/", text(&source));
+    assert_eq!(deadly.world.run("ada", &["send", &slash, "--to", "bo", "-q"]).ok().word(), begun);
+    assert_eq!(deadly.parts(), Vec::<u32>::new());
+    deadly.arrives(&begun, &source);
+    deadly.nothing_is_left();
+    deadly.check_keys();
+}
+
+#[test]
+fn a_full_relay_is_waited_for_by_the_user() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let words = ["send", text(&source), "--to", "bo", "-q"];
+    deadly.world.hostile.on("PUT", "/v1/bundles/*/index", |_| Answer::problem(507, "quota", "").into());
+    deadly.world.run("ada", &words).fails(8, "quota").says("outbox resume");
+    let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+    deadly.parts();
+    deadly.watch();
+    assert_eq!(deadly.world.run("ada", &words).ok().word(), begun);
+    assert_eq!(deadly.parts(), Vec::<u32>::new());
+    deadly.arrives(&begun, &source);
+    deadly.nothing_is_left();
+}
+
+#[test]
+fn content_that_is_compressed_to_fewer_parts_starts_over() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let words = ["send", text(&source), "--to", "bo", "-q", "--compress", "zstd"];
+    deadly.killed_at_the_index(&words);
+    let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+    let large = source.join("large");
+    let before = std::fs::metadata(&large).unwrap().modified().unwrap();
+    std::fs::write(&large, vec![b'x'; 2 * PART + 4321]).unwrap();
+    set_mtime(&large, before);
+    let ran = deadly.world.run("ada", &words).ok().says("begun anew: what is sent has changed since");
+    assert_ne!(ran.word(), begun);
+    deadly.arrives(&ran.word(), &source);
+    deadly.nothing_is_left();
+}
+
+#[test]
+fn what_is_over_leaves_no_state_behind() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    deadly.killed_after_parts(&["send", text(&source), "--to", "bo", "-q", "--until", "3s"], 1);
+    let transfers = deadly.world.party("ada").home().join("transfers");
+    assert_eq!(files_beneath(&transfers).len(), 1);
+    std::thread::sleep(Duration::from_millis(3100));
+    deadly.world.run("ada", &["outbox"]).ok();
+    assert!(files_beneath(&transfers).is_empty());
+}
