@@ -139,6 +139,8 @@ fn seal_into(source: &Path, out: &Path) -> Result<(), Failure> {
         created: now,
         expires: now.plus(86_400),
         note: None,
+        due: None,
+        answers: None,
     };
     let manifest = Manifest::new(terms, &sealed.summary).sign(&signs)?;
     writer.finish(&sealed.sealed_index, &seal_envelope(&manifest, &sealed.key, &bo.recipient())?)?;

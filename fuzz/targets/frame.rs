@@ -74,6 +74,8 @@ fuzz_target!(|bytes: &[u8]| {
         created: world.now,
         expires: world.now.plus(1000),
         note: None,
+        due: None,
+        answers: None,
     };
     let manifest = Manifest::new(terms, &summary).sign(&world.signs).expect("it is short");
     let envelope = seal_envelope(&manifest, &world.key, &world.bo.recipient()).expect("memory takes it");

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pouch_client::send::{Request, send};
+use pouch_client::send::{Purpose, Request, send};
 use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
 use pouch_client::{Party, Unwatched, outbox};
 use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
@@ -55,8 +55,7 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
         source: None,
         compression: None,
         to: vec!["bo".parse().unwrap()],
-        kind: Kind::Dataset,
-        note: None,
+        purpose: Purpose { kind: Kind::Dataset, note: None, due: None, answers: None },
         lifetime: 3600,
         burn: false,
         resume: None,

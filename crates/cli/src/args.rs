@@ -63,7 +63,7 @@ pub(crate) struct Global {
 /// Which verbs stand under which heading of `pouch --help`.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start", &["join", "invite", "card", "contact", "device", "unlock", "lock"]),
-    ("Exchange", &["send", "outbox", "inbox", "receive", "encrypt", "decrypt"]),
+    ("Exchange", &["send", "outbox", "inbox", "receive", "request", "encrypt", "decrypt"]),
     ("Guard", &[]),
     ("Prove", &["log", "demo"]),
     ("Serve", &["relay"]),

@@ -71,6 +71,9 @@ pub enum Error {
     /// No such bundle among mine.
     #[error("no bundle {0} here")]
     NoBundle(String),
+    /// No such request among those that I was sent.
+    #[error("no request {0} here")]
+    NoRequest(String),
     /// A path that the bundle does not have.
     #[error("{error}")]
     NoEntry {
@@ -238,6 +241,7 @@ impl Error {
             Self::NoInvitation(_)
             | Self::NothingWaiting
             | Self::NoBundle(_)
+            | Self::NoRequest(_)
             | Self::NoEntry { .. }
             | Self::NoReceipt(_)
             | Self::NeverDelivered(_) => Class::NotFound,

@@ -21,6 +21,7 @@ pub mod outbox;
 mod party;
 mod pause;
 pub mod receive;
+pub mod requests;
 pub mod send;
 pub mod transfer;
 pub mod transport;

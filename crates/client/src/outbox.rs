@@ -28,7 +28,7 @@ use crate::home;
 use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
-use crate::send::say;
+use crate::send::{Purpose, say};
 use crate::transfer::{self, Standing, Transfer};
 
 const FOLDER: &str = "outbox";
@@ -72,6 +72,9 @@ pub struct Recipient {
     pub earlier: Vec<Sha256Digest>,
     /// Their receipt, verified before it was stored.
     pub receipt: Option<Detached>,
+    /// Of a request: the first bundle from them that answers it, received and verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<BundleId>,
 }
 
 /// A bundle of mine. What it holds and what opens it is sealed to my own identity.
@@ -82,6 +85,9 @@ pub struct Sent {
     pub bundle: BundleId,
     /// What it is for.
     pub kind: Kind,
+    /// Of a request: by when files are to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
     /// Where it stands.
     pub progress: Progress,
     /// When it was begun.
@@ -146,10 +152,11 @@ pub struct Verdict {
 
 impl Sent {
     /// A bundle that is about to be sent.
-    pub(crate) fn begin(bundle: BundleId, kind: Kind, expires: Timestamp, recipients: Vec<Recipient>) -> Self {
+    pub(crate) fn begin(bundle: BundleId, purpose: &Purpose, expires: Timestamp, recipients: Vec<Recipient>) -> Self {
         Self {
             bundle,
-            kind,
+            kind: purpose.kind,
+            due: purpose.due,
             progress: Progress::Sending,
             created: crate::clock::now(),
             expires,
@@ -164,8 +171,8 @@ impl Sent {
         party.home.state(FOLDER).join(format!("{}.json", self.bundle))
     }
 
-    /// Writes the state down, for the one that sends. What other processes noted meanwhile stays: a receipt, and that the
-    /// bundle is withdrawn.
+    /// Writes the state down, for the one that sends. What other processes noted meanwhile stays: a receipt, an answer, and
+    /// that the bundle is withdrawn.
     pub(crate) fn store(&mut self, party: &Party) -> Result<()> {
         home::private_folder(&party.home.state(FOLDER))?;
         let path = self.path(party);
@@ -174,11 +181,10 @@ impl Sent {
             if there.progress == Progress::Revoked {
                 self.progress = Progress::Revoked;
             }
-            for noted in there.recipients.into_iter().filter(|r| r.receipt.is_some()) {
-                let mine = self.recipients.iter_mut().find(|r| r.mailbox == noted.mailbox && r.receipt.is_none());
-                if let Some(mine) = mine {
-                    mine.receipt = noted.receipt;
-                }
+            for noted in there.recipients {
+                let Some(mine) = self.recipients.iter_mut().find(|r| r.mailbox == noted.mailbox) else { continue };
+                mine.receipt = mine.receipt.take().or(noted.receipt);
+                mine.answer = mine.answer.or(noted.answer);
             }
         }
         Ok(home::write_json(&path, self)?)
@@ -186,7 +192,7 @@ impl Sent {
 
     /// Changes the state as it is on disk now, for everybody but the one that sends: between reading it and this, another
     /// process may have written it. A state that is gone stays gone.
-    fn change(&mut self, party: &Party, change: impl FnOnce(&mut Self)) -> Result<()> {
+    pub(crate) fn change(&mut self, party: &Party, change: impl FnOnce(&mut Self)) -> Result<()> {
         let path = self.path(party);
         let _lock = party.home.lock()?;
         let there = home::read_json::<Self>(&path)?;

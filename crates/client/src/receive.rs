@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pouch_core::bundle::{Chosen, Expected, Manifest, OpenError, Opening, open_envelope};
+use pouch_core::bundle::{Chosen, Expected, Kind, Manifest, OpenError, Opening, open_envelope};
 use pouch_statement::{BundleId, Fingerprint, Name, Outcome, Sha256Digest, Signed, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,7 @@ use crate::identity::Identity;
 use crate::inbox::{self, RECEIVED};
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::party::Party;
+use crate::requests;
 use crate::watch::Watch;
 
 /// How a bundle stands to the one received last from the same sender.
@@ -83,6 +84,8 @@ pub struct Taken {
     pub size: u64,
     /// Bytes of them that a receive which was cut off had left.
     pub resumed: u64,
+    /// The request that it answers, and whether I made it.
+    pub answers: Option<(BundleId, bool)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -236,7 +239,7 @@ fn order(from: &Contact, manifest: &Signed<Manifest>) -> Order {
 /// answered with a receipt; less is not, because a receipt says that all of it was verified: the bundle waits as before.
 ///
 /// On its way to a folder, what is verified stays hidden beside it when this is dropped or cannot go on for lack of network
-/// or room, and the next call for the same goes on with it.
+/// or room, and the next call for the same goes on with it. A request goes to where requests are kept, whatever the target.
 ///
 /// # Errors
 /// Nothing stands at the destination then; a bundle that is not what its sender signed is answered with a receipt that
@@ -255,6 +258,7 @@ pub async fn take(
     let manifest = opening.manifest().clone();
     // Also where the paths add up to all of it: padding is looked at with the whole alone.
     let whole = only.is_empty();
+    let target = if manifest.body().kind == Kind::Request { Target::Memory } else { target };
     let (files, size) = chosen.files(opening.index()).fold((0, 0), |(n, size), (_, e)| (n + 1, size + e.size()));
     let event = about(&manifest, &from, failed());
     let attempt = Attempt::begin(party.journal(), &event);
@@ -265,19 +269,21 @@ pub async fn take(
             let action = if whole { Action::Received } else { Action::Extracted };
             let event = Event { size: Some(size), files: Some(files), ..Event::new(action, Ended::Done) };
             let event = Event { detail: Some(placed.to_string()), ..about(&manifest, &from, event) };
-            let taken = |placed, receipt| Taken { placed, receipt, files, size, resumed };
+            let taken = |placed, receipt, answers| Taken { placed, receipt, files, size, resumed, answers };
             if !whole {
                 attempt.conclude(&event)?;
-                return Ok(taken(placed, ReceiptState::Partial));
+                return Ok(taken(placed, ReceiptState::Partial, None));
             }
             let receipt = receipt::sign(party, identity, &from, &manifest, Outcome::Verified, None)?;
             if !again {
                 receipt.keep(party, &source)?;
             }
             attempt.conclude(&event)?;
+            requests::keep(party, &from, &manifest)?;
+            let answers = answers(party, &from, &manifest)?;
             remember(party, &from, &manifest)?;
             let state = if again { ReceiptState::Before } else { receipt.deliver(party, &source).await? };
-            Ok(taken(placed, state))
+            Ok(taken(placed, state, answers))
         }
         Err(Error::Open(error)) => {
             attempt.pass();
@@ -299,6 +305,12 @@ fn about(manifest: &Signed<Manifest>, from: &Contact, event: Event) -> Event {
         sealed_index_sha256: Some(manifest.body().sealed_index_sha256),
         ..event.with_peer(&from.name, from.fingerprint())
     }
+}
+
+/// Which request this answers, and whether I made it; noted with that request.
+fn answers(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<Option<(BundleId, bool)>> {
+    let Manifest { bundle, answers: Some(request), .. } = *manifest.body() else { return Ok(None) };
+    Ok(Some((request, requests::is_answered(party, from, request, bundle)?)))
 }
 
 /// Remembers a received bundle, so that an older revision is told from it.

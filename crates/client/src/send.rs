@@ -16,6 +16,7 @@ use std::sync::Arc;
 use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
 use pouch_protocol::ProblemKind;
 use pouch_statement::{BundleId, Name, Note, Sha256Digest, Timestamp};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::address::{Addressee, addressee_here};
 pub(crate) use self::again::again;
@@ -33,8 +34,30 @@ use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{Progress, Sent};
 use crate::party::Party;
+use crate::requests;
 use crate::transfer::{Plan, Source};
 use crate::watch::{News, Watch};
+
+/// What a bundle is for: what its manifest says of that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Purpose {
+    /// What it is.
+    pub kind: Kind,
+    /// A remark, sealed and signed with the manifest.
+    pub note: Option<Note>,
+    /// Of a request: by when files are to be sent.
+    pub due: Option<Timestamp>,
+    /// The request that this answers.
+    pub answers: Option<BundleId>,
+}
+
+impl Purpose {
+    /// Notes with the request that it is answered.
+    fn note_answer(&self, party: &Party, with: BundleId) -> Result<()> {
+        self.answers.map_or(Ok(()), |request| requests::answered(party, request, with))
+    }
+}
 
 /// What to send, and how.
 pub struct Request {
@@ -47,9 +70,7 @@ pub struct Request {
     /// To whom: my names for them.
     pub to: Vec<Name>,
     /// What it is for.
-    pub kind: Kind,
-    /// A remark, sealed and signed with the manifest.
-    pub note: Option<Note>,
+    pub purpose: Purpose,
     /// For how many seconds it may be fetched.
     pub lifetime: u64,
     /// Delete it on the relay after receipt.
@@ -62,7 +83,7 @@ impl Request {
     /// How it will be compressed: as it was asked for, but a credential never.
     #[must_use]
     pub fn compressed(&self) -> Option<Compression> {
-        self.compression.filter(|_| self.kind != Kind::Credential)
+        self.compression.filter(|_| self.purpose.kind != Kind::Credential)
     }
 }
 
@@ -108,8 +129,7 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
         source: Some(plan.source),
         compression: plan.compression,
         to,
-        kind: plan.kind,
-        note: plan.note,
+        purpose: plan.purpose,
         lifetime: plan.lifetime,
         burn: plan.burn,
         resume: Some(sent.bundle),
@@ -130,12 +150,11 @@ pub async fn send(
 ) -> Result<Sent> {
     let to = addressees_here(party, &request.to)?;
     let compression = request.compressed();
-    let Request { content, source, kind, note, lifetime, burn, resume, .. } = request;
+    let Request { content, source, purpose, lifetime, burn, resume, .. } = request;
     let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
     fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
-    let plan =
-        source.map(|source| Plan { source, compression, kind, note: note.clone(), lifetime, burn, to: fingerprints });
-    let how = How { plan, compression, kind, note, lifetime, burn };
+    let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints };
+    let how = How { plan: source.map(plan), compression, purpose, lifetime, burn };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
     let (mut content, mut resume) = (content, Some(resume));
     loop {
@@ -151,6 +170,7 @@ pub async fn send(
         match result {
             Ok(delivered) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
+                how.purpose.note_answer(party, ongoing.sent.bundle)?;
                 return ongoing.done();
             }
             Err(Stop::Failed(error)) => {
@@ -173,8 +193,7 @@ struct How {
     /// If it can go on after an interruption.
     plan: Option<Plan>,
     compression: Option<Compression>,
-    kind: Kind,
-    note: Option<Note>,
+    purpose: Purpose,
     lifetime: u64,
     burn: bool,
 }

@@ -14,11 +14,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
-use pouch_core::bundle::{Compression, DigestKey, Kept, KeptPart, Kind, MAX_PARTS};
+use pouch_core::bundle::{Compression, DigestKey, Kept, KeptPart, MAX_PARTS};
 use pouch_protocol::Commit;
-use pouch_statement::{
-    Blake3Digest, BundleId, Fingerprint, MailboxId, Note, StatementError, sign_detached, verify_detached,
-};
+use pouch_statement::{Blake3Digest, BundleId, Fingerprint, MailboxId, StatementError, sign_detached, verify_detached};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -26,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::home::{self, Home};
 use crate::identity::Identity;
 use crate::party::Party;
+use crate::send::Purpose;
 
 const FOLDER: &str = "transfers";
 /// The longest line. The last one holds an envelope for each of at most 100 recipients.
@@ -53,8 +52,7 @@ pub struct Source {
 pub(crate) struct Plan {
     pub(crate) source: Source,
     pub(crate) compression: Option<Compression>,
-    pub(crate) kind: Kind,
-    pub(crate) note: Option<Note>,
+    pub(crate) purpose: Purpose,
     /// For how many seconds it may be fetched, from its beginning on.
     pub(crate) lifetime: u64,
     pub(crate) burn: bool,

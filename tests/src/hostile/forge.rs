@@ -148,6 +148,8 @@ impl Forger {
             created: now(),
             expires: now().plus(3600),
             note: None,
+            due: None,
+            answers: None,
         }
     }
 
@@ -170,7 +172,13 @@ impl Forger {
 
     /// Signs and seals a draft as an honest program would.
     pub fn carry(&self, draft: Draft) -> Carried {
-        let (manifest, index) = self.manifest(&draft);
+        self.carry_as(draft, |_| {})
+    }
+
+    /// As [`Self::carry`], with another manifest.
+    pub fn carry_as(&self, draft: Draft, change: impl FnOnce(&mut Manifest)) -> Carried {
+        let (mut manifest, index) = self.manifest(&draft);
+        change(&mut manifest);
         let signed = manifest.sign(&self.keys.signing).unwrap();
         let envelope = seal_envelope(&signed, &draft.key, &self.recipient).unwrap();
         Carried { bundle: signed.body().bundle, parts: draft.parts, index, envelope }

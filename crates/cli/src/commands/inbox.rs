@@ -2,13 +2,14 @@ use std::time::Duration;
 
 use clap::Args;
 use pouch_client::api::Listing;
-use pouch_client::inbox;
+use pouch_client::{inbox, requests};
 use serde_json::json;
 
+use super::request;
 use crate::run::{Context, Outcome, printing};
 use crate::show::{iso, local, parse_span, short, size};
 
-/// Show what waits for me
+/// Show what waits for me, and what I am asked for
 ///
 /// Asks for no passphrase. Who sent a bundle and how large it is are the relay's word until it is received.
 #[derive(Args)]
@@ -21,15 +22,16 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn run(self, context: &Context) -> Outcome {
         let party = context.party()?;
-        let Listing { rows: waiting, cut } = context.run(async {
+        let (Listing { rows: waiting, cut }, asked) = context.run(async {
             let api = context.relay(&party).await?;
-            match self.wait {
-                None => Ok(inbox::waiting(&party, &api).await?),
-                Some(limit) => Ok(inbox::wait(&party, &api, limit.map(Duration::from_secs)).await?),
-            }
+            let listing = match self.wait {
+                None => inbox::waiting(&party, &api).await?,
+                Some(limit) => inbox::wait(&party, &api, limit.map(Duration::from_secs)).await?,
+            };
+            Ok((listing, requests::asked(&party, &api).await?))
         })?;
         let shown = waiting.len();
-        if waiting.is_empty() {
+        if waiting.is_empty() && asked.is_empty() {
             context.show.remark("nothing is waiting");
         }
         for one in waiting {
@@ -60,6 +62,7 @@ impl Inbox {
                 ))
                 .map_err(printing)?;
         }
+        request::list(context, &party, &asked)?;
         if cut { context.show.cut(shown, "oldest").map_err(printing) } else { Ok(()) }
     }
 }

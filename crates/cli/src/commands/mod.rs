@@ -19,6 +19,7 @@ mod output;
 mod receive;
 #[cfg(feature = "relay")]
 mod relay;
+mod request;
 mod send;
 mod threads;
 mod unlock;
@@ -42,6 +43,7 @@ pub(crate) enum Verb {
     Outbox(outbox::Outbox),
     Inbox(inbox::Inbox),
     Receive(receive::Receive),
+    Request(request::Request),
     Encrypt(encrypt::Encrypt),
     Decrypt(decrypt::Decrypt),
     Log(log::Log),
@@ -74,6 +76,7 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Outbox(verb) => verb.run(context),
         Verb::Inbox(verb) => verb.run(context),
         Verb::Receive(verb) => verb.run(context),
+        Verb::Request(verb) => verb.run(context),
         Verb::Encrypt(verb) => verb.run(context),
         Verb::Decrypt(verb) => verb.run(context),
         Verb::Log(verb) => verb.run(context),

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use pouch_client::api::ApiError;
 use pouch_client::identity::{Identity, IdentityError};
 use pouch_client::outbox::{self, Progress, Sent};
+use pouch_client::requests::Standing;
 use pouch_client::transport::TransportError;
 use pouch_client::{Class, Error, Party};
 use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
@@ -15,6 +16,7 @@ use pouch_statement::{BundleId, Name, Outcome, Stage};
 use serde_json::json;
 
 use self::unfinished::{Forget, Resume};
+use super::request;
 use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{iso, local, many, parse_span, short, size};
 
@@ -188,6 +190,11 @@ fn is_of_one_bundle(error: &Error) -> bool {
 
 /// What I know without asking the relay.
 fn state(party: &Party, sent: &Sent) -> Result<String, Failure> {
+    if sent.progress == Progress::Sent
+        && let Some(told) = request::told(sent)
+    {
+        return Ok(told);
+    }
     let verdicts: Vec<_> = sent.recipients.iter().filter_map(|r| sent.verdict(r)).collect();
     if let Some(verdict) = verdicts.first() {
         return Ok(match verdict.outcome {
@@ -237,6 +244,9 @@ fn one(id: &str, context: &Context) -> Done {
             local(sent.expires)
         ))
         .map_err(printing)?;
+    if let Some(told) = request::told(&sent) {
+        context.show.line(format_args!("  a request for files: {told}")).map_err(printing)?;
+    }
     if sent.progress == Progress::Committing {
         let hint = format_args!("  all of it is there; `pouch outbox resume {}` delivers it", short(sent.bundle));
         context.show.line(hint).map_err(printing)?;
@@ -255,6 +265,9 @@ fn one(id: &str, context: &Context) -> Done {
             (None, _) => "has not fetched it".to_owned(),
         };
         context.show.line(format_args!("  {:<16} {text}", recipient.name)).map_err(printing)?;
+        if let Some(answer) = recipient.answer {
+            context.show.line(format_args!("  {:<16} answered with {}", "", short(answer))).map_err(printing)?;
+        }
     }
     Ok(())
 }
@@ -281,6 +294,8 @@ fn object(context: &Context, party: &Party, sent: &Sent, status: Option<&BundleS
                 "stage": verdict.as_ref().and_then(|v| v.stage),
                 "receipt_time": verdict.as_ref().map(|v| iso(v.created)),
                 "receipt": r.receipt,
+                "request": Standing::of(sent, r),
+                "answer": r.answer,
             })
         })
         .collect();
@@ -296,6 +311,7 @@ fn object(context: &Context, party: &Party, sent: &Sent, status: Option<&BundleS
             "reason": status.and_then(|s| s.reason.as_ref()),
             "created": iso(sent.created),
             "expires": iso(sent.expires),
+            "due": sent.due.map(iso),
             "size": sent.size,
             "files": sent.files,
             "recipients": recipients,

@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::Args;
 use pouch_client::contacts::Verified;
 use pouch_client::identity::Identity;
-use pouch_client::receive::{self, Placed, Source, Target};
+use pouch_client::receive::{self, Placed, Ready, Source, Target};
 use pouch_client::{Class, Error, Party, Watch as _, inbox};
 use pouch_core::bundle::Kind;
 use pouch_statement::{BundleId, Name, Note};
 
 pub(super) use self::child::variable;
+use super::request;
 use crate::progress::Bar;
 use crate::run::{Context, Failure, Outcome};
 use crate::show::{parse_span, short};
@@ -207,13 +208,40 @@ impl Receive {
             return self.take(context, party, &identity, source, way).await;
         }
         let api = context.relay(party).await?;
-        let id = if self.next {
-            inbox::next(party, &api, self.from.as_ref(), self.timeout.map(Duration::from_secs)).await?
-        } else {
-            inbox::find(party, &api, self.what.as_deref()).await?
-        };
-        let identity = context.unlock(party)?;
-        self.take(context, party, &identity, Source::Relay(&api, id), way).await
+        if !self.next {
+            let id = inbox::find(party, &api, self.what.as_deref()).await?;
+            let identity = context.unlock(party)?;
+            return self.take(context, party, &identity, Source::Relay(&api, id), way).await;
+        }
+        let timeout = self.timeout.map(Duration::from_secs);
+        loop {
+            let id = inbox::next(party, &api, self.from.as_ref(), timeout).await?;
+            let identity = context.unlock(party)?;
+            let done = self.take(context, party, &identity, Source::Relay(&api, id), way).await?;
+            // A request is no bundle that anybody waits for.
+            if done.is_some() || self.list {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Takes a request: it has no content, and is kept until it is answered.
+    async fn take_request(
+        &self,
+        context: &Context,
+        party: &Party,
+        identity: &Identity,
+        source: Source<'_>,
+        ready: Ready,
+    ) -> Result<Option<Done>, Failure> {
+        let less = self.stdout || self.env.is_some() || !self.only.is_empty();
+        if less && !self.next {
+            return Err(Failure::usage("this is a request for files, and holds none", "pouch receive ID shows it"));
+        }
+        let (from, manifest) = (ready.from.name.clone(), ready.opening.manifest().clone());
+        receive::take(party, identity, source, ready, &[], Target::Memory, Bar::new(context.show)).await?;
+        request::received(context, &from, manifest.body())?;
+        Ok(None)
     }
 
     async fn take(
@@ -246,6 +274,9 @@ impl Receive {
         }
         if self.list {
             return self.show_list(context, &ready).map(|()| None);
+        }
+        if ready.opening.manifest().body().kind == Kind::Request {
+            return self.take_request(context, party, identity, source, ready).await;
         }
         let manifest = ready.opening.manifest().body();
         let (from, note) = (ready.from.name.clone(), manifest.note.clone());

@@ -8,19 +8,20 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use pouch_client::clock::now;
 use pouch_client::outbox::{self, Sent};
-use pouch_client::send::{self, Request};
+use pouch_client::requests::{self, Standing};
+use pouch_client::send::{self, Purpose, Request};
 use pouch_client::transfer::Source;
-use pouch_client::{Watch, invite};
+use pouch_client::{Party, Watch, invite};
 use pouch_core::bundle::{
     Compression, Content, EntryPath, ItemKind, Kind, MAX_IN_MEMORY, Scan, ScanOptions, SealError,
 };
-use pouch_statement::{Name, Note};
+use pouch_statement::{BundleId, Name, Note};
 use serde_json::json;
 
 use crate::progress::Bar;
 use crate::prompt::{Input, secret_bytes};
 use crate::run::{Context, Failure, Outcome as Done, printing};
-use crate::show::{many, parse_span, size};
+use crate::show::{local, many, parse_span, size};
 
 use self::report::{Report, names};
 
@@ -40,8 +41,11 @@ pub(crate) struct Send {
     #[arg(value_name = "PATH", required_unless_present = "secret", conflicts_with = "secret")]
     paths: Vec<PathBuf>,
     /// To whom; several times, or with commas, for several recipients
-    #[arg(long, value_name = "NAME", required = true, value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", required_unless_present = "request", value_delimiter = ',')]
     to: Vec<Name>,
+    /// Answer this request: to whoever asked, as a deliverable
+    #[arg(long, value_name = "ID", conflicts_with_all = ["to", "secret"])]
+    request: Option<String>,
     /// Send a credential of this name; its value is prompted for, or read from standard input, every byte of it
     #[arg(long, value_name = "NAME")]
     secret: Option<EntryPath>,
@@ -130,16 +134,10 @@ enum WaitArg {
 }
 
 impl Send {
-    pub(crate) fn run(self, context: &Context) -> Done {
+    pub(crate) fn run(mut self, context: &Context) -> Done {
         let party = context.party()?;
-        // Who is not there, or not verified, should not cost a passphrase or a prompt for a secret.
-        let contacts = party.contacts()?;
-        for to in &self.to {
-            contacts
-                .named(to)
-                .map(|_| ())
-                .or_else(|e| if invite::any_pending(&party)? { Ok(()) } else { Err(Failure::from(e)) })?;
-        }
+        let answers = self.answers(context, &party)?;
+        known(&party, &self.to)?;
         if self.dry_run {
             return self.dry_run(context);
         }
@@ -155,8 +153,7 @@ impl Send {
             source,
             compression: self.compress.into(),
             to: self.to.clone(),
-            kind: self.kind(),
-            note: self.note.clone(),
+            purpose: Purpose { kind: self.kind(), note: self.note.clone(), due: None, answers },
             lifetime: self.until,
             burn: self.burn,
             resume: None,
@@ -191,11 +188,27 @@ impl Send {
         Ok(())
     }
 
+    /// The request that this answers; it goes to whoever asked.
+    fn answers(&mut self, context: &Context, party: &Party) -> Result<Option<BundleId>, Failure> {
+        let Some(typed) = &self.request else { return Ok(None) };
+        let asked = requests::find(party, typed)?;
+        let book = party.contacts()?;
+        let from = book.by_fingerprint(&asked.from).ok_or(pouch_client::Error::UnknownSender)?;
+        match asked.standing() {
+            Standing::Open => {}
+            Standing::Late => context.show.warn(format_args!("this was asked for by {}", local(asked.due))),
+            Standing::Done => context.show.warn("this request is answered already; this is one answer more"),
+        }
+        self.to = vec![from.name.clone()];
+        Ok(Some(asked.bundle))
+    }
+
     fn kind(&self) -> Kind {
         match (&self.secret, self.kind) {
             // Whatever a variable or the config file says.
             (Some(_), _) => Kind::Credential,
             (None, Some(kind)) => kind.into(),
+            (None, None) if self.request.is_some() => Kind::Deliverable,
             (None, None) => Kind::Dataset,
         }
     }
@@ -296,6 +309,20 @@ impl Send {
         let name = self.secret.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
         if super::receive::variable(&name).is_ok() { name } else { "NAME".to_owned() }
     }
+}
+
+/// Who is not there should not cost a passphrase or a prompt for a secret. Somebody may be there in a moment, as long as an
+/// invitation is open.
+pub(super) fn known(party: &Party, names: &[Name]) -> Result<(), Failure> {
+    let contacts = party.contacts()?;
+    for name in names {
+        if let Err(error) = contacts.named(name)
+            && !invite::any_pending(party)?
+        {
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
 /// A secret that is read once and wiped when the reading is over.

@@ -1,7 +1,7 @@
 //! Who may be sent to, and what is signed and sealed for them.
 
 use pouch_core::bundle::{Manifest, SealedBundle, Terms, seal_envelope};
-use pouch_statement::{Name, Note, Sha256Digest, Signed};
+use pouch_statement::{Name, Sha256Digest, Signed};
 
 use crate::clock::now;
 use crate::contacts::{AddressBook, Contact, Verified};
@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::outbox::{Recipient, Sent};
 use crate::party::Party;
+use crate::send::Purpose;
 
 /// A contact that may be sent to, and the keys that sending needs.
 pub(crate) struct Addressee {
@@ -65,6 +66,7 @@ impl Addressee {
             manifest_sha256: None,
             earlier: Vec::new(),
             receipt: None,
+            answer: None,
         }
     }
 }
@@ -75,13 +77,13 @@ pub(super) fn address(
     identity: &Identity,
     to: &Addressee,
     sent: &Sent,
-    note: Option<Note>,
+    purpose: &Purpose,
     sealed: &SealedBundle,
 ) -> Result<(Signed<Manifest>, Vec<u8>)> {
     let (sequence, previous) = to.place(party)?;
     let terms = Terms {
         bundle: sent.bundle,
-        kind: sent.kind,
+        kind: purpose.kind,
         sender: party.fingerprint(),
         recipient: to.contact.fingerprint(),
         sequence,
@@ -89,7 +91,9 @@ pub(super) fn address(
         revision: 1,
         created: now(),
         expires: sent.expires,
-        note,
+        note: purpose.note.clone(),
+        due: purpose.due,
+        answers: purpose.answers,
     };
     let manifest = Manifest::new(terms, &sealed.summary).sign(&identity.signing)?;
     let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;

@@ -204,8 +204,8 @@ impl Sending<'_> {
         let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
         for to in self.to {
             outbox::settle_for(self.party, self.api, self.identity, &to.contact.fingerprint()).await?;
-            let note = self.how.note.clone();
-            let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, note, sealed)?;
+            let purpose = &self.how.purpose;
+            let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, purpose, sealed)?;
             let mailbox: MailboxId = to.contact.card().mailbox;
             manifests.push(manifest);
             envelopes.push(Envelope { mailbox, sealed: STANDARD.encode(envelope) });

@@ -30,14 +30,17 @@ pub async fn send_to_file(
     let [name] = request.to.as_slice() else { return Err(Error::OneRecipient) };
     let to = addressee(party, name)?;
     let expires = now().plus(request.lifetime);
-    let mut sent = Sent::begin(BundleId::random()?, request.kind, expires, vec![to.recipient()]);
+    let mut sent = Sent::begin(BundleId::random()?, &request.purpose, expires, vec![to.recipient()]);
     let events = begun(std::slice::from_ref(&to), sent.bundle);
     let attempt = Attempt::begin_all(party.journal(), &events);
+    let purpose = request.purpose.clone();
     let result = write_file(party, identity, request, &to, &mut sent, out, watch).await;
     watch.done();
     let outcome = result.as_ref().map_err(ToString::to_string);
     conclude(party, attempt, &events, &mut sent, outcome.as_ref().map(|d| *d).map_err(String::as_str))?;
-    result.map(|_| sent)
+    result?;
+    purpose.note_answer(party, sent.bundle)?;
+    Ok(sent)
 }
 
 async fn write_file(
@@ -50,7 +53,7 @@ async fn write_file(
     watch: &dyn Watch,
 ) -> Result<Delivered> {
     let compression = request.compressed();
-    let Request { content, note, .. } = request;
+    let Request { content, purpose, .. } = request;
     watch.stage("sealing", planned(&content, compression));
     let mut writer = PouchWriter::create(out, sent.bundle)?;
     // Read on another thread: input that does not come must not keep an interruption from clearing the file away.
@@ -65,7 +68,7 @@ async fn write_file(
     let sealed = worker.await.map_err(|_| Error::Worker)??;
     sent.describe(&sealed);
     let turn = party.home.sending_turn().await?;
-    let (manifest, envelope) = address(party, identity, to, sent, note, &sealed)?;
+    let (manifest, envelope) = address(party, identity, to, sent, &purpose, &sealed)?;
     sent.commit_to(party, &[manifest], &sealed.key, Progress::Carried)?;
     if let Err(error) = writer.finish(&sealed.sealed_index, &envelope) {
         sent.forget(party)?;

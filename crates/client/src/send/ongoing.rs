@@ -29,7 +29,7 @@ impl Ongoing {
     pub(super) fn begin(sending: &Sending<'_>, content: &Content) -> Result<Self> {
         let Sending { party, identity, to, how, .. } = sending;
         let recipients = to.iter().map(Addressee::recipient).collect();
-        let mut sent = Sent::begin(BundleId::random()?, how.kind, now().plus(how.lifetime), recipients);
+        let mut sent = Sent::begin(BundleId::random()?, &how.purpose, now().plus(how.lifetime), recipients);
         let secrets = match (content, &how.plan) {
             (Content::Tree(scan), Some(plan)) => Some(Secrets::new(sent.bundle, plan.clone(), |key| scan.digest(key))?),
             _ => None,

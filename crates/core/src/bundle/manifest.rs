@@ -22,6 +22,8 @@ pub enum Kind {
     Deliverable,
     /// What happened and what was found.
     Incident,
+    /// Nothing but a request for files, to be sent by a certain time.
+    Request,
 }
 
 /// Why a manifest contradicts itself.
@@ -42,6 +44,9 @@ pub enum ManifestError {
         /// Which ones.
         what: &'static str,
     },
+    /// A request without a time or with content, or a time or a request that is answered where there is none.
+    #[error("the manifest's request contradicts itself")]
+    Request,
     /// More content than a bundle can hold.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -87,6 +92,10 @@ pub struct Terms {
     pub expires: Timestamp,
     /// The sender's remark.
     pub note: Option<Note>,
+    /// Of a request: by when files are to be sent.
+    pub due: Option<Timestamp>,
+    /// The request that this answers.
+    pub answers: Option<BundleId>,
 }
 
 /// The statement (docs/format.md, "Manifest").
@@ -113,6 +122,10 @@ pub struct Manifest {
     pub expires: Timestamp,
     /// The sender's remark.
     pub note: Option<Note>,
+    /// Of a request: by when files are to be sent; otherwise `null`.
+    pub due: Option<Timestamp>,
+    /// The request that this answers.
+    pub answers: Option<BundleId>,
     /// What the parts hold.
     pub content: ContentKind,
     /// Bytes of the content before padding.
@@ -139,7 +152,8 @@ impl Manifest {
     /// What sealing gave and what the sender adds.
     #[must_use]
     pub fn new(terms: Terms, summary: &Summary) -> Self {
-        let Terms { bundle, kind, sender, recipient, sequence, previous, revision, created, expires, note } = terms;
+        let Terms { bundle, kind, sender, recipient, sequence, previous, .. } = terms;
+        let Terms { revision, created, expires, note, due, answers, .. } = terms;
         Self {
             bundle,
             kind,
@@ -151,6 +165,8 @@ impl Manifest {
             created,
             expires,
             note,
+            due,
+            answers,
             content: summary.content,
             content_size: summary.layout.content_size(),
             padded_size: summary.layout.padded_size(),
@@ -186,6 +202,11 @@ impl Manifest {
         }
         if self.sequence == 0 || self.revision == 0 || (self.sequence == 1) != self.previous.is_none() {
             return Err(ManifestError::Sequence);
+        }
+        if (self.kind == Kind::Request) != self.due.is_some()
+            || self.due.is_some_and(|due| due <= self.created || self.content_size != 0 || self.answers.is_some())
+        {
+            return Err(ManifestError::Request);
         }
         let layout = self.layout()?;
         if (layout.padded_size(), layout.parts()) != (self.padded_size, self.parts) {

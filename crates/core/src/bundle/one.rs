@@ -38,6 +38,7 @@ use crate::age::CHUNK_LEN;
 /// # let terms = Terms {
 /// #     bundle: BundleId::random()?, kind: Kind::Dataset, sender: ada_card, recipient: bo_card, sequence: 1,
 /// #     previous: None, revision: 1, created: now, expires: now.plus(86_400), note: None,
+/// #     due: None, answers: None,
 /// # };
 /// # let manifest = Manifest::new(terms, &sealed.summary).sign(&ada_signs)?;
 /// # let envelope = seal_envelope(&manifest, &sealed.key, &bo.recipient())?;

@@ -79,6 +79,8 @@ impl World {
             created: now(),
             expires: now().plus(86_400),
             note: Some("for you".parse().unwrap()),
+            due: None,
+            answers: None,
         }
     }
 

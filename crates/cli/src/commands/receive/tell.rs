@@ -2,12 +2,12 @@
 
 use pouch_client::contacts::Verified;
 use pouch_client::receive::{Order, Placed, Ready, ReceiptState, Taken};
-use pouch_core::bundle::{Entry, EntryKind};
+use pouch_core::bundle::{Entry, EntryKind, Kind};
 use serde_json::json;
 
 use super::{Done, Receive};
 use crate::run::{Context, Outcome, printing};
-use crate::show::{count, iso, many, size};
+use crate::show::{count, iso, local, many, short, size};
 
 /// How many names are shown before the rest is only counted.
 const NAMES_SHOWN: usize = 10;
@@ -45,7 +45,7 @@ impl Receive {
         if ready.from.verified == Verified::No {
             context.show.warn(format_args!("the card of {from} was never verified; run `pouch contact verify {from}`"));
         }
-        if self.list {
+        if self.list || manifest.kind == Kind::Request {
             return Ok(());
         }
         let (files, bytes) = ready.opening.files();
@@ -76,8 +76,15 @@ impl Receive {
                 "created": iso(manifest.created),
                 "expires": iso(manifest.expires),
                 "note": manifest.note,
+                "due": manifest.due.map(iso),
+                "answers": manifest.answers,
             }))
             .map_err(printing)?;
+        if let (Some(due), note) = (manifest.due, &manifest.note) {
+            let what = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+            let line = format_args!("{} asks for files by {}{what}", ready.from.name, local(due));
+            return context.show.line(line).map_err(printing);
+        }
         for entry in ready.opening.entries() {
             let kind = if entry.kind == EntryKind::Folder { "folder" } else { "file" };
             let object = json!({ "type": "entry", "path": entry.path.as_str(), "kind": kind, "size": entry.size() });
@@ -102,6 +109,14 @@ impl Receive {
             ReceiptState::Carried => ("none", ""),
             ReceiptState::Partial => ("partial", "; no receipt, for it is not all of the bundle"),
         };
+        if let Some((request, mine)) = taken.answers {
+            match mine {
+                true => context.show.remark(format_args!("this answers your request {}", short(request))),
+                false => context
+                    .show
+                    .warn(format_args!("{from} says that this answers request {request}, which is none of yours")),
+            }
+        }
         let place = folder.map(|f| format!(", in {}", f.display())).unwrap_or_default();
         let here = if *resumed > 0 { format!(" ({} came before)", size(*resumed)) } else { String::new() };
         let line = format!("{} from {from}, {}{here}, verified{place}{text}", many(*files, "file"), size(*bytes));
@@ -120,6 +135,7 @@ impl Receive {
                 "resumed": resumed,
                 "folder": folder,
                 "receipt": word,
+                "answers": taken.answers.map(|(request, _)| request),
             }))
             .map_err(printing)?;
         if let Some(folder) = folder {
