@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pouch_client::Unwatched;
-use pouch_client::send::{Request, send};
+use pouch_client::send::{Purpose, Request, send};
 use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
 use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
 use pouch_tests::Pair;
@@ -113,8 +113,7 @@ fn attack_52_the_relay_connects_to_nobody_that_a_client_names() {
         source: None,
         compression: None,
         to: vec!["bo".parse().unwrap()],
-        kind: Kind::Dataset,
-        note: Some(url.parse().unwrap()),
+        purpose: Purpose { kind: Kind::Dataset, note: Some(url.parse().unwrap()), due: None, answers: None },
         lifetime: 3600,
         burn: false,
         resume: None,
