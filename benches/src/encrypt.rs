@@ -25,7 +25,7 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
     verbs.contend_in_pipes("encrypt", &plain, Tool::encryption)?;
     // One and the same file for all, made by the peer where there is one.
     let maker = tools.age.as_ref().unwrap_or(&tools.pouch);
-    printed(&mut encryption(maker, &recipient, &plain, Some(&sealed)), "")?;
+    printed(&mut encryption(maker, &recipient, &plain, &sealed), "")?;
     warm(&sealed)?;
     verbs.contend("decrypt", &sealed, Tool::decryption)?;
     verbs.contend_in_pipes("decrypt", &sealed, Tool::decryption)?;
@@ -127,29 +127,12 @@ pub(crate) fn make_key(keygen: &Tool, key: &Path) -> Result<String, Failure> {
     Ok(printed(Command::new(&keygen.path).arg("-y").arg(key), "")?.trim().to_owned())
 }
 
-/// The file comes last: age reads no flag after it. Without `out`, standard output.
-pub(crate) fn encryption(tool: &Tool, recipient: &str, plain: &Path, out: Option<&Path>) -> Command {
+/// The file comes last: age reads no flag after it.
+fn encryption(tool: &Tool, recipient: &str, plain: &Path, out: &Path) -> Command {
     let mut command = Command::new(&tool.path);
     if tool.name == POUCH {
         command.arg("encrypt");
     }
-    command.args(["-r", recipient]);
-    into(&mut command, out);
-    command.arg(plain);
+    command.args(["-r", recipient, "-o"]).arg(out).arg(plain);
     command
-}
-
-pub(crate) fn decryption(tool: &Tool, key: &Path, sealed: &Path, out: Option<&Path>) -> Command {
-    let mut command = Command::new(&tool.path);
-    command.arg(if tool.name == POUCH { "decrypt" } else { "-d" });
-    command.arg("-i").arg(key);
-    into(&mut command, out);
-    command.arg(sealed);
-    command
-}
-
-fn into(command: &mut Command, out: Option<&Path>) {
-    if let Some(out) = out {
-        command.arg("-o").arg(out);
-    }
 }

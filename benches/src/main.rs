@@ -4,10 +4,10 @@ mod aead;
 mod bundles;
 mod crowd;
 mod encrypt;
-mod exchange;
 mod load;
 mod nginx;
 mod options;
+mod peers;
 mod process;
 mod relay;
 mod rounds;
@@ -15,6 +15,7 @@ mod site;
 mod soak;
 mod table;
 mod tools;
+mod transfer;
 mod tree;
 
 use std::error::Error;
@@ -51,7 +52,7 @@ fn run() -> Result<(), Failure> {
     match options.what {
         What::Aead => aead::measure(&options),
         What::Encrypt => encrypt::measure(&options, &tools),
-        What::Exchange => exchange::measure(&options, &tools),
+        What::Transfer => transfer::measure(&options, &tools),
         What::Tree => tree::measure(&options, &tools),
         What::Relay => relay::measure(&options, &tools),
         What::Bundles => bundles::measure(&options, &tools),
@@ -60,7 +61,7 @@ fn run() -> Result<(), Failure> {
         What::All => {
             aead::measure(&options)?;
             encrypt::measure(&options, &tools)?;
-            exchange::measure(&options, &tools)?;
+            transfer::measure(&options, &tools)?;
             tree::measure(&options, &tools)?;
             relay::measure(&options, &tools)?;
             bundles::measure(&options, &tools)?;

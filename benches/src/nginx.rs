@@ -69,6 +69,14 @@ impl Nginx {
         command
     }
 
+    /// `curl` of the file, as part of a shell's pipe: what it is sent, or what it brings.
+    pub(crate) fn piped(&self, curl: &Tool, words: &str) -> String {
+        let command = self.curl(curl);
+        let mut all: Vec<_> = command.get_args().map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        all.insert(0, curl.path.display().to_string());
+        format!("{} {words} {}", all.join(" "), self.url())
+    }
+
     /// `curl` of the same file, thrown away.
     pub(crate) fn get(&self, curl: &Tool) -> Command {
         let mut command = self.curl(curl);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::Failure;
 
-const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (aead | encrypt | exchange | tree | relay | bundles | \
+const USAGE: &str = "usage: cargo run --release -p pouch-benches -- (aead | encrypt | transfer | tree | relay | bundles | \
                      crowd | soak | all) [--size 1GiB] [--rounds 5] [--dir DIR] [--bundles 20000] [--clients 16] \
                      [--minutes 30]";
 /// A measurement of fewer bytes is one of the start of a process.
@@ -17,7 +17,7 @@ const MAX_ROUNDS: u32 = 1000;
 pub(crate) enum What {
     Aead,
     Encrypt,
-    Exchange,
+    Transfer,
     Tree,
     Relay,
     Bundles,
@@ -63,7 +63,7 @@ impl Options {
             match word.as_str() {
                 "aead" if what.is_none() => what = Some(What::Aead),
                 "encrypt" if what.is_none() => what = Some(What::Encrypt),
-                "exchange" if what.is_none() => what = Some(What::Exchange),
+                "transfer" if what.is_none() => what = Some(What::Transfer),
                 "tree" if what.is_none() => what = Some(What::Tree),
                 "relay" if what.is_none() => what = Some(What::Relay),
                 "bundles" if what.is_none() => what = Some(What::Bundles),
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for line in ["", "encrypt exchange", "encrypt --size", "encrypt --size 1", "encrypt --size 0MiB", "x"] {
+        for line in ["", "encrypt transfer", "encrypt --size", "encrypt --size 1", "encrypt --size 0MiB", "x"] {
             assert!(parse(line).is_err(), "{line}");
         }
         for line in [

@@ -26,6 +26,10 @@ pub(crate) struct Tools {
     pub(crate) rage: Option<Tool>,
     pub(crate) nginx: Option<Tool>,
     pub(crate) curl: Option<Tool>,
+    pub(crate) wormhole: Option<Tool>,
+    /// What runs the servers of magic-wormhole.
+    pub(crate) twistd: Option<Tool>,
+    pub(crate) sshd: Option<Tool>,
     /// What slows fsyncs down.
     pub(crate) strace: bool,
     /// GNU time, which reports a child's peak memory from `wait4`.
@@ -42,6 +46,9 @@ impl Tools {
             rage: on_path("rage"),
             nginx: on_path("nginx"),
             curl: on_path("curl"),
+            wormhole: on_path("wormhole"),
+            twistd: on_path("twistd"),
+            sshd: on_path("sshd"),
             strace: on_path("strace").is_some(),
             time: time.is_file().then_some(time),
         })
@@ -50,10 +57,8 @@ impl Tools {
     /// The machine, the versions, and what is missing.
     pub(crate) fn describe(&self) -> String {
         let mut text = machine();
-        for tool in [Some(&self.pouch), self.age.as_ref(), self.rage.as_ref(), self.nginx.as_ref(), self.curl.as_ref()]
-            .into_iter()
-            .flatten()
-        {
+        let peers = [&self.age, &self.rage, &self.nginx, &self.curl, &self.wormhole, &self.sshd];
+        for tool in std::iter::once(&self.pouch).chain(peers.into_iter().flatten()) {
             let _ = writeln!(text, "- {}: {}", tool.name, tool.version);
         }
         let missing = [
@@ -62,6 +67,9 @@ impl Tools {
             ("rage", self.rage.is_none()),
             ("nginx", self.nginx.is_none()),
             ("curl", self.curl.is_none()),
+            ("magic-wormhole", self.wormhole.is_none()),
+            ("twistd with magic-wormhole's two servers", self.twistd.is_none()),
+            ("sshd", self.sshd.is_none()),
             ("strace (so no slowed fsync)", !self.strace),
             ("/usr/bin/time (so no peak memory)", self.time.is_none()),
         ];
@@ -95,7 +103,11 @@ fn on_path(name: &'static str) -> Option<Tool> {
 
 /// The first line of what it says of itself; nginx knows the short option alone, and answers on standard error.
 fn version(path: &Path) -> String {
-    let option = if path.ends_with("nginx") { "-v" } else { "--version" };
+    let option = match path.file_name().and_then(OsStr::to_str) {
+        Some("nginx") => "-v",
+        Some("sshd") => "-V",
+        _ => "--version",
+    };
     let output = Command::new(path).arg(option).output();
     let said = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
     let first = String::from_utf8_lossy(&said).lines().next().map(|line| line.trim().to_owned());

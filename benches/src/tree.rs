@@ -24,6 +24,8 @@ use crate::{Failure, say, table};
 const FILES: usize = 20_000;
 const FILE_SIZE: usize = 4096;
 const FILES_IN_FOLDER: usize = 100;
+/// All of them.
+pub(crate) const BYTES: u64 = (FILES * FILE_SIZE) as u64;
 /// What this program is told when it is started again.
 const SEAL: &str = "seal-tree";
 const OPEN: &str = "open-tree";
@@ -47,8 +49,7 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
         command.args(["-c", &format!("cd \"$1\" && {script}"), "sh"]).arg(root);
         command
     };
-    let bytes = (FILES * FILE_SIZE) as u64;
-    let title = format!("{FILES} files of {FILE_SIZE} bytes");
+    let title = title();
 
     let (ours, theirs) = (own(SEAL, &["source"])?, pipe(format!("tar c -C source . | age -r {recipient} > /dev/null")));
     let mut all = [
@@ -56,7 +57,7 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
         Contender::new("tar c, age to /dev/null", || timed(&theirs, tools, root)),
     ];
     run(&mut all, options.rounds)?;
-    table::print(&format!("seal {title}"), bytes, &all);
+    table::print(&format!("seal {title}"), BYTES, &all);
 
     printed(&mut own(SEAL, &["source", "sealed.pouch"])?, "")?;
     printed(&mut pipe(format!("tar c -C source . | age -r {recipient} > sealed.age")), "")?;
@@ -75,12 +76,16 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
         }),
     ];
     run(&mut all, options.rounds)?;
-    table::print(&format!("open {title}"), bytes, &all);
+    table::print(&format!("open {title}"), BYTES, &all);
     Ok(())
 }
 
+pub(crate) fn title() -> String {
+    format!("{FILES} files of {FILE_SIZE} bytes")
+}
+
 /// Small files, no two the same.
-fn plant(root: &Path) -> Result<(), Failure> {
+pub(crate) fn plant(root: &Path) -> Result<(), Failure> {
     for number in 0..FILES {
         let folder = root.join(format!("{:04}", number / FILES_IN_FOLDER));
         if number % FILES_IN_FOLDER == 0 {
