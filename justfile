@@ -31,8 +31,8 @@ bench *args:
 # must be there: POUCH_GO_AGE=DIR, and the two services, POUCH_POSTGRES=DIR and POUCH_CEPH=DIR of a Ceph that
 # `tests/services/ceph start DIR` has started.
 # A crowd of 10,000 needs `ulimit -n 21000`.
-torture kills="200" cases="4096" seconds="300" crashes="20000" crowd="10000":
-    POUCH_REQUIRE_TOOLS=1 POUCH_LARGE=1 POUCH_KILLS={{kills}} POUCH_CRASHES={{crashes}} POUCH_CROWD={{crowd}} PROPTEST_CASES={{cases}} cargo test --workspace --release
+torture kills="1000" cases="4096" seconds="300" crashes="20000" crowd="10000" exchanges="10000":
+    POUCH_REQUIRE_TOOLS=1 POUCH_LARGE=1 POUCH_KILLS={{kills}} POUCH_CRASHES={{crashes}} POUCH_CROWD={{crowd}} POUCH_EXCHANGES={{exchanges}} PROPTEST_CASES={{cases}} cargo test --workspace --release
     just fuzz {{seconds}}
     just mutants
 

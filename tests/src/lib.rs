@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod balancer;
+mod faults;
 mod file_key;
 pub mod hostile;
 mod party;
@@ -17,6 +18,7 @@ mod tools;
 mod tree;
 
 pub use balancer::Balancer;
+pub use faults::{Fate, Faults};
 pub use file_key::file_key;
 pub use party::{Cluster, Pair, Party};
 pub use pouch_services::{Ceph, Postgres, skip};

@@ -9,6 +9,7 @@ use pouch_services::Postgres;
 use tempfile::TempDir;
 
 use crate::balancer::Balancer;
+use crate::faults::Faults;
 use crate::program::program;
 use crate::relay::{Relay, free_listener};
 use crate::run::{Ran, Run};
@@ -65,6 +66,8 @@ impl Party {
             .env("HOME", self.desk())
             .env("TMPDIR", self.temporary())
             .env("TZ", "UTC")
+            // Where a relay goes away for good, nobody waits for it.
+            .env("POUCH_RETRY_FOR", "3s")
             .dir(&self.desk())
     }
 
@@ -205,6 +208,16 @@ impl Pair {
         let relay = Relay::start_proxied(folder.path(), front.local_addr().unwrap().port());
         let proxy = Balancer::start(front, &[relay.port()]);
         (Self::introduce(folder, relay, Party::join), proxy)
+    }
+
+    /// On a relay behind a network with faults.
+    #[track_caller]
+    pub fn faulty() -> (Self, Faults) {
+        let folder = tempfile::Builder::new().prefix("pouch-tests-").tempdir().unwrap();
+        let front = free_listener();
+        let relay = Relay::start_proxied(folder.path(), front.local_addr().unwrap().port());
+        let faults = Faults::start(front, relay.port());
+        (Self::introduce(folder, relay, Party::join), faults)
     }
 
     /// Both with classic keys.

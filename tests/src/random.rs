@@ -20,11 +20,14 @@ pub fn kills(usually: u64) -> u64 {
     std::env::var("POUCH_KILLS").ok().map_or(usually, |n| n.parse().unwrap())
 }
 
-/// So many seeds: the same each time, but for the last, which is fresh and told.
+/// So many seeds: the same each time, but for the last, which is fresh and told; or the one that `POUCH_SEED` names.
 pub fn seeds(test: &str, count: u64) -> impl Iterator<Item = u64> {
+    let only: Option<u64> = std::env::var("POUCH_SEED").ok().map(|seed| seed.parse().unwrap());
+    let count = only.map_or(count, |_| 1);
     let fresh = u64::from_le_bytes(pouch_statement::random().unwrap());
     // Past the capture: whoever finds a failure needs it.
     let text = format!("{test}: fresh seed {fresh}\n");
     drop(std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()));
-    (0..count).map(move |round| if round + 1 == count { fresh } else { round })
+    let seed = move |round| only.unwrap_or(if round + 1 == count { fresh } else { round });
+    (0..count).map(seed)
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use pouch_tests::{Balancer, LIMIT, Pair, files_beneath, noise, snapshot, text, until};
+use pouch_tests::{Balancer, LIMIT, Pair, Random, files_beneath, noise, snapshot, text, until};
 use rustix::process::Signal;
 
 /// Receives that are killed in an ordinary run; `POUCH_KILLS` sets another number.
@@ -16,19 +16,6 @@ const KILLS: u64 = 50;
 const PART: u64 = 8 << 20;
 /// What requests and answers may take beside the parts, from one run to another.
 const SLACK: u64 = 256 << 10;
-
-/// SplitMix64: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
 
 /// Files within parts, across them and larger than them: five parts and what more is said, in MiB.
 fn make(folder: &Path, more: usize) {

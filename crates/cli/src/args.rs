@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::commands::Verb;
-use crate::show::parse_rate;
+use crate::show::{parse_rate, parse_span};
 use crate::{config, exit, show};
 
 /// Sealed, signed and receipted file exchange with people outside.
@@ -55,6 +55,9 @@ pub(crate) struct Global {
     /// The private key (PEM) of that certificate
     #[arg(long, global = true, value_name = "FILE", requires = "client_certificate")]
     pub(crate) client_key: Option<PathBuf>,
+    /// In the middle of a transfer, ask a relay that does not answer again for so long
+    #[arg(long, global = true, value_name = "TIME", default_value = "2m", value_parser = parse_span)]
+    pub(crate) retry_for: u64,
     /// Bytes a second at most, sent and received together: 500K, 2M
     #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) limit_rate: Option<NonZeroU64>,

@@ -1,5 +1,6 @@
 //! Progress on a terminal: how far, how fast, how long still. Nothing anywhere else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,13 +8,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pouch_client::{News, Watch};
 use pouch_statement::BundleId;
 
-use crate::show::{Show, on_terminal, short};
+use crate::show::{Show, on_terminal, short, span};
 
 /// A bar, or nothing; and what is worth telling on the way.
 pub(crate) struct Bar {
     bar: ProgressBar,
     show: Show,
     begun: Mutex<Option<BundleId>>,
+    /// The relay does not answer, and that was said.
+    waits: AtomicBool,
 }
 
 impl Bar {
@@ -21,12 +24,16 @@ impl Bar {
     pub(crate) fn new(show: Show) -> Arc<Self> {
         let shown = show.chatty() && on_terminal();
         let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-        Arc::new(Self { bar: ProgressBar::with_draw_target(None, target), show, begun: Mutex::default() })
+        Self::of(ProgressBar::with_draw_target(None, target), show)
     }
 
     /// One that shows nothing: the terminal is used for something else.
     pub(crate) fn hidden(show: Show) -> Arc<Self> {
-        Arc::new(Self { bar: ProgressBar::hidden(), show, begun: Mutex::default() })
+        Self::of(ProgressBar::hidden(), show)
+    }
+
+    fn of(bar: ProgressBar, show: Show) -> Arc<Self> {
+        Arc::new(Self { bar, show, begun: Mutex::default(), waits: AtomicBool::new(false) })
     }
 
     /// The bundle that can go on after an interruption.
@@ -78,6 +85,13 @@ impl Watch for Bar {
                 let done = percent.map(|percent| format!(", {percent} % of which is there")).unwrap_or_default();
                 self.bar.suspend(|| self.show.remark(format_args!("going on with bundle {}{done}", short(bundle))));
             }
+            News::Retrying(seconds) => {
+                if !self.waits.swap(true, Ordering::Relaxed) {
+                    let text = format!("the relay does not answer; trying again for up to {}", span(seconds));
+                    self.bar.suspend(|| self.show.remark(text));
+                }
+            }
+            News::Reached => self.waits.store(false, Ordering::Relaxed),
             News::StartsOver(bundle, why) => {
                 self.begin(None);
                 let text = format!("bundle {} was interrupted and is begun anew: {why}", short(bundle));

@@ -148,7 +148,8 @@ impl Context {
     /// How relays are reached.
     pub(crate) fn network(&self) -> Result<Network, Failure> {
         let mut network = Network::default();
-        let Global { ca_file, client_certificate, client_key, limit_rate, .. } = &self.global;
+        let Global { ca_file, client_certificate, client_key, limit_rate, retry_for, .. } = &self.global;
+        network.retry_for(Duration::from_secs(*retry_for));
         let wrong = |e: NetworkError| Failure::Told { code: exit::USAGE, text: e.to_string(), hint: None, kind: None };
         if let Some(file) = ca_file {
             network.trust(file).map_err(wrong)?;

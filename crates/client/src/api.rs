@@ -1,6 +1,7 @@
 //! Typed calls to the relay: each signs its request, bounds the answer, and reads it strictly.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
 use crate::clock::now;
-use crate::transport::{HttpAnswer, HttpRequest, Transport, TransportError};
+use crate::transport::{HttpAnswer, HttpRequest, PATIENCE, Transport, TransportError};
 
 /// Pages of a listing that are followed at most; with 500 rows each.
 const MAX_PAGES: usize = 20;
@@ -86,7 +87,9 @@ impl ApiError {
         matches!(
             self,
             Self::Transport(TransportError::Unreachable { .. })
-                | Self::Refused { kind: P::Unavailable | P::Rate | P::Internal, .. }
+                // Who sees a request twice was sent it twice, by somebody on the way: what became of the first is asked for
+                // with the next, which is signed anew.
+                | Self::Refused { kind: P::Unavailable | P::Rate | P::Internal | P::Replay, .. }
         )
     }
 
@@ -121,6 +124,8 @@ pub struct RelayApi {
     authority: String,
     device: SigningKey,
     info: OnceCell<RelayInfo>,
+    /// For how long it is asked again in the middle of a transfer.
+    pub(crate) patience: Duration,
 }
 
 type Result<T> = std::result::Result<T, ApiError>;
@@ -169,7 +174,14 @@ impl RelayApi {
     /// The relay at `relay`, reached through `transport`, with requests signed by `device`.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, relay: &RelayOrigin, device: SigningKey) -> Self {
-        Self { transport, authority: relay.authority(), device, info: OnceCell::new() }
+        Self { transport, authority: relay.authority(), device, info: OnceCell::new(), patience: PATIENCE }
+    }
+
+    /// Asked again for so long in the middle of a transfer.
+    #[must_use]
+    pub(crate) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     async fn send(&self, call: Call, signed: bool) -> Result<HttpAnswer> {

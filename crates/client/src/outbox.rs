@@ -30,6 +30,7 @@ use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 use crate::send::{Purpose, say};
 use crate::transfer::{self, Standing, Transfer};
+use crate::watch::Unwatched;
 
 const FOLDER: &str = "outbox";
 
@@ -386,7 +387,7 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identit
 async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle: BundleId) -> Result<bool> {
     let transfer = Transfer::open(party, identity, bundle)?;
     let Some(last) = transfer.as_ref().and_then(|transfer| transfer.last.as_ref()) else { return Ok(false) };
-    match say(api, bundle, last).await {
+    match say(api, bundle, last, &Unwatched).await {
         Ok(()) => Ok(true),
         Err(Error::Api(error)) if error.is_final() => Ok(false),
         Err(error) => Err(error),

@@ -123,7 +123,7 @@ impl Party {
             Some(transport) => transport.clone(),
             None => Arc::new(Https::new(self.account.relay.clone(), &self.account.pins, &self.network)?),
         };
-        Ok(RelayApi::new(transport, &self.account.relay, device))
+        Ok(RelayApi::new(transport, &self.account.relay, device).with_patience(self.network.patience))
     }
 
     /// The journal.

@@ -19,7 +19,7 @@ use pouch_statement::{BundleId, Name, Note, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::address::{Addressee, addressee_here};
-pub(crate) use self::again::again;
+pub(crate) use self::again::{again, ride_out};
 pub(crate) use self::commit::say;
 pub use self::file::send_to_file;
 pub(crate) use self::upload::threads;

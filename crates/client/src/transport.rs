@@ -8,6 +8,7 @@ mod tls;
 
 use std::error::Error as _;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use pouch_statement::{RelayOrigin, Sha256Digest};
 use rustls::CertificateError;
 
-pub use self::network::{ClientCertificate, Network, NetworkError};
+pub use self::network::{ClientCertificate, Network, NetworkError, PATIENCE};
 use self::pace::{Pace, Paced};
 pub use self::tls::tls;
 
@@ -177,7 +178,9 @@ impl Https {
             if let Some(rustls::Error::InvalidCertificate(why)) = find_tls(cause) {
                 return TransportError::Certificate(certificate_reason(why));
             }
-            let text = cause.to_string();
+            // What rustls says of it is meant for programmers.
+            let cut = cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::UnexpectedEof);
+            let text = if cut { "the connection was cut".to_owned() } else { cause.to_string() };
             if reasons.last() != Some(&text) {
                 reasons.push(text);
             }

@@ -16,6 +16,10 @@ pub enum News {
         /// How much is done, in hundredths, if the whole is known.
         percent: Option<u8>,
     },
+    /// The relay does not answer, and is asked again for so many seconds at most.
+    Retrying(u64),
+    /// It answers again.
+    Reached,
     /// What was begun is of no use, and it begins again.
     StartsOver(BundleId, StartsOver),
 }

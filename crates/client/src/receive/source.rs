@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{ApiError, RelayApi};
 use crate::error::{Error, Result};
-use crate::send::again;
+use crate::send::{again, ride_out};
 use crate::transport::TransportError;
 use crate::watch::Watch;
 
@@ -93,13 +93,14 @@ async fn feed_from_relay(
     let mut fetched = futures_util::stream::iter(specs)
         .map(|(number, sealed_size, size)| async move {
             let most = usize::try_from(*sealed_size).unwrap_or(usize::MAX);
-            let sealed = again(|| api.get_part(bundle, *number, most)).await.map_err(|error| match error {
-                ApiError::Transport(TransportError::TooLong(limit)) => {
-                    let (number, wanted) = (*number, *sealed_size);
-                    Error::Open(OpenError::PartSize { number, found: beyond(limit), wanted })
-                }
-                other => other.into(),
-            })?;
+            let sealed =
+                ride_out(api, watch, || api.get_part(bundle, *number, most)).await.map_err(|error| match error {
+                    ApiError::Transport(TransportError::TooLong(limit)) => {
+                        let (number, wanted) = (*number, *sealed_size);
+                        Error::Open(OpenError::PartSize { number, found: beyond(limit), wanted })
+                    }
+                    other => other.into(),
+                })?;
             Ok::<_, Error>((*number, sealed, *size))
         })
         .buffered(DOWNLOADS);

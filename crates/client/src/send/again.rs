@@ -1,9 +1,10 @@
 //! Requests that may come twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::api::ApiError;
+use crate::api::{ApiError, RelayApi};
 use crate::pause::Pause;
+use crate::watch::{News, Watch};
 
 /// How often a request without side effects is tried.
 const TRIES: u32 = 4;
@@ -12,6 +13,46 @@ const FIRST_PAUSE: Duration = Duration::from_millis(400);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// The longest that a relay may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// The longest pause in the middle of a transfer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Tries a request in the middle of a transfer again for as long as the user is patient ([`Network::retry_for`]) after the
+/// network or the relay failed for the moment: what was moved is worth more than an early answer.
+///
+/// [`Network::retry_for`]: crate::transport::Network::retry_for
+pub(crate) async fn ride_out<T, F>(
+    api: &RelayApi,
+    watch: &dyn Watch,
+    mut request: impl FnMut() -> F,
+) -> std::result::Result<T, ApiError>
+where
+    F: Future<Output = std::result::Result<T, ApiError>>,
+{
+    let mut pause = Pause::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut end = None;
+    loop {
+        match request().await {
+            Err(error) if error.is_passing() => {
+                let end = end.get_or_insert_with(|| {
+                    watch.news(News::Retrying(api.patience.as_secs()));
+                    Instant::now() + api.patience
+                });
+                let wait = pause.after(Some(&error));
+                if Instant::now() + wait > *end {
+                    return Err(error);
+                }
+                tokio::time::sleep(wait).await;
+            }
+            other => {
+                if end.is_some() {
+                    watch.news(News::Reached);
+                }
+                return other;
+            }
+        }
+    }
+}
 
 /// Tries a request that may safely come twice again after the network or the relay failed for the moment.
 pub(crate) async fn again<T, F>(mut request: impl FnMut() -> F) -> std::result::Result<T, ApiError>

@@ -11,7 +11,7 @@ use super::address::{Addressee, address};
 use super::commit::say;
 use super::ongoing::Ongoing;
 use super::upload::Uploaded;
-use super::{Delivered, How, again, check_lifetime, is_committing};
+use super::{Delivered, How, again, check_lifetime, is_committing, ride_out};
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::error::{Error, Result};
@@ -151,7 +151,7 @@ impl Sending<'_> {
         let sent = &ongoing.sent;
         let recipients = sent.recipients.iter().map(|recipient| recipient.mailbox).collect();
         let new = NewBundle { bundle: sent.bundle, expires: sent.expires, burn: self.how.burn, recipients };
-        again(|| self.api.new_bundle(&new)).await?;
+        ride_out(self.api, self.watch, || self.api.new_bundle(&new)).await?;
         if ongoing.transfer.secrets.is_some() {
             self.watch.news(News::Resumable(sent.bundle));
         }
@@ -169,7 +169,7 @@ impl Sending<'_> {
                 return Err(Stop::StartOver(StartsOver::Changed));
             }
             let index = Bytes::from(std::mem::take(&mut uploaded.sealed.sealed_index));
-            again(|| self.api.put_index(bundle, index.clone())).await?;
+            ride_out(self.api, self.watch, || self.api.put_index(bundle, index.clone())).await?;
             if !ongoing.continued || !self.lost_parts(ongoing, &uploaded.sealed, index.len()).await? {
                 return Ok(uploaded);
             }
@@ -184,13 +184,13 @@ impl Sending<'_> {
     async fn lost_parts(&self, ongoing: &mut Ongoing, sealed: &SealedBundle, index: usize) -> Step<bool> {
         let bundle = ongoing.sent.bundle;
         let all = sealed.index.parts().iter().map(|part| part.sealed_size).sum::<u64>() + index as u64;
-        if again(|| self.api.bundle(bundle)).await?.size == all {
+        if ride_out(self.api, self.watch, || self.api.bundle(bundle)).await?.size == all {
             return Ok(false);
         }
         let mut lost = false;
         for (number, part) in (0..).zip(sealed.index.parts()) {
             let field = PartField { number, length: part.sealed_size, blake3: part.sealed_blake3 };
-            if !again(|| self.api.has_part(bundle, &field)).await? {
+            if !ride_out(self.api, self.watch, || self.api.has_part(bundle, &field)).await? {
                 ongoing.transfer.parts.remove(&number);
                 lost = true;
             }
@@ -220,7 +220,7 @@ impl Sending<'_> {
     }
 
     async fn commit(&self, ongoing: &mut Ongoing, last: &Last, turn: Lock) -> Step<Delivered> {
-        match say(self.api, ongoing.sent.bundle, last).await {
+        match say(self.api, ongoing.sent.bundle, last, self.watch).await {
             Ok(()) => self.delivered(ongoing, last, turn),
             Err(Error::Api(error)) if error.is_final() => {
                 self.refused(ongoing)?;

@@ -13,8 +13,8 @@ use pouch_statement::{BundleId, Sha256Digest};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::again;
 use super::deliver::Sending;
+use super::ride_out;
 use crate::api::ApiError;
 use crate::error::{Error, Result};
 use crate::transfer::{Part, Transfer};
@@ -145,7 +145,7 @@ impl Sending<'_> {
         let SealedPart { number, covers, sealed_size, blake3, content, sealed, .. } = part;
         let field = PartField { number, length: sealed_size, blake3 };
         let sealed = Bytes::from(sealed);
-        again(|| self.api.put_part(bundle, field, sealed.clone())).await?;
+        ride_out(self.api, self.watch, || self.api.put_part(bundle, field, sealed.clone())).await?;
         if sealed.is_unique() {
             spare.give(sealed.into());
         }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,11 +28,22 @@ pub struct ClientCertificate {
 }
 
 /// How the network is used. `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` count besides.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Network {
     pub(super) authorities: Vec<CertificateDer<'static>>,
     pub(super) certificate: Option<Arc<ClientCertificate>>,
     pub(super) rate: Option<NonZeroU64>,
+    /// For how long a relay that does not answer is asked again in the middle of a transfer.
+    pub(crate) patience: Duration,
+}
+
+/// [`Network::patience`], if nothing else is said.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { authorities: Vec::new(), certificate: None, rate: None, patience: PATIENCE }
+    }
 }
 
 impl Network {
@@ -54,6 +66,11 @@ impl Network {
         let key = PrivateKeyDer::from_pem_file(key).map_err(wrong)?;
         self.certificate = Some(Arc::new(ClientCertificate { chain, key }));
         Ok(())
+    }
+
+    /// In the middle of a transfer, asks a relay that does not answer again for so long.
+    pub fn retry_for(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Bytes a second at most, sent and received together.
