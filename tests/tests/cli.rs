@@ -348,3 +348,10 @@ fn without_a_home_of_its_own_state_is_in_the_xdg_folders() {
     fs::write(config.join("pouch/config.toml"), "json = true\n").unwrap();
     assert_eq!(xdg(&["card"]).end().ok().object("card")["name"], "cy");
 }
+
+#[test]
+fn attack_36_a_name_that_looks_like_another_is_warned_of() {
+    let pair = Pair::new();
+    assert_eq!(pair.ada.run(&["invite", "cy", "-q"]).ok().err, "");
+    pair.ada.run(&["invite", "b\u{43e}"]).ok().says("looks like bo, who is somebody else");
+}

@@ -141,6 +141,12 @@ pub struct AddressBook {
     contacts: Vec<Contact>,
 }
 
+/// What a name looks like: the same for names that look alike. Prototypes of letters may be capitals.
+fn looks(name: &Name) -> String {
+    let folded = name.to_string().to_lowercase();
+    unicode_security::skeleton(&folded).flat_map(char::to_lowercase).collect()
+}
+
 impl AddressBook {
     /// Loads the book. Every card's signature is checked again.
     ///
@@ -180,6 +186,13 @@ impl AddressBook {
     /// [`ContactError::Unknown`].
     pub fn named(&self, name: &Name) -> Result<&Contact, ContactError> {
         self.contacts.iter().find(|c| c.name == *name).ok_or_else(|| ContactError::Unknown(name.clone()))
+    }
+
+    /// A name, other than this one, that a person could take for it (UTS #39, "Confusable Detection"; case counts for nothing).
+    #[must_use]
+    pub fn alike(&self, name: &Name) -> Option<&Name> {
+        let mine = looks(name);
+        self.contacts.iter().map(|contact| &contact.name).find(|other| *other != name && looks(other) == mine)
     }
 
     /// The contact with this fingerprint.
@@ -318,6 +331,24 @@ mod tests {
         };
         let card = SignedCard::sign(card, &key).unwrap();
         Contact::new(name.parse().unwrap(), card, Verified::Link, Timestamp::EPOCH)
+    }
+
+    #[test]
+    fn attack_36_names_that_look_alike_are_told_apart() {
+        let book = AddressBook { contacts: vec![contact("paypal", 1, 1), contact("Bo", 2, 1), contact("modern", 3, 1)] };
+        for (name, found) in [
+            ("p\u{430}yp\u{430}l", Some("paypal")),
+            ("PAYPAL", Some("paypal")),
+            ("paypa1", Some("paypal")),
+            ("b\u{43e}", Some("Bo")),
+            ("b0", Some("Bo")),
+            ("rnodern", Some("modern")),
+            ("paypal", None),
+            ("bob", None),
+            ("ada", None),
+        ] {
+            assert_eq!(book.alike(&name.parse().unwrap()).map(ToString::to_string).as_deref(), found, "{name}");
+        }
     }
 
     // attacks.md 35: another key under a pinned name is a hard stop; nothing changes.

@@ -129,6 +129,7 @@ fn add(verb: Add, party: &Party, context: &Context) -> Outcome {
         None => Verified::No,
     };
     let name = verb.name.unwrap_or_else(|| card.card().name.clone());
+    warn_of_alike(context, party, &name)?;
     let contact = contacts::Contact::new(name, card, verified, now());
     party.pin(contact.clone())?;
     print(&contact, context)?;
@@ -137,6 +138,15 @@ fn add(verb: Add, party: &Party, context: &Context) -> Outcome {
             "not verified yet: compare the words with them, then run `pouch contact verify {}`",
             contact.name
         ));
+    }
+    Ok(())
+}
+
+/// Warns if a new name can be taken for that of somebody else (attacks.md 36).
+pub(super) fn warn_of_alike(context: &Context, party: &Party, name: &Name) -> Outcome {
+    if let Some(other) = party.contacts()?.alike(name) {
+        let hint = "before you send, compare the words: `pouch contact show NAME`";
+        context.show.warn(format_args!("{name} looks like {other}, who is somebody else; {hint}"));
     }
     Ok(())
 }

@@ -70,6 +70,7 @@ impl Invite {
 
 fn invite(name: &Name, role: AccountRole, context: &Context) -> Outcome {
     let party = context.party()?;
+    super::contact::warn_of_alike(context, &party, name)?;
     let (link, expires) = context.run(async {
         let api = context.relay(&party).await?;
         Ok(invite::invite(&party, &api, name, role).await?)
