@@ -22,7 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Format: docs/format.md, sections "Statements", "Card", "Device", "Receipt".
+//! Format: docs/format.md, sections "Statements", "Card", "Device", "Receipt", "Rotation".
 
 #[macro_use]
 mod spelled;
@@ -35,6 +35,7 @@ mod id;
 mod key;
 mod origin;
 mod receipt;
+mod rotation;
 mod signed;
 mod sshsig;
 mod text;
@@ -48,6 +49,7 @@ pub use id::{BundleId, IdError, JournalId, LinkId, MailboxId, matches_prefix};
 pub use key::{KeyError, PublicKey, SigningKey};
 pub use origin::{OriginError, RelayOrigin};
 pub use receipt::{Outcome, Receipt, Stage};
+pub use rotation::{Rotation, RotationError, SignedRotation, claimed as rotation_of};
 pub use signed::{Detached, MAX_STATEMENT, Signed, Statement, StatementError};
 pub use sshsig::{SignatureError, sign_detached, verify_detached};
 pub use text::{Escaped, Name, Note, TextError, hazardous};

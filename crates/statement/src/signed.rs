@@ -65,7 +65,7 @@ fn type_prefix(kind: &str) -> Vec<u8> {
 }
 
 /// Reads canonical bytes: parses, encodes again and compares, so that one meaning has one spelling.
-fn decode<T: Statement>(bytes: &[u8]) -> Result<T, StatementError> {
+pub(crate) fn decode<T: Statement>(bytes: &[u8]) -> Result<T, StatementError> {
     if bytes.len() > MAX_STATEMENT {
         return Err(StatementError::TooLong(bytes.len()));
     }

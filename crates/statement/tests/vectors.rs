@@ -21,6 +21,9 @@ struct Vectors {
     device: Pinned,
     receipt: Pinned,
     failed_receipt: Pinned,
+    /// From `card` to the keys of `rotated_seed` with the recipient of `hybrid.json`; two armors.
+    rotation: Pinned,
+    rotated_seed: u8,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
@@ -37,6 +40,7 @@ fn pinned<T>(signed: &Signed<T>) -> Pinned {
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 const SEED: u8 = 7;
+const ROTATED_SEED: u8 = 9;
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_unix(seconds).unwrap()
@@ -75,6 +79,13 @@ fn make() -> Vectors {
     };
     let failed = Receipt { outcome: Outcome::Failed, stage: Some(Stage::Part), ..receipt.clone() };
     let enrolled = Device { identity: fingerprint, device_key: device.public(), created: at(1_700_000_000) };
+    let old = SignedCard::sign(card.clone(), &key).unwrap();
+    let new_key = SigningKey::from_seed(&[ROTATED_SEED; 32]);
+    let created = at(1_750_000_000);
+    let new = Card { signing_key: new_key.public(), serial: 2, created, ..hybrid.clone() };
+    let rotation = SignedRotation::sign(&old, &key, new, &new_key).unwrap();
+    let Detached { statement, signature } = rotation.detached();
+    let rotation = Pinned { statement, signature, sha256: rotation.digest() };
     Vectors {
         signing_seed: SEED,
         signing_key: key.public().to_string(),
@@ -87,6 +98,8 @@ fn make() -> Vectors {
         device: pinned(&Signed::sign(enrolled, &key).unwrap()),
         receipt: pinned(&Signed::sign(receipt, &key).unwrap()),
         failed_receipt: pinned(&Signed::sign(failed, &key).unwrap()),
+        rotation,
+        rotated_seed: ROTATED_SEED,
     }
 }
 
@@ -101,7 +114,12 @@ fn statements_are_what_they_were() {
     assert_eq!(stored, made);
     let key: PublicKey = stored.signing_key.parse().unwrap();
     let Pinned { statement, signature, .. } = stored.card;
-    assert_eq!(SignedCard::verify(&Detached { statement, signature }).unwrap().fingerprint(), stored.fingerprint);
+    let card = SignedCard::verify(&Detached { statement, signature }).unwrap();
+    assert_eq!(card.fingerprint(), stored.fingerprint);
+    let Pinned { statement, signature, .. } = stored.rotation;
+    let rotation = SignedRotation::verify(&Detached { statement, signature }, &card).unwrap();
+    let new_key = SigningKey::from_seed(&[stored.rotated_seed; 32]).public();
+    assert_eq!((rotation.card().card().signing_key, rotation.time()), (new_key, at(1_750_000_000)));
     let Pinned { statement, signature, .. } = stored.hybrid_card;
     let hybrid = SignedCard::verify(&Detached { statement, signature }).unwrap();
     assert!(hybrid.card().age_recipient.is_post_quantum() && hybrid.fingerprint() != stored.fingerprint);
