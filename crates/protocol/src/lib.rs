@@ -9,6 +9,7 @@ mod link;
 mod message;
 mod part;
 mod problem;
+mod rotation;
 pub mod route;
 mod signature;
 
@@ -17,6 +18,7 @@ pub use link::{CardMac, Inviter, Link, LinkError, LinkSecret, Role as LinkRole};
 pub use message::*;
 pub use part::{Covered, PartField, PartFieldError, content_digest, parse_content_digest};
 pub use problem::{PROBLEM_TYPE, Problem, ProblemKind};
+pub use rotation::{NewRotation, Rotations};
 pub use signature::{Request, SignatureFields, SignatureRefused, SignedRequest, sign_request};
 
 /// The version of the API, the first component of its paths.

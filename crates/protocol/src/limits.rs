@@ -24,6 +24,8 @@ pub const MAX_WAIT: u64 = 60;
 pub const MAX_RECIPIENTS: usize = 100;
 /// The most device keys of one account.
 pub const MAX_DEVICES: u32 = 16;
+/// The most rotations of one account that a relay keeps: the newest.
+pub const MAX_ROTATIONS: u32 = 16;
 /// How far `created` of a request may lie from the relay's clock, in seconds, either way.
 pub const CLOCK_WINDOW: u64 = 300;
 /// How long a bundle may live at most, in seconds; a relay may be configured to less.

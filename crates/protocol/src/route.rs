@@ -22,6 +22,10 @@ pub const ACCOUNT: &str = "/v1/account";
 pub const DEVICES: &str = "/v1/devices";
 /// `DELETE`: revoke one of them.
 pub const DEVICE: &str = "/v1/devices/{key}";
+/// `POST`: new keys of my identity in place of the old ones.
+pub const ROTATIONS: &str = "/v1/rotations";
+/// `GET`: those of a mailbox.
+pub const ROTATIONS_OF: &str = "/v1/rotations/{mailbox}";
 /// `GET`: all accounts; owner only.
 pub const ACCOUNTS: &str = "/v1/accounts";
 /// `POST`: refuse an account's requests; owner only.
@@ -69,6 +73,12 @@ pub fn link(link: LinkId) -> String {
 #[must_use]
 pub fn device(key: DeviceKey) -> String {
     format!("/v1/devices/{key}")
+}
+
+/// Path of [`ROTATIONS_OF`].
+#[must_use]
+pub fn rotations_of(mailbox: MailboxId) -> String {
+    format!("/v1/rotations/{mailbox}")
 }
 
 /// Path of [`SUSPEND`].

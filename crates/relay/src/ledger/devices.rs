@@ -2,8 +2,8 @@
 
 use super::accounts::{DeviceAccount, device_account};
 use super::database::{Conn, Lock, query};
-use super::row::{bytes, time, uint};
-use super::{Ledger, LedgerError, Once, Result, int, refuse, still_enrolled};
+use super::row::{public_key, time, uint};
+use super::{Ledger, Once, Result, int, refuse, still_enrolled};
 use pouch_protocol::limits::MAX_DEVICES;
 use pouch_protocol::{DeviceKey, DeviceStatus, Devices, ProblemKind};
 use pouch_statement::{Detached, Device, MailboxId, PublicKey, Signed, Timestamp};
@@ -59,9 +59,7 @@ impl Ledger {
             .fetch_all(&mut conn)
             .await?;
         let devices = rows.iter().map(|row| {
-            let key = PublicKey::from_bytes(&bytes(row, "device_key")?);
-            let key = key.map_err(|_| LedgerError::Damaged("device_key"))?;
-            Ok(DeviceStatus { key: DeviceKey(key), created: time(row, "created")? })
+            Ok(DeviceStatus { key: DeviceKey(public_key(row, "device_key")?), created: time(row, "created")? })
         });
         Ok(Devices { devices: devices.collect::<Result<_>>()? })
     }
@@ -136,7 +134,7 @@ async fn retire(conn: &mut Conn, once: Once, key: PublicKey, now: Timestamp) -> 
 }
 
 /// Revokes a key, if it is one of the account's.
-async fn move_to_retired(conn: &mut Conn, account: i64, key: PublicKey, now: Timestamp) -> Result<bool> {
+pub(super) async fn move_to_retired(conn: &mut Conn, account: i64, key: PublicKey, now: Timestamp) -> Result<bool> {
     let moved = query(
         "INSERT INTO retired_device (device_key, account, statement, signature, created, retired)
          SELECT device_key, account, statement, signature, created, CAST($1 AS BIGINT) FROM device

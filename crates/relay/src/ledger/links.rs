@@ -38,7 +38,9 @@ impl Ledger {
     pub(crate) async fn links(&self, account: i64, now: Timestamp) -> Result<Links> {
         let mut conn = self.look().await?;
         let rows = query(
-            "SELECT l.id, l.created, l.expires, l.contractor, l.joiner_mac, a.card_statement, a.card_signature
+            "SELECT l.id, l.created, l.expires, l.contractor, l.joiner_mac,
+                    COALESCE(l.joiner_statement, a.card_statement) AS card_statement,
+                    COALESCE(l.joiner_signature, a.card_signature) AS card_signature
              FROM link l LEFT JOIN account a ON a.seq = l.joiner
              WHERE l.inviter = $1 AND (l.joiner IS NOT NULL OR l.expires > $2) ORDER BY l.seq LIMIT $3",
         )

@@ -20,6 +20,7 @@ mod health;
 mod links;
 mod objects;
 mod roles;
+mod rotations;
 mod row;
 mod schema;
 mod store;
@@ -42,6 +43,7 @@ pub(crate) use accounts::{DeviceAccount, Joiner};
 pub(crate) use check::{Mended, StoredObject, Summed};
 pub(crate) use deliveries::Receipt;
 pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Sealed, Slot};
+pub(crate) use rotations::Rotating;
 pub(crate) use row::Limits;
 pub(crate) use store::CLAIM_SECONDS;
 

@@ -5,7 +5,7 @@ use super::{LedgerError, Result, int, refuse};
 use crate::clock::at;
 use pouch_protocol::limits::BURN_LEASE;
 use pouch_protocol::{BundleState, ProblemKind};
-use pouch_statement::{BundleId, MailboxId, Note, Timestamp};
+use pouch_statement::{BundleId, MailboxId, Note, PublicKey, Timestamp};
 
 /// What the configuration allows, as the ledger's checks need it.
 #[derive(Clone, Copy)]
@@ -48,6 +48,10 @@ pub(super) fn bytes<const N: usize>(row: &Row, column: &'static str) -> Result<[
 pub(super) fn parsed<T: std::str::FromStr>(row: &Row, column: &'static str) -> Result<T> {
     let value: &str = row.get(column)?;
     value.parse().map_err(|_| LedgerError::Damaged(column))
+}
+
+pub(super) fn public_key(row: &Row, column: &'static str) -> Result<PublicKey> {
+    PublicKey::from_bytes(&bytes(row, column)?).map_err(|_| LedgerError::Damaged(column))
 }
 
 pub(super) fn mailbox(row: &Row, column: &'static str) -> Result<MailboxId> {

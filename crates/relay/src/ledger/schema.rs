@@ -13,14 +13,23 @@ use super::LedgerOpenError;
 use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 8;
+pub(super) const VERSION: i64 = 9;
 
 /// A step of the schema: the oldest code that can work with what it leaves, and its statements.
 type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
-const STEPS: [Step; VERSION as usize] =
-    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE_ID), (3, ROLES), (3, OWED)];
+const STEPS: [Step; VERSION as usize] = [
+    (1, FIRST),
+    (2, CHARGES),
+    (3, NODES),
+    (3, AUTHORITY),
+    (3, TAKEDOWN),
+    (3, STORE_ID),
+    (3, ROLES),
+    (3, OWED),
+    (3, ROTATIONS),
+];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -236,6 +245,23 @@ const OWED: &[&str] = &[
     // owed: bytes of its account's room that a doomed blob takes until its file is deleted. Where a node of the release before
     // doomed it, it gave them back then, and the column says 0; one that it deleted is put right by `relay check`.
     "ALTER TABLE blob ADD COLUMN owed {INT} NOT NULL DEFAULT 0",
+];
+
+/// Identities whose keys change.
+const ROTATIONS: &[&str] = &[
+    // joiner_statement, joiner_signature: the card with which somebody joined, where the account has another one by now. A node
+    // of the release before shows the account's card then, which does not fit the link's MAC.
+    "ALTER TABLE link ADD COLUMN joiner_statement TEXT",
+    "ALTER TABLE link ADD COLUMN joiner_signature TEXT",
+    // serial: the new card's.
+    "CREATE TABLE rotation (
+        account {INT} NOT NULL REFERENCES account (seq),
+        serial {INT} NOT NULL,
+        statement TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        created {INT} NOT NULL,
+        PRIMARY KEY (account, serial)
+    ) {STRICT}",
 ];
 
 /// What is expected to be there.

@@ -66,6 +66,8 @@ routes! {
     POST route::DEVICES => people::enrol;
     GET route::DEVICES => people::devices;
     DELETE route::DEVICE => people::revoke_device;
+    POST route::ROTATIONS => people::rotate;
+    GET route::ROTATIONS_OF => people::rotations;
     GET route::ACCOUNT => people::account;
     GET route::ACCOUNTS => people::accounts;
     POST route::SUSPEND => people::suspend;

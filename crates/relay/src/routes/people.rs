@@ -1,13 +1,15 @@
 //! Joining, links, accounts, the access record.
 
 use pouch_protocol::limits::{MAX_LIFETIME, MAX_MESSAGE};
-use pouch_protocol::{AccountRole, DeviceKey, JoinRequest, NewDevice, NewLink, NewRole, ProblemKind, Takedown};
-use pouch_statement::{Detached, Device, Sha256Digest, Signed, SignedCard};
+use pouch_protocol::{
+    AccountRole, DeviceKey, JoinRequest, NewDevice, NewLink, NewRole, NewRotation, ProblemKind, Takedown,
+};
+use pouch_statement::{Detached, Device, RotationError, Sha256Digest, Signed, SignedCard, SignedRotation};
 
 use super::upload::bundle_id;
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage, parse, unsigned};
-use crate::ledger::Joiner;
+use crate::ledger::{Joiner, Rotating};
 
 fn bad(detail: &'static str) -> Failure {
     Failure::new(ProblemKind::BadRequest, detail)
@@ -106,6 +108,37 @@ pub(super) async fn revoke_device(call: Call) -> Answer {
     let _turn = call.turn(&caller).await?;
     call.app.ledger.retire(caller.once, key, call.now).await?;
     done()
+}
+
+pub(super) async fn rotate(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Digest).await?;
+    let NewRotation { rotation, device } = call.message(&caller).await?;
+    let (_, from) = call.app.ledger.card_of(caller.mailbox).await?.ok_or_else(Failure::not_found)?;
+    let old = SignedCard::verify(&from).map_err(Failure::internal)?;
+    let rotation = match SignedRotation::verify(&rotation, &old) {
+        Ok(rotation) => rotation,
+        Err(RotationError::OtherKeys) if call.app.ledger.has_rotated(caller.account, &rotation).await? => {
+            return done();
+        }
+        Err(RotationError::OtherKeys) => {
+            return Err(Failure::new(ProblemKind::Conflict, "it does not begin at the account's card"));
+        }
+        Err(_) => return Err(bad("the rotation does not verify, or changes what it may not")),
+    };
+    let card = card(&call, &rotation.card().detached())?;
+    let device = self::device(&card, &device).filter(|said| Some(said.body().device_key) == caller.once.device);
+    let device =
+        device.ok_or_else(|| bad("the device statement is not by the new identity, for the key that signs"))?;
+    let _turn = call.turn(&caller).await?;
+    call.app.ledger.rotate(caller.once, Rotating { from, rotation, device }, call.now).await?;
+    done()
+}
+
+pub(super) async fn rotations(call: Call) -> Answer {
+    let caller = call.signed(Coverage::Nothing).await?;
+    let mailbox = call.id()?;
+    let _turn = call.turn(&caller).await?;
+    message(&call.app.ledger.rotations(&caller, mailbox).await?)
 }
 
 pub(super) async fn account(call: Call) -> Answer {

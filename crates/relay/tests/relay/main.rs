@@ -25,6 +25,7 @@ mod people;
 mod proxies;
 mod rates;
 mod requests;
+mod rotations;
 mod s3;
 mod tls;
 mod waits;

@@ -1,0 +1,38 @@
+//! Messages about identities whose keys change (docs/protocol.md, "Rotation").
+
+use pouch_statement::Detached;
+use serde::{Deserialize, Serialize};
+
+/// `POST /v1/rotations`, signed by the device key that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRotation {
+    /// The rotation: statement, and both armors.
+    pub rotation: Detached,
+    /// The word of the new identity for the device key that signs the request.
+    pub device: Detached,
+}
+
+/// `GET /v1/rotations/{mailbox}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotations {
+    /// The account's rotations that are kept, oldest first. Each is believed only for the card that it is held against.
+    pub rotations: Vec<Detached>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_request_is_strict_and_the_answer_may_grow() {
+        let detached = || json!({ "statement": "{}", "signature": "x" });
+        let request = json!({ "rotation": detached(), "device": detached() });
+        serde_json::from_value::<NewRotation>(request).unwrap();
+        serde_json::from_value::<NewRotation>(json!({ "rotation": detached(), "device": detached(), "more": 1 }))
+            .unwrap_err();
+        serde_json::from_value::<Rotations>(json!({ "rotations": [detached()], "more": 1 })).unwrap();
+    }
+}
