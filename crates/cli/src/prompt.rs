@@ -11,6 +11,7 @@ use pouch_core::age::Passphrase;
 use zeroize::Zeroizing;
 
 use crate::args::Global;
+use crate::run::Failure;
 use crate::signals;
 
 /// The longest secret that is read as one line, in bytes.
@@ -218,6 +219,17 @@ pub(crate) fn visible(question: &str) -> io::Result<String> {
     tty.write_all(question.as_bytes())?;
     let line = signals::at_prompt(|| line_of(&mut tty))?;
     Ok(line.trim().to_owned())
+}
+
+/// Asks for a yes on the terminal; without one, refuses with a hint.
+pub(crate) fn agree(question: &str, instead: &str) -> Result<(), Failure> {
+    if !can_prompt() {
+        return Err(Failure::usage("there is no terminal to ask on", instead));
+    }
+    match visible(question).map_err(Failure::other)?.as_str() {
+        "yes" => Ok(()),
+        _ => Err(Failure::refused("nothing was changed", "only yes is a yes")),
+    }
 }
 
 #[cfg(test)]

@@ -291,7 +291,16 @@ fn hint(error: &Error) -> Option<String> {
         Error::OneRecipient => "write one file for each",
         Error::AlreadyRecipient(_) => "`pouch outbox extend ID` gives it another end",
         Error::NoInvitation(_) => "`pouch invite --list` shows those that are open",
-        Error::UnknownSender => "add the sender's card with `pouch contact add`, verify it, and receive again",
+        Error::UnknownSender => {
+            "add the sender's card with `pouch contact add` and verify it, or take new keys with `pouch contact rotate`; then receive again"
+        }
+        Error::Rotation { .. } | Error::TwoRotations(_) => {
+            "ask its owner on another channel; if somebody else has their keys: `pouch contact revoke`, then a fresh invitation"
+        }
+        Error::NoRotation(_) => "they run `pouch card rotate`; the relay has it then, or `--out FILE` writes it",
+        Error::Contact(ContactError::Revoked(_)) => {
+            "`pouch contact remove` forgets them, so that a new card can be pinned"
+        }
         Error::Identity(IdentityError::NoPassphrase(_)) => {
             "give --passphrase-file, --passphrase-command or --passphrase-fd, or run it on a terminal"
         }

@@ -1,6 +1,12 @@
 //! The address book: other people's cards as pinned, with how and when they were verified.
 
-use pouch_statement::{Card, CardError, Detached, Fingerprint, MailboxId, Name, Sha256Digest, SignedCard, Timestamp};
+pub mod revoke;
+pub mod rotation;
+
+use pouch_statement::{
+    Card, CardError, Detached, Fingerprint, MailboxId, Name, PublicKey, Sha256Digest, SignedCard, SignedRotation,
+    Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::home::{self, Home, HomeError};
@@ -46,6 +52,9 @@ pub enum ContactError {
     /// The card itself is bad.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// Somebody that I do not deal with any more.
+    #[error("{0} is revoked: nothing is sent to them and nothing taken from them")]
+    Revoked(Name),
     /// My own card.
     #[error("this is your own card")]
     Myself,
@@ -83,6 +92,25 @@ fn first() -> u64 {
     1
 }
 
+/// Keys that a contact had before.
+#[derive(Clone, Debug)]
+pub struct Former {
+    /// The card with those keys.
+    pub card: SignedCard,
+    /// Digest of the rotation that replaced them.
+    pub rotation: Sha256Digest,
+    /// When that was: what is signed with them is from before.
+    pub until: Timestamp,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FormerRow {
+    card: Detached,
+    rotation: Sha256Digest,
+    until: Timestamp,
+}
+
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -93,6 +121,10 @@ struct Row {
     added: Timestamp,
     sent: Option<Last>,
     received: Option<Last>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<FormerRow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revoked: Option<Timestamp>,
 }
 
 /// One contact.
@@ -112,6 +144,10 @@ pub struct Contact {
     pub sent: Option<Last>,
     /// The last bundle that I received from them.
     pub received: Option<Last>,
+    /// Keys that they had before, oldest first.
+    pub former: Vec<Former>,
+    /// Since when I send them nothing and take nothing from them.
+    pub revoked: Option<Timestamp>,
 }
 
 impl Contact {
@@ -119,7 +155,17 @@ impl Contact {
     #[must_use]
     pub fn new(name: Name, card: SignedCard, verified: Verified, now: Timestamp) -> Self {
         let verified_at = (verified != Verified::No).then_some(now);
-        Self { name, card, verified, verified_at, added: now, sent: None, received: None }
+        Self {
+            name,
+            card,
+            verified,
+            verified_at,
+            added: now,
+            sent: None,
+            received: None,
+            former: Vec::new(),
+            revoked: None,
+        }
     }
 
     /// Their fingerprint.
@@ -132,6 +178,33 @@ impl Contact {
     #[must_use]
     pub fn card(&self) -> &Card {
         self.card.card()
+    }
+
+    /// Whether this is, or was, their fingerprint.
+    #[must_use]
+    pub fn is_or_was(&self, fingerprint: &Fingerprint) -> bool {
+        self.key_of(fingerprint).is_some()
+    }
+
+    /// The key that statements of this fingerprint are signed with, and if it is a former one, until when it was theirs.
+    #[must_use]
+    pub fn key_of(&self, fingerprint: &Fingerprint) -> Option<(PublicKey, Option<Timestamp>)> {
+        if self.fingerprint() == *fingerprint {
+            return Some((self.card().signing_key, None));
+        }
+        let former = self.former.iter().find(|former| former.card.fingerprint() == *fingerprint)?;
+        Some((former.card.card().signing_key, Some(former.until)))
+    }
+
+    /// Takes the new card of a rotation that was verified against the present one.
+    pub(crate) fn rotate(&mut self, rotation: &SignedRotation) {
+        let card = std::mem::replace(&mut self.card, rotation.card().clone());
+        self.former.push(Former { card, rotation: rotation.digest(), until: rotation.time() });
+    }
+
+    /// Refuses somebody who is revoked.
+    pub(crate) fn check_not_revoked(&self) -> Result<(), ContactError> {
+        if self.revoked.is_some() { Err(ContactError::Revoked(self.name.clone())) } else { Ok(()) }
     }
 }
 
@@ -195,10 +268,10 @@ impl AddressBook {
         self.contacts.iter().map(|contact| &contact.name).find(|other| *other != name && looks(other) == mine)
     }
 
-    /// The contact with this fingerprint.
+    /// The contact who has this fingerprint, or had it before.
     #[must_use]
     pub fn by_fingerprint(&self, fingerprint: &Fingerprint) -> Option<&Contact> {
-        self.contacts.iter().find(|c| c.fingerprint() == *fingerprint)
+        self.contacts.iter().find(|c| c.is_or_was(fingerprint))
     }
 
     /// The contact with this mailbox: for showing names beside the relay's word, never for trust.
@@ -215,10 +288,10 @@ impl AddressBook {
         self.contacts.iter_mut().find(|c| c.name == *name).ok_or_else(|| ContactError::Unknown(name.clone()))
     }
 
-    /// For a change: the contact with this fingerprint.
+    /// For a change: the contact who has this fingerprint, or had it before.
     #[must_use]
     pub fn by_fingerprint_mut(&mut self, fingerprint: &Fingerprint) -> Option<&mut Contact> {
-        self.contacts.iter_mut().find(|c| c.fingerprint() == *fingerprint)
+        self.contacts.iter_mut().find(|c| c.is_or_was(fingerprint))
     }
 
     /// Adds a contact, or takes a renewed card with the same keys and a higher serial for one that is there.
@@ -227,7 +300,8 @@ impl AddressBook {
     /// Another key under a pinned name is a hard stop, all the more a weaker one; so are a stale card and a name that
     /// is taken.
     pub fn add(&mut self, new: Contact) -> Result<(), ContactError> {
-        if let Some(old) = self.contacts.iter_mut().find(|c| c.fingerprint() == new.fingerprint()) {
+        if let Some(old) = self.contacts.iter_mut().find(|c| c.is_or_was(&new.fingerprint())) {
+            old.check_not_revoked()?;
             if old.name != new.name {
                 return Err(ContactError::Pinned(old.name.clone()));
             }
@@ -262,7 +336,8 @@ impl Contact {
     fn renew(&mut self, new: Self) -> Result<(), ContactError> {
         let same = new.card.statement().digest() == self.card.statement().digest();
         if !same {
-            if new.card().serial <= self.card().serial {
+            // Keys of before do not come back, whatever serial the card has.
+            if new.fingerprint() != self.fingerprint() || new.card().serial <= self.card().serial {
                 return Err(ContactError::Stale { name: new.name });
             }
             self.card = new.card;
@@ -286,6 +361,8 @@ impl TryFrom<Row> for Contact {
             added: row.added,
             sent: row.sent,
             received: row.received,
+            former: row.former.into_iter().map(Former::try_from).collect::<Result<_, _>>()?,
+            revoked: row.revoked,
         })
     }
 }
@@ -300,7 +377,22 @@ impl From<&Contact> for Row {
             added: contact.added,
             sent: contact.sent,
             received: contact.received,
+            former: contact.former.iter().map(FormerRow::from).collect(),
+            revoked: contact.revoked,
         }
+    }
+}
+
+impl TryFrom<FormerRow> for Former {
+    type Error = CardError;
+    fn try_from(row: FormerRow) -> Result<Self, CardError> {
+        Ok(Self { card: SignedCard::verify(&row.card)?, rotation: row.rotation, until: row.until })
+    }
+}
+
+impl From<&Former> for FormerRow {
+    fn from(former: &Former) -> Self {
+        Self { card: former.card.detached(), rotation: former.rotation, until: former.until }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use pouch_core::age;
 use pouch_core::bundle;
 use pouch_protocol::{LinkError, ProblemKind};
-use pouch_statement::{BundleId, CardError, Name, RandomError, RelayOrigin, StatementError};
+use pouch_statement::{BundleId, CardError, Name, RandomError, RelayOrigin, RotationError, StatementError};
 
 use crate::api::ApiError;
 use crate::contacts::ContactError;
@@ -74,6 +74,24 @@ pub enum Error {
     /// No such request among those that I was sent.
     #[error("no request {0} here")]
     NoRequest(String),
+    /// A manifest that a key signed after its time.
+    #[error("it is signed with a key that {0} had before, and dated after it was replaced")]
+    FormerKey(Name),
+    /// A rotation that is not right.
+    #[error("the rotation of {name} is not good: {error}")]
+    Rotation {
+        /// Whose keys it is about.
+        name: Name,
+        /// What is wrong with it.
+        #[source]
+        error: RotationError,
+    },
+    /// Two rotations of one card.
+    #[error("there are two rotations of {0} that lead from one card to different ones: somebody else has their keys")]
+    TwoRotations(Name),
+    /// Nothing that leads on from the card that is pinned.
+    #[error("there is no rotation that leads on from the card of {0}")]
+    NoRotation(Name),
     /// A path that the bundle does not have.
     #[error("{error}")]
     NoEntry {
@@ -232,6 +250,9 @@ impl Error {
             | Self::BadReceipt(..)
             | Self::Statement(_)
             | Self::OtherSender { .. }
+            | Self::FormerKey(_)
+            | Self::Rotation { .. }
+            | Self::TwoRotations(_)
             | Self::Replayed(_) => Class::Evidence,
             Self::Unsettled(_) => Class::Unreachable,
             Self::NulByte => Class::Other,
@@ -239,6 +260,7 @@ impl Error {
             Self::NotResumable(..) | Self::NotForgotten(..) => Class::Refused,
             Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient => Class::Usage,
             Self::NoInvitation(_)
+            | Self::NoRotation(_)
             | Self::NothingWaiting
             | Self::NoBundle(_)
             | Self::NoRequest(_)
@@ -251,7 +273,7 @@ impl Error {
             Self::Identity(IdentityError::Missing | IdentityError::Exists | IdentityError::NoPassphrase(_)) => {
                 Class::Usage
             }
-            Self::Identity(IdentityError::Locked) => Class::Refused,
+            Self::Identity(IdentityError::Locked | IdentityError::TooMany) => Class::Refused,
             Self::Identity(IdentityError::Damaged) => Class::State,
             Self::Contact(error) => contact_class(error),
             Self::Journal(error) => journal_class(error),
@@ -301,6 +323,7 @@ fn journal_class(error: &JournalError) -> Class {
 fn contact_class(error: &ContactError) -> Class {
     match error {
         ContactError::Unknown(_) => Class::NotFound,
+        ContactError::Revoked(_) => Class::Expired,
         ContactError::NameTaken(_) | ContactError::Pinned(_) | ContactError::Myself => Class::Usage,
         ContactError::KeyChanged { .. } | ContactError::Downgrade { .. } | ContactError::Stale { .. } => {
             Class::Evidence

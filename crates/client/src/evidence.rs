@@ -10,7 +10,7 @@ const FOLDER: &str = "evidence";
 /// The longest object that is kept, in bytes: an envelope, or a receipt in base64.
 const MAX: usize = 512 << 10;
 
-/// An object of a bundle that was refused.
+/// An object of a bundle, or a rotation, that was refused.
 pub(crate) struct Evidence<'a> {
     object: &'a [u8],
     name: String,
@@ -19,6 +19,11 @@ pub(crate) struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     pub(crate) fn of(bundle: BundleId, object: &'a [u8]) -> Self {
         Self { object, name: format!("{FOLDER}/{bundle}-{}", Sha256Digest::of(object)) }
+    }
+
+    /// A rotation that was refused, as the bytes that it came in.
+    pub(crate) fn of_rotation(object: &'a [u8]) -> Self {
+        Self { object, name: format!("{FOLDER}/rotation-{}", Sha256Digest::of(object)) }
     }
 
     /// The name, in the state folder, that it is kept under: that of its bundle and its SHA-256.

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use data_encoding::HEXLOWER;
 use pouch_core::age::{self, Passphrase};
-use pouch_statement::{RandomError, SigningKey};
+use pouch_statement::{Detached, Fingerprint, RandomError, Signed, SigningKey, Statement, StatementError, verify_detached};
 use zeroize::Zeroizing;
 
 use crate::home::{self, Home, HomeError};
@@ -15,8 +15,10 @@ const SEALED: &str = "identity.age";
 const PLAIN: &str = "identity";
 const DEVICE: &str = "device.key";
 const NEXT_DEVICE: &str = "device.next";
-/// An identity file has about 200 bytes; a longer one is not ours.
-pub(crate) const MAX_IDENTITY: u64 = 4096;
+/// Keys have about 200 bytes, and a file those of [`MAX_KEYS`] at most; a longer one is not ours.
+pub(crate) const MAX_IDENTITY: u64 = 16 << 10;
+/// The present keys and those before.
+const MAX_KEYS: usize = 64;
 
 /// Why an identity could not be opened or stored.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,9 @@ pub enum IdentityError {
     /// Somebody already.
     #[error("there is an identity here already")]
     Exists,
+    /// A rotation more than there is room for.
+    #[error("an identity has had {MAX_KEYS} keys at most; begin a new one")]
+    TooMany,
     /// The passphrase does not open it, or it is damaged; which of the two cannot be told without helping a guesser.
     #[error("the passphrase does not open the identity, or the identity file is damaged")]
     Locked,
@@ -53,6 +58,14 @@ pub struct Identity {
     pub age: age::Identity,
     /// Signs statements.
     pub signing: SigningKey,
+    /// Those of before, which open what was sealed then; and those that a rotation made that is not finished.
+    others: Vec<Keys>,
+}
+
+/// A pair of keys that are not the present ones.
+struct Keys {
+    age: age::Identity,
+    signing: SigningKey,
 }
 
 impl Identity {
@@ -61,7 +74,7 @@ impl Identity {
     /// # Errors
     /// When the operating system has no random bytes to give.
     pub fn generate() -> Result<Self, IdentityError> {
-        Ok(Self { age: age::Identity::generate(), signing: SigningKey::generate()? })
+        Ok(Self { age: age::Identity::generate(), signing: SigningKey::generate()?, others: Vec::new() })
     }
 
     /// Fresh keys of which the one that opens is classic, for tools that know no other.
@@ -69,15 +82,85 @@ impl Identity {
     /// # Errors
     /// When the operating system has no random bytes to give.
     pub fn generate_classic() -> Result<Self, IdentityError> {
-        Ok(Self { age: age::Identity::generate_x25519(), signing: SigningKey::generate()? })
+        Ok(Self { age: age::Identity::generate_x25519(), signing: SigningKey::generate()?, others: Vec::new() })
     }
 
     /// The identity file's text (docs/format.md, "Identity file"), which is what an agent keeps.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let seed = Zeroizing::new(HEXLOWER.encode(self.signing.to_seed().as_ref()));
-        let age = self.age.expose_secret_string();
-        Zeroizing::new(format!("{HEADER}\n{SIGNING_KEY}{}\n{}\n", *seed, *age))
+        let mut text = Zeroizing::new(String::with_capacity(MAX_IDENTITY as usize));
+        text.push_str(HEADER);
+        for (age, signing) in self.each() {
+            let seed = Zeroizing::new(HEXLOWER.encode(signing.to_seed().as_ref()));
+            let age = age.expose_secret_string();
+            for piece in ["\n", SIGNING_KEY, seed.as_str(), "\n", age.as_str()] {
+                text.push_str(piece);
+            }
+        }
+        text.push('\n');
+        text
+    }
+
+    /// All keys, the present ones first.
+    fn each(&self) -> impl Iterator<Item = (&age::Identity, &SigningKey)> {
+        std::iter::once((&self.age, &self.signing)).chain(self.others.iter().map(|keys| (&keys.age, &keys.signing)))
+    }
+
+    /// All keys that open, the present one first.
+    #[must_use]
+    pub fn opening(&self) -> Vec<&age::Identity> {
+        self.each().map(|(age, _)| age).collect()
+    }
+
+    /// The keys of this fingerprint, present or not.
+    pub(crate) fn keys_of(&self, fingerprint: &Fingerprint) -> Option<(&age::Identity, &SigningKey)> {
+        self.each().find(|(age, signing)| fingerprint_of(age, signing) == *fingerprint)
+    }
+
+    /// Whether these are, or were, my keys.
+    pub(crate) fn is_or_was(&self, fingerprint: &Fingerprint) -> bool {
+        self.keys_of(fingerprint).is_some()
+    }
+
+    /// With the keys of this fingerprint as the present ones; `None` if it has no such keys.
+    pub(crate) fn as_of(mut self, fingerprint: &Fingerprint) -> Option<Self> {
+        let mut others = std::mem::take(&mut self.others);
+        let first = Keys { age: self.age, signing: self.signing };
+        others.insert(0, first);
+        let at = others.iter().position(|keys| fingerprint_of(&keys.age, &keys.signing) == *fingerprint)?;
+        let Keys { age, signing } = others.remove(at);
+        Some(Self { age, signing, others })
+    }
+
+    /// With the keys of `new` beside its own.
+    pub(crate) fn with_keys_of(mut self, new: Self) -> Result<Self, IdentityError> {
+        self.others.push(Keys { age: new.age, signing: new.signing });
+        if self.others.len() < MAX_KEYS { Ok(self) } else { Err(IdentityError::TooMany) }
+    }
+
+    /// A statement that I signed, whichever my key was then; the error is that of the present key.
+    pub(crate) fn verify<T: Statement>(&self, statement: &Detached) -> Result<Signed<T>, StatementError> {
+        let by = |key: &SigningKey| Signed::verify(statement.statement.as_bytes(), &statement.signature, &key.public());
+        by(&self.signing).or_else(|error| self.others.iter().find_map(|keys| by(&keys.signing).ok()).ok_or(error))
+    }
+
+    /// Whether I signed these bytes, whichever my key was then.
+    pub(crate) fn has_signed(&self, namespace: &'static str, bytes: &[u8], armor: &str) -> bool {
+        self.each().any(|(_, key)| verify_detached(namespace, bytes, armor, &key.public()).is_ok())
+    }
+
+    /// Opens what was sealed to me, whichever my key was then. The error is that of the present key.
+    pub(crate) fn open_part(&self, sealed: &[u8], plain: &mut Vec<u8>) -> age::Result<()> {
+        self.first(|age| age::open_part(age, sealed, plain))
+    }
+
+    /// What `open` makes of the first key with which it succeeds; the error is that of the present key.
+    pub(crate) fn first<T, E>(&self, mut open: impl FnMut(&age::Identity) -> Result<T, E>) -> Result<T, E> {
+        let error = match open(&self.age) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        self.others.iter().find_map(|keys| open(&keys.age).ok()).ok_or(error)
     }
 
     pub(crate) fn from_text(text: &str) -> Option<Self> {
@@ -85,14 +168,18 @@ impl Identity {
         if lines.next()? != HEADER {
             return None;
         }
-        let hex = lines.next()?.strip_prefix(SIGNING_KEY)?;
-        let bytes = Zeroizing::new(HEXLOWER.decode(hex.as_bytes()).ok()?);
-        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.as_slice().try_into().ok()?);
-        let age = lines.next()?.parse().ok()?;
-        if lines.next().is_some() {
+        let mut all = Vec::new();
+        while let Some(line) = lines.next() {
+            let hex = line.strip_prefix(SIGNING_KEY)?;
+            let bytes = Zeroizing::new(HEXLOWER.decode(hex.as_bytes()).ok()?);
+            let seed: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.as_slice().try_into().ok()?);
+            all.push(Keys { age: lines.next()?.parse().ok()?, signing: SigningKey::from_seed(&seed) });
+        }
+        if all.is_empty() || all.len() > MAX_KEYS {
             return None;
         }
-        Some(Self { age, signing: SigningKey::from_seed(&seed) })
+        let Keys { age, signing } = all.remove(0);
+        Some(Self { age, signing, others: all })
     }
 
     /// Stores the identity, sealed with a passphrase if one is given. Never replaces another.
@@ -100,16 +187,28 @@ impl Identity {
         if is_stored(home) {
             return Err(IdentityError::Exists);
         }
-        let text = self.to_text();
-        match passphrase {
-            None => home::create_private(&home.config(PLAIN), text.as_bytes())?,
-            Some(passphrase) => {
-                let mut writer = age::encrypt(passphrase, Vec::new())?;
-                let sealed = writer.write_all(text.as_bytes()).and_then(|()| writer.finish());
-                home::create_private(&home.config(SEALED), &sealed.map_err(age::Error::Io)?)?;
-            }
+        let (name, bytes) = self.at_rest(passphrase)?;
+        Ok(home::create_private(&home.config(name), &bytes)?)
+    }
+
+    /// Stores the identity in place of what is stored, which it must hold, under the same passphrase.
+    pub(crate) fn replace(&self, home: &Home, passphrase: Option<&Passphrase>) -> Result<(), IdentityError> {
+        if is_protected(home) != Some(passphrase.is_some()) {
+            return Err(IdentityError::Missing);
         }
-        Ok(())
+        let (name, bytes) = self.at_rest(passphrase)?;
+        Ok(home::write_private(&home.config(name), &bytes)?)
+    }
+
+    /// The file's name and content.
+    fn at_rest(&self, passphrase: Option<&Passphrase>) -> Result<(&'static str, Zeroizing<Vec<u8>>), IdentityError> {
+        let text = self.to_text();
+        let Some(passphrase) = passphrase else {
+            return Ok((PLAIN, Zeroizing::new(text.as_bytes().to_vec())));
+        };
+        let mut writer = age::encrypt(passphrase, Vec::new())?;
+        let sealed = writer.write_all(text.as_bytes()).and_then(|()| writer.finish());
+        Ok((SEALED, Zeroizing::new(sealed.map_err(age::Error::Io)?)))
     }
 
     /// Opens the stored identity. `ask` is called once, and only if there is a passphrase to ask for.
@@ -117,19 +216,51 @@ impl Identity {
     /// # Errors
     /// No identity, a wrong passphrase, or a damaged file.
     pub fn unlock(home: &Home, ask: impl FnOnce() -> Result<Passphrase, IdentityError>) -> Result<Self, IdentityError> {
-        let text = match home::read(&home.config(PLAIN))? {
-            Some(bytes) => Zeroizing::new(bytes),
-            None => {
-                let sealed = home::read(&home.config(SEALED))?.ok_or(IdentityError::Missing)?;
-                let passphrase = ask()?;
-                let reader = age::decrypt(&passphrase, sealed.as_slice()).map_err(|_| IdentityError::Locked)?;
-                let mut text = Zeroizing::new(Vec::with_capacity(MAX_IDENTITY as usize));
-                reader.take(MAX_IDENTITY).read_to_end(&mut text).map_err(|_| IdentityError::Locked)?;
-                text
-            }
-        };
-        std::str::from_utf8(&text).ok().and_then(Self::from_text).ok_or(IdentityError::Damaged)
+        match Stored::read(home)? {
+            Stored::Plain(text) => Self::from_bytes(&text),
+            Stored::Sealed(sealed) => Self::unseal(&sealed, &ask()?),
+        }
     }
+
+    /// As [`Identity::unlock`], with the passphrase if there is one.
+    pub(crate) fn unlock_with(home: &Home, passphrase: Option<&Passphrase>) -> Result<Self, IdentityError> {
+        match (Stored::read(home)?, passphrase) {
+            (Stored::Plain(text), None) => Self::from_bytes(&text),
+            (Stored::Sealed(sealed), Some(passphrase)) => Self::unseal(&sealed, passphrase),
+            _ => Err(IdentityError::Locked),
+        }
+    }
+
+    fn unseal(sealed: &[u8], passphrase: &Passphrase) -> Result<Self, IdentityError> {
+        let reader = age::decrypt(passphrase, sealed).map_err(|_| IdentityError::Locked)?;
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_IDENTITY as usize));
+        reader.take(MAX_IDENTITY).read_to_end(&mut text).map_err(|_| IdentityError::Locked)?;
+        Self::from_bytes(&text)
+    }
+
+    fn from_bytes(text: &[u8]) -> Result<Self, IdentityError> {
+        std::str::from_utf8(text).ok().and_then(Self::from_text).ok_or(IdentityError::Damaged)
+    }
+}
+
+/// An identity file as it lies there.
+enum Stored {
+    Plain(Zeroizing<Vec<u8>>),
+    Sealed(Vec<u8>),
+}
+
+impl Stored {
+    fn read(home: &Home) -> Result<Self, IdentityError> {
+        if let Some(bytes) = home::read(&home.config(PLAIN))? {
+            return Ok(Self::Plain(Zeroizing::new(bytes)));
+        }
+        home::read(&home.config(SEALED))?.map(Self::Sealed).ok_or(IdentityError::Missing)
+    }
+}
+
+/// The fingerprint of a pair of keys.
+pub(crate) fn fingerprint_of(age: &age::Identity, signing: &SigningKey) -> Fingerprint {
+    Fingerprint::of(&age.recipient().to_string(), &signing.public())
 }
 
 /// Whether an identity is stored, and if so, whether a passphrase protects it.
@@ -219,6 +350,43 @@ mod tests {
             assert_eq!(again.signing.public(), identity.signing.public());
             assert_eq!(again.age.recipient(), identity.age.recipient());
         }
+    }
+
+    #[test]
+    fn keys_of_before_stay_and_whichever_is_wanted_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        home.create().unwrap();
+        let first = |identity: &Identity| fingerprint_of(&identity.age, &identity.signing);
+        let (old, new) = (Identity::generate_classic().unwrap(), Identity::generate().unwrap());
+        let (before, after) = (first(&old), first(&new));
+        old.store(&home, None).unwrap();
+        let sealed = age::seal_to_vec(&old.age.recipient(), b"of then").unwrap();
+        old.with_keys_of(new).unwrap().replace(&home, None).unwrap();
+        for (wanted, other) in [(before, after), (after, before)] {
+            let identity = Identity::unlock_with(&home, None).unwrap().as_of(&wanted).unwrap();
+            assert!(first(&identity) == wanted && identity.is_or_was(&other));
+            let mut plain = Vec::new();
+            identity.open_part(&sealed, &mut plain).unwrap();
+            assert_eq!(plain, b"of then");
+        }
+        let ring = Identity::unlock_with(&home, None).unwrap();
+        assert!(ring.as_of(&Fingerprint::from_bytes([1; 32])).is_none());
+        // A passphrase neither comes nor goes by the way.
+        let ring = Identity::unlock_with(&home, None).unwrap();
+        assert!(ring.replace(&home, Some(&passphrase("x"))).is_err());
+        assert!(Identity::unlock_with(&home, Some(&passphrase("x"))).is_err());
+    }
+
+    #[test]
+    fn a_full_ring_is_refused_before_it_is_stored() {
+        let mut ring = Identity::generate_classic().unwrap();
+        for _ in 1..MAX_KEYS {
+            ring = ring.with_keys_of(Identity::generate_classic().unwrap()).unwrap();
+        }
+        let text = ring.to_text();
+        assert!(text.len() as u64 <= MAX_IDENTITY && Identity::from_text(&text).is_some());
+        assert!(matches!(ring.with_keys_of(Identity::generate().unwrap()), Err(IdentityError::TooMany)));
     }
 
     // attacks.md 38: a wrong passphrase and a corrupt file are one error.

@@ -19,7 +19,7 @@ use crate::transport::{Https, Network};
 
 const PENDING: &str = "joining.json";
 /// How long a card is valid, in seconds: two years.
-const CARD_LIFETIME: u64 = 2 * 365 * 24 * 3600;
+pub(crate) const CARD_LIFETIME: u64 = 2 * 365 * 24 * 3600;
 
 /// What was sent with the link, kept until the answer is stored: the same link may then be tried again after a crash.
 #[derive(Serialize, Deserialize)]

@@ -22,6 +22,7 @@ mod party;
 mod pause;
 pub mod receive;
 pub mod requests;
+pub mod rotate;
 pub mod send;
 pub mod transfer;
 pub mod transport;

@@ -2,6 +2,7 @@
 
 mod amend;
 mod receipt;
+mod recipient;
 mod unfinished;
 
 use std::path::PathBuf;
@@ -12,17 +13,17 @@ use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
 use pouch_protocol::{BundleState, DeliveryState, ProblemKind};
 use pouch_statement::{
-    BundleId, Detached, Fingerprint, MailboxId, Name, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
-    Timestamp, matches_prefix,
+    BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp, matches_prefix,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-pub use self::amend::{add, extend};
+pub use self::amend::{add, extend, needs_reseal, reseal};
 pub use self::receipt::{awaits_receipt, refresh, wait_receipt};
+pub use self::recipient::{FormerKey, Recipient};
 pub use self::unfinished::forget;
 use crate::api::RelayApi;
-use crate::contacts::{AddressBook, Last};
+use crate::contacts::{AddressBook, Contact, Last};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::identity::Identity;
@@ -50,32 +51,6 @@ pub enum Progress {
     Undelivered,
     /// Withdrawn, by me.
     Revoked,
-}
-
-/// One recipient of a bundle of mine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recipient {
-    /// My name for them at the time.
-    pub name: Name,
-    /// Their fingerprint.
-    pub fingerprint: Fingerprint,
-    /// The key that their receipt must be signed with.
-    pub signing_key: PublicKey,
-    /// Their mailbox.
-    pub mailbox: MailboxId,
-    /// Sequence number of their manifest.
-    pub sequence: Option<u64>,
-    /// Digest of their manifest.
-    pub manifest_sha256: Option<Sha256Digest>,
-    /// Digests of the manifests before, from the first revision on: a receipt may name any of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub earlier: Vec<Sha256Digest>,
-    /// Their receipt, verified before it was stored.
-    pub receipt: Option<Detached>,
-    /// Of a request: the first bundle from them that answers it, received and verified.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<BundleId>,
 }
 
 /// A bundle of mine. What it holds and what opens it is sealed to my own identity.
@@ -114,18 +89,6 @@ pub struct Private {
     /// The newest manifest for each recipient: all that the next revision, or another recipient's, says but for its times.
     #[zeroize(skip)]
     manifests: Vec<Detached>,
-}
-
-impl Recipient {
-    /// The manifest that the next one to this recipient follows: the first revision, whatever they have.
-    fn first_manifest(&self) -> Option<Sha256Digest> {
-        self.earlier.first().copied().or(self.manifest_sha256)
-    }
-
-    /// Whether a receipt may be about this manifest.
-    fn was_sent(&self, manifest: &Sha256Digest) -> bool {
-        self.manifest_sha256.as_ref() == Some(manifest) || self.earlier.contains(manifest)
-    }
 }
 
 impl Private {
@@ -272,10 +235,7 @@ impl Sent {
     /// The recipient's verdict, as stored.
     #[must_use]
     pub fn verdict(&self, recipient: &Recipient) -> Option<Verdict> {
-        let receipt = recipient.receipt.as_ref()?;
-        let signed =
-            Signed::<Receipt>::verify(receipt.statement.as_bytes(), &receipt.signature, &recipient.signing_key);
-        let receipt = signed.ok()?;
+        let receipt = recipient.check(recipient.receipt.as_ref()?).ok()?;
         let Receipt { outcome, stage, created, .. } = *receipt.body();
         Some(Verdict { outcome, stage, created })
     }
@@ -396,11 +356,11 @@ async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle
 
 /// Settles what is open for this recipient, in the turn that the caller has, so that the next manifest follows the last
 /// that was delivered.
-pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identity, to: &Fingerprint) -> Result<()> {
+pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identity, to: &Contact) -> Result<()> {
     let mut all = list(party)?;
     forget_keys(party, &mut all)?;
     for mut sent in all {
-        if sent.progress == Progress::Committing && sent.recipients.iter().any(|r| r.fingerprint == *to) {
+        if sent.progress == Progress::Committing && sent.recipients.iter().any(|r| to.is_or_was(&r.fingerprint)) {
             settle_in_turn(party, api, Some(identity), &mut sent).await?;
         }
     }

@@ -169,7 +169,7 @@ impl Party {
     ) -> Result<Identity> {
         // One that an agent kept of before is nobody's.
         let kept = if self.is_protected() { agent::identity(&self.home) } else { None };
-        if let Some(kept) = kept.filter(|kept| self.is_of(kept)) {
+        if let Some(kept) = kept.and_then(|kept| kept.as_of(&self.fingerprint())) {
             return Ok(kept);
         }
         self.unlock_anew(ask)
@@ -183,22 +183,24 @@ impl Party {
         &self,
         ask: impl FnOnce() -> std::result::Result<age::Passphrase, identity::IdentityError>,
     ) -> Result<Identity> {
-        let identity = Identity::unlock(&self.home, ask)?;
-        if self.is_of(&identity) {
-            Ok(identity)
-        } else {
-            Err(damaged(&self.home, "identity and card do not belong together"))
-        }
+        self.mine(Identity::unlock(&self.home, ask)?)
+    }
+
+    /// As [`Party::unlock_anew`], with the passphrase if there is one.
+    pub(crate) fn unlock_with(&self, passphrase: Option<&age::Passphrase>) -> Result<Identity> {
+        self.mine(Identity::unlock_with(&self.home, passphrase)?)
+    }
+
+    /// With the keys of my card first. The card decides which ones are the present ones: it changes in one step.
+    fn mine(&self, identity: Identity) -> Result<Identity> {
+        let mine = identity.as_of(&self.fingerprint());
+        mine.ok_or_else(|| damaged(&self.home, "identity and card do not belong together"))
     }
 
     /// Whether a passphrase protects the identity.
     #[must_use]
     pub fn is_protected(&self) -> bool {
         identity::is_protected(&self.home) == Some(true)
-    }
-
-    fn is_of(&self, identity: &Identity) -> bool {
-        Fingerprint::of(&identity.age.recipient().to_string(), &identity.signing.public()) == self.fingerprint()
     }
 }
 

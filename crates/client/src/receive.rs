@@ -18,7 +18,7 @@ pub use self::place::{Placed, Target, forget, kept};
 pub use self::receipt::{ReceiptState, send_pending_receipts};
 pub use self::source::Source;
 use crate::clock::now;
-use crate::contacts::{AddressBook, Contact, Last};
+use crate::contacts::{AddressBook, Contact, ContactError, Last};
 use crate::error::{Class, Error, Result};
 use crate::evidence::Evidence;
 use crate::home;
@@ -130,7 +130,8 @@ pub async fn open(party: &Party, identity: &Identity, source: &mut Source<'_>, w
         Err(Refusal::Unsigned(error, envelope)) => {
             // The sender is not known to be the sender: nothing leaves, the journal and the evidence stay here.
             let mut detail = error.to_string();
-            if matches!(error.class(), Class::Evidence) || matches!(error, Error::UnknownSender) {
+            let no_sender = matches!(error, Error::UnknownSender | Error::Contact(ContactError::Revoked(_)));
+            if matches!(error.class(), Class::Evidence) || no_sender {
                 let object = Evidence::of(bundle, &envelope);
                 object.keep(party)?;
                 detail = format!("{detail}; kept in {}", object.name());
@@ -194,25 +195,33 @@ fn verify(
     envelope: &[u8],
     wanted: Option<&Name>,
 ) -> Result<(Contact, pouch_core::bundle::Verified)> {
-    let opened = open_envelope(envelope, &identity.age).map_err(OpenError::Envelope)?;
+    // One that was sealed for a key that I had before is for me as well.
+    let opened = identity.first(|key| open_envelope(envelope, key)).map_err(OpenError::Envelope)?;
     let book = party.contacts()?;
-    let from = book.by_fingerprint(&opened.claimed_sender()).ok_or(Error::UnknownSender)?.clone();
+    let sender = opened.claimed_sender();
+    let from = book.by_fingerprint(&sender).ok_or(Error::UnknownSender)?.clone();
+    let (sender_key, until) = from.key_of(&sender).ok_or(Error::UnknownSender)?;
     // Whom the relay says it is from counts for nothing; this does.
     if let Some(wanted) = wanted.filter(|wanted| **wanted != from.name) {
         return Err(Error::OtherSender { wanted: wanted.clone(), found: from.name });
     }
+    from.check_not_revoked()?;
+    let to = opened.claimed_recipient();
     let expected = Expected {
-        me: &party.fingerprint(),
-        sender: &from.fingerprint(),
-        sender_key: &from.card().signing_key,
+        me: if identity.is_or_was(&to) { &to } else { &party.fingerprint() },
+        sender: &sender,
+        sender_key: &sender_key,
         bundle: Some(bundle),
         now: now(),
     };
     let verified = opened.verify(&expected).map_err(OpenError::Envelope)?;
     from.card.check_valid_at(now())?;
     let manifest = verified.manifest();
+    if until.is_some_and(|until| manifest.body().created > until) {
+        return Err(Error::FormerKey(from.name));
+    }
     if let Some(before) = seen(party, bundle)?
-        && before.sender == from.fingerprint()
+        && from.is_or_was(&before.sender)
         && before.manifest != manifest.digest()
         && manifest.body().revision <= before.revision
     {
@@ -274,7 +283,7 @@ pub async fn take(
                 attempt.conclude(&event)?;
                 return Ok(taken(placed, ReceiptState::Partial, None));
             }
-            let receipt = receipt::sign(party, identity, &from, &manifest, Outcome::Verified, None)?;
+            let receipt = receipt::sign(identity, &from, &manifest, Outcome::Verified, None)?;
             if !again {
                 receipt.keep(party, &source)?;
             }
@@ -354,7 +363,7 @@ async fn fail(
     party.journal().append(&about(manifest, from, event))?;
     if let Some(stage) = error.stage() {
         note_order(party, from, manifest)?;
-        let receipt = receipt::sign(party, identity, from, manifest, Outcome::Failed, Some(stage))?;
+        let receipt = receipt::sign(identity, from, manifest, Outcome::Failed, Some(stage))?;
         receipt.keep(party, source)?;
         receipt.deliver(party, source).await?;
     }

@@ -88,7 +88,7 @@ impl Asked {
     #[must_use]
     pub fn note(&self, identity: &Identity) -> Option<Note> {
         let mut text = Vec::new();
-        age::open_part(&identity.age, &STANDARD.decode(self.note.as_ref()?).ok()?, &mut text).ok()?;
+        identity.open_part(&STANDARD.decode(self.note.as_ref()?).ok()?, &mut text).ok()?;
         String::from_utf8(text).ok()?.parse().ok()
     }
 }
@@ -217,7 +217,7 @@ pub(crate) fn is_answered(party: &Party, from: &Contact, request: BundleId, with
     let Some(mut sent) = outbox::load(party, request)? else { return Ok(false) };
     let mut mine = false;
     sent.change(party, |sent| {
-        let asked = sent.recipients.iter_mut().find(|r| r.fingerprint == from.fingerprint());
+        let asked = sent.recipients.iter_mut().find(|r| from.is_or_was(&r.fingerprint));
         let Some(asked) = asked.filter(|_| sent.kind == Kind::Request) else { return };
         mine = true;
         asked.answer.get_or_insert(with);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
 use pouch_protocol::ProblemKind;
-use pouch_statement::{BundleId, Name, Note, Sha256Digest, Timestamp};
+use pouch_statement::{BundleId, Fingerprint, Name, Note, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::address::{Addressee, addressee_here};
@@ -121,9 +121,11 @@ impl Source {
 pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Request> {
     let plan = ongoing::plan(party, identity, sent)?;
     let book = party.contacts()?;
-    let name = |to| book.by_fingerprint(to).map(|contact| contact.name.clone());
+    // With other keys it is another plan.
+    let has = |to: &Fingerprint| book.by_fingerprint(to).filter(|contact| contact.fingerprint() == *to);
+    let name = |to| has(to).map(|contact| contact.name.clone());
     let to = plan.to.iter().map(name).collect::<Option<Vec<Name>>>();
-    let to = to.ok_or(Error::NotResumable(sent.bundle, "a recipient is no contact any more"))?;
+    let to = to.ok_or(Error::NotResumable(sent.bundle, "a recipient is no contact any more, or has other keys"))?;
     Ok(Request {
         content: Content::Tree(plan.source.scan().map_err(SealError::from)?),
         source: Some(plan.source),

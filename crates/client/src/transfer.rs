@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{Compression, DigestKey, Kept, KeptPart, MAX_PARTS};
 use pouch_protocol::Commit;
-use pouch_statement::{Blake3Digest, BundleId, Fingerprint, MailboxId, StatementError, sign_detached, verify_detached};
+use pouch_statement::{Blake3Digest, BundleId, Fingerprint, MailboxId, StatementError, sign_detached};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -101,14 +101,16 @@ impl Secrets {
         Ok(STANDARD.encode(age::seal_to_vec(party.recipient(), &text)?))
     }
 
-    /// As [`Self::seal`] made it with this identity for this bundle; `None` of anything else.
+    /// As [`Self::seal`] made it with this identity, whichever its keys were then, for this bundle; `None` of anything else.
     fn unseal(sealed: &str, identity: &Identity, bundle: BundleId) -> Option<Self> {
         let sealed = STANDARD.decode(sealed).ok()?;
         let mut text = Zeroizing::new(Vec::new());
-        age::open_part(&identity.age, &sealed, &mut text).ok()?;
+        identity.open_part(&sealed, &mut text).ok()?;
         let end = text.iter().position(|byte| *byte == b'\n')?;
         let (json, armor) = (text.get(..end)?, std::str::from_utf8(text.get(end + 1..)?).ok()?);
-        verify_detached(NAMESPACE, json, armor, &identity.signing.public()).ok()?;
+        if !identity.has_signed(NAMESPACE, json, armor) {
+            return None;
+        }
         serde_json::from_slice::<Self>(json).ok().filter(|secrets| secrets.bundle == bundle)
     }
 }

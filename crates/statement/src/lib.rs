@@ -49,7 +49,7 @@ pub use id::{BundleId, IdError, JournalId, LinkId, MailboxId, matches_prefix};
 pub use key::{KeyError, PublicKey, SigningKey};
 pub use origin::{OriginError, RelayOrigin};
 pub use receipt::{Outcome, Receipt, Stage};
-pub use rotation::{Rotation, RotationError, SignedRotation, claimed as rotation_of};
+pub use rotation::{Rotation, RotationClaim, RotationError, SignedRotation};
 pub use signed::{Detached, MAX_STATEMENT, Signed, Statement, StatementError};
 pub use sshsig::{SignatureError, sign_detached, verify_detached};
 pub use text::{Escaped, Name, Note, TextError, hazardous};

@@ -92,8 +92,7 @@ impl SignedRotation {
         let second = detached.signature.rfind(ARMOR).filter(|at| *at > 0).ok_or_else(armor)?;
         let (by_old, by_new) = detached.signature.split_at_checked(second).ok_or_else(armor)?;
         let bytes = detached.statement.as_bytes();
-        let previous = claimed(detached)?;
-        if previous != old.fingerprint() {
+        if RotationClaim::read(detached)?.previous != old.fingerprint() {
             return Err(RotationError::OtherKeys);
         }
         let statement = Signed::<Rotation>::verify(bytes, by_old, &old.card().signing_key)?;
@@ -129,12 +128,24 @@ impl SignedRotation {
     }
 }
 
-/// Whose keys a rotation says that it replaces: for looking up the card to hold it against, for nothing else.
-///
-/// # Errors
-/// Not a rotation in its canonical form.
-pub fn claimed(detached: &Detached) -> Result<Fingerprint, StatementError> {
-    crate::signed::decode::<Rotation>(detached.statement.as_bytes()).map(|body| body.previous)
+/// What a rotation says, by nobody's word yet: for looking up the card to hold it against, for nothing else.
+#[derive(Clone, Debug)]
+pub struct RotationClaim {
+    /// Whose keys it says that it replaces.
+    pub previous: Fingerprint,
+    /// SHA-256 of the new card's statement.
+    pub card: Sha256Digest,
+}
+
+impl RotationClaim {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Not a rotation in its canonical form.
+    pub fn read(detached: &Detached) -> Result<Self, StatementError> {
+        let Rotation { previous, card } = crate::signed::decode(detached.statement.as_bytes())?;
+        Ok(Self { previous, card: Sha256Digest::of(card.statement.as_bytes()) })
+    }
 }
 
 fn check(old: &SignedCard, new: &SignedCard) -> Result<(), RotationError> {
@@ -201,7 +212,8 @@ mod tests {
         let text = rotation().detached().to_text();
         let again = SignedRotation::verify(&Detached::from_text(&text).unwrap(), &old()).unwrap();
         assert_eq!((again.digest(), again.card().card().serial), (rotation().digest(), 2));
-        assert_eq!(claimed(&again.detached()), Ok(old().fingerprint()));
+        let claim = RotationClaim::read(&again.detached()).unwrap();
+        assert_eq!((claim.previous, claim.card), (old().fingerprint(), again.card().statement().digest()));
     }
 
     // Whoever has stolen the old key alone cannot pass somebody else's card off as its owner's, nor whoever has a new one.

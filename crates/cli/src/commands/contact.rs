@@ -1,3 +1,6 @@
+mod revoke;
+mod rotate;
+
 use std::io::Read as _;
 use std::path::PathBuf;
 
@@ -9,6 +12,8 @@ use pouch_client::{Error, Party};
 use pouch_statement::{AgeRecipient, Detached, Name, SignedCard};
 use serde_json::json;
 
+use self::revoke::Revoke;
+use self::rotate::Rotate;
 use crate::commands::card::strength;
 use crate::exit;
 use crate::run::{Context, Failure, Outcome, printing};
@@ -30,6 +35,8 @@ enum Verb {
     List(List),
     Show(Show),
     Verify(Verify),
+    Rotate(Rotate),
+    Revoke(Revoke),
     Remove(Remove),
 }
 
@@ -83,12 +90,15 @@ impl Contact {
             Verb::List(_) => list(&party, context),
             Verb::Show(verb) => show(&verb.name, &party, context),
             Verb::Verify(verb) => verify(verb, &party, context),
+            Verb::Rotate(verb) => verb.run(&party, context),
+            Verb::Revoke(verb) => verb.run(&party, context),
             Verb::Remove(verb) => remove(&verb.name, &party, context),
         }
     }
 }
 
-fn read_card(file: &PathBuf) -> Result<SignedCard, Failure> {
+/// The text of a card or of rotations; `-` is standard input.
+fn read_text(file: &PathBuf) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if file.as_os_str() == "-" {
         std::io::stdin().lock().take(MAX_CARD).read_to_string(&mut text)
@@ -102,6 +112,11 @@ fn read_card(file: &PathBuf) -> Result<SignedCard, Failure> {
             "`pouch card` at theirs writes a card",
         ));
     }
+    Ok(text)
+}
+
+fn read_card(file: &PathBuf) -> Result<SignedCard, Failure> {
+    let text = read_text(file)?;
     let detached = Detached::from_text(&text).map_err(|e| Error::Statement(e.into()))?;
     Ok(SignedCard::verify(&detached).map_err(Error::Card)?)
 }
@@ -170,6 +185,7 @@ fn list(party: &Party, context: &Context) -> Outcome {
 
 fn how(contact: &contacts::Contact) -> &'static str {
     match contact.verified {
+        _ if contact.revoked.is_some() => "REVOKED",
         Verified::Link => "by link",
         Verified::Words => "by words",
         Verified::No => "NOT VERIFIED",
@@ -229,6 +245,8 @@ fn object(contact: &contacts::Contact, context: &Context) -> Outcome {
             "age_recipient": contact.card().age_recipient,
             "post_quantum": contact.card().age_recipient.is_post_quantum(),
             "signing_key": contact.card().signing_key,
+            "former": contact.former.iter().map(|f| f.card.fingerprint()).collect::<Vec<_>>(),
+            "revoked": contact.revoked.map(iso),
         }))
         .map_err(printing)
 }
@@ -247,7 +265,8 @@ fn verify(verb: Verify, party: &Party, context: &Context) -> Outcome {
     AddressBook::change(&party.home, |book| {
         // What was compared is the card, not the name: it may have another card by now.
         let known = book.by_fingerprint_mut(&contact.fingerprint());
-        let contact = known.ok_or_else(|| ContactError::Unknown(verb.name.clone()))?;
+        let same = known.filter(|known| known.fingerprint() == contact.fingerprint());
+        let contact = same.ok_or_else(|| ContactError::Unknown(verb.name.clone()))?;
         contact.verified = Verified::Words;
         contact.verified_at = Some(now());
         Ok(())

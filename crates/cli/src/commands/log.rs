@@ -46,7 +46,7 @@ fn show(context: &Context) -> Outcome {
     let party = context.party()?;
     let identity = context.unlock(&party)?;
     let report = party.journal().verify()?;
-    for event in party.journal().events(&identity.age)? {
+    for event in party.journal().events(&identity.opening())? {
         let mut object = serde_json::to_value(&event).map_err(Failure::other)?;
         if let Some(members) = object.as_object_mut() {
             members.insert("type".into(), "event".into());

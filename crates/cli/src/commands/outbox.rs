@@ -1,3 +1,4 @@
+mod reseal;
 mod unfinished;
 
 use std::cell::RefCell;
@@ -15,6 +16,7 @@ use pouch_protocol::{BundleState, BundleStatus, DeliveryState};
 use pouch_statement::{BundleId, Name, Outcome, Stage};
 use serde_json::json;
 
+use self::reseal::Reseal;
 use self::unfinished::{Forget, Resume};
 use super::request;
 use crate::run::{Context, Failure, Outcome as Done, printing};
@@ -42,6 +44,7 @@ enum Verb {
     Revoke(Revoke),
     Extend(Extend),
     Add(Add),
+    Reseal(Reseal),
     Resume(Resume),
     Forget(Forget),
 }
@@ -84,6 +87,7 @@ impl Outbox {
             (Some(Verb::Revoke(verb)), _) => revoke(&verb.id, context),
             (Some(Verb::Extend(verb)), _) => verb.run(context),
             (Some(Verb::Add(verb)), _) => verb.run(context),
+            (Some(Verb::Reseal(verb)), _) => verb.run(context),
             (Some(Verb::Resume(verb)), _) => verb.run(context),
             (Some(Verb::Forget(verb)), _) => verb.run(context),
             (None, Some(id)) => one(&id, context),

@@ -44,6 +44,14 @@ pub enum Action {
     Extended,
     /// Addressed a bundle to one recipient more.
     RecipientAdded,
+    /// Addressed a bundle to a recipient's new keys.
+    Resealed,
+    /// Took new keys in place of mine.
+    CardRotated,
+    /// Pinned a contact's new keys in place of the old ones.
+    ContactRotated,
+    /// Sends a contact nothing and takes nothing from them any more.
+    ContactRevoked,
     /// Had the relay take a new device key of mine.
     DeviceEnrolled,
     /// Had the relay refuse a device key of mine from then on.

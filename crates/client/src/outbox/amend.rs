@@ -1,19 +1,19 @@
-//! A bundle that is delivered, addressed again: to the same recipients with another end, or to one more. Parts and index stay
+//! A bundle that is delivered, addressed again: to the same recipients with another end or to their new keys, or to one more. Parts and index stay
 //! as they are; each recipient gets a new manifest and a small envelope around it and the bundle key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use pouch_core::age::{self, Identity as AgeIdentity};
+use pouch_core::age::Identity as AgeIdentity;
 use pouch_core::bundle::{Manifest, seal_envelope};
 use pouch_protocol::Extension;
 use pouch_statement::{Fingerprint, MailboxId, Name, Outcome, Signed, Timestamp};
 use zeroize::Zeroizing;
 
-use super::{Private, Progress, Recipient, Sent, refresh, settle_for};
+use super::{FormerKey, Private, Progress, Recipient, Sent, refresh, settle_for};
 use crate::api::RelayApi;
 use crate::clock::now;
-use crate::contacts::{AddressBook, ContactError};
+use crate::contacts::{AddressBook, Contact, ContactError};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::identity::Identity;
@@ -31,24 +31,24 @@ struct Kept {
 struct Addressed {
     manifest: Signed<Manifest>,
     mailbox: MailboxId,
+    key: FormerKey,
     envelope: Bytes,
 }
 
 impl Kept {
-    fn open(party: &Party, identity: &Identity, sent: &Sent) -> Result<Self> {
+    fn open(identity: &Identity, sent: &Sent) -> Result<Self> {
         let none = |why| Error::NotKept(sent.bundle, why);
         let private = sent.private.as_ref().ok_or_else(|| none("it is over, so its key is not kept any more"))?;
         let damaged = "its key was kept by another version of pouch, or is damaged";
         let sealed = STANDARD.decode(private).map_err(|_| none(damaged))?;
         let mut text = Zeroizing::new(Vec::new());
-        age::open_part(&identity.age, &sealed, &mut text)?;
+        identity.open_part(&sealed, &mut text)?;
         let private: Private = serde_json::from_slice(&text).map_err(|_| none(damaged))?;
         let key = private.bundle_key.parse().map_err(|_| none(damaged))?;
-        // Sealed to me is not signed by me.
-        let mine = &party.card().card().signing_key;
-        let manifests = private.manifests.iter().map(|m| Signed::verify(m.statement.as_bytes(), &m.signature, mine));
+        // Sealed to me is not signed by me; but by a key that I had when it was sent.
+        let manifests = private.manifests.iter().map(|m| identity.verify(m));
         let manifests: Vec<Signed<Manifest>> = manifests.collect::<std::result::Result<_, _>>()?;
-        if manifests.iter().all(|m| m.body().bundle == sent.bundle) {
+        if manifests.iter().all(|m| m.body().bundle == sent.bundle && identity.is_or_was(&m.body().sender)) {
             Ok(Self { key, manifests })
         } else {
             Err(none(damaged))
@@ -59,9 +59,9 @@ impl Kept {
         self.manifests.iter().map(Signed::body).find(|manifest| manifest.recipient == *recipient)
     }
 
-    /// In place of the one for the same recipient, or beside those of others.
-    fn put(&mut self, manifest: Signed<Manifest>) {
-        self.manifests.retain(|m| m.body().recipient != manifest.body().recipient);
+    /// In place of the one for the same contact, or beside those of others.
+    fn put(&mut self, contact: &Contact, manifest: Signed<Manifest>) {
+        self.manifests.retain(|m| !contact.is_or_was(&m.body().recipient));
         self.manifests.push(manifest);
     }
 
@@ -73,8 +73,9 @@ impl Kept {
     fn address(&mut self, identity: &Identity, to: &Addressee, manifest: Manifest) -> Result<Addressed> {
         let manifest = manifest.sign(&identity.signing)?;
         let envelope = seal_envelope(&manifest, &self.key, &to.age).map_err(Error::Envelope)?.into();
-        self.put(manifest.clone());
-        Ok(Addressed { manifest, mailbox: to.contact.card().mailbox, envelope })
+        self.put(&to.contact, manifest.clone());
+        let key = FormerKey { fingerprint: to.contact.fingerprint(), signing_key: to.contact.card().signing_key };
+        Ok(Addressed { manifest, mailbox: to.contact.card().mailbox, key, envelope })
     }
 }
 
@@ -93,36 +94,116 @@ pub async fn extend(
 ) -> Result<Vec<Name>> {
     check_lifetime(api, expires).await?;
     let _turn = open_again(party, api, identity, sent).await?;
-    let verified = |r: &Recipient| sent.verdict(r).is_some_and(|v| v.outcome == Outcome::Verified);
-    let open: Vec<Recipient> = sent.recipients.iter().filter(|r| !verified(r)).cloned().collect();
+    let open: Vec<Recipient> = sent.recipients.iter().filter(|r| !has_verified(sent, r)).cloned().collect();
     if open.is_empty() {
         return Err(Error::AllReceived(sent.bundle));
     }
-    let mut kept = Kept::open(party, identity, sent)?;
-    let (book, mut addressed) = (party.contacts()?, Vec::new());
-    for recipient in &open {
-        let manifest = kept.of(&recipient.fingerprint).ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
-        let manifest =
-            Manifest { revision: manifest.revision.saturating_add(1), created: now(), expires, ..manifest.clone() };
-        addressed.push(kept.address(identity, &known(&book, recipient)?, manifest)?);
+    let addressed = readdress(party, identity, sent, &open, expires)?;
+    let result = push_extension(api, sent, expires, &addressed).await;
+    conclude(party, sent, Action::Extended, &addressed, &open, &result)?;
+    result?;
+    sent.change(party, |sent| sent.expires = expires)?;
+    Ok(open.into_iter().map(|recipient| recipient.name).collect())
+}
+
+/// Seals a delivered bundle for the new keys of those recipients whose keys changed and who have not verified it yet: a new manifest
+/// and a new envelope for each, and no part. Gives those.
+///
+/// # Errors
+/// As [`extend`]; then the same again goes on from there.
+pub async fn reseal(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut Sent) -> Result<Vec<Name>> {
+    let _turn = open_again(party, api, identity, sent).await?;
+    let book = party.contacts()?;
+    let open: Vec<Recipient> = waiting_with_new_keys(&book, sent).cloned().collect();
+    if open.is_empty() {
+        return Ok(Vec::new());
     }
-    // Before any of it is out of the house: a receipt may name it, and no other manifest may bear its revision.
+    let addressed = readdress(party, identity, sent, &open, sent.expires)?;
+    let result = push(api, sent, &addressed).await;
+    conclude(party, sent, Action::Resealed, &addressed, &open, &result)?;
+    result?;
+    Ok(open.into_iter().map(|recipient| recipient.name).collect())
+}
+
+/// Those who have not verified it and whose keys changed since it was addressed to them.
+fn waiting_with_new_keys<'a>(book: &'a AddressBook, sent: &'a Sent) -> impl Iterator<Item = &'a Recipient> {
+    let changed = |r: &Recipient| {
+        let contact = book.by_fingerprint(&r.fingerprint).filter(|contact| contact.revoked.is_none());
+        contact.is_some_and(|contact| r.resealing || contact.fingerprint() != r.fingerprint)
+    };
+    sent.recipients.iter().filter(move |r| changed(r) && !has_verified(sent, r))
+}
+
+/// Whether [`reseal`] would find somebody to seal it for, as far as is known here.
+#[must_use]
+pub fn needs_reseal(book: &AddressBook, sent: &Sent) -> bool {
+    sent.expires > now() && waiting_with_new_keys(book, sent).next().is_some()
+}
+
+fn has_verified(sent: &Sent, recipient: &Recipient) -> bool {
+    sent.verdict(recipient).is_some_and(|verdict| verdict.outcome == Outcome::Verified)
+}
+
+/// The next revision of the manifest for each of these recipients, by my key and for theirs of now, with the envelope around it.
+/// All of it is written down before any is out of the house: a receipt may name it, and no other manifest may bear its revision.
+fn readdress(
+    party: &Party,
+    identity: &Identity,
+    sent: &mut Sent,
+    open: &[Recipient],
+    expires: Timestamp,
+) -> Result<Vec<Addressed>> {
+    let mut kept = Kept::open(identity, sent)?;
+    let (book, mut addressed) = (party.contacts()?, Vec::new());
+    for old in open {
+        let to = known(&book, old)?;
+        let manifest = kept.of(&old.fingerprint).ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
+        let manifest = Manifest {
+            sender: party.fingerprint(),
+            recipient: to.contact.fingerprint(),
+            revision: manifest.revision.saturating_add(1),
+            created: now(),
+            expires,
+            ..manifest.clone()
+        };
+        addressed.push(kept.address(identity, &to, manifest)?);
+    }
     let private = kept.seal(party)?;
     sent.change(party, |sent| {
         sent.private = Some(private);
         for one in &addressed {
             let Some(to) = sent.recipients.iter_mut().find(|r| r.mailbox == one.mailbox) else { continue };
             to.earlier.extend(to.manifest_sha256.replace(one.manifest.digest()));
+            let before = FormerKey { fingerprint: to.fingerprint, signing_key: to.signing_key };
+            if before != one.key {
+                to.former.push(before);
+                (to.fingerprint, to.signing_key) = (one.key.fingerprint, one.key.signing_key);
+                to.resealing = true;
+            }
         }
     })?;
-    let result = push_extension(api, sent, expires, &addressed).await;
-    for (one, to) in addressed.iter().zip(&open) {
-        let event = about(Action::Extended, sent, &one.manifest, to);
-        party.journal().append(&event.ended(&result))?;
+    Ok(addressed)
+}
+
+/// Journals what became of it, and that the envelopes are there.
+fn conclude(
+    party: &Party,
+    sent: &mut Sent,
+    action: Action,
+    addressed: &[Addressed],
+    open: &[Recipient],
+    result: &Result<()>,
+) -> Result<()> {
+    for (one, to) in addressed.iter().zip(open) {
+        party.journal().append(&about(action, sent, &one.manifest, to).ended(result))?;
     }
-    result?;
-    sent.change(party, |sent| sent.expires = expires)?;
-    Ok(open.into_iter().map(|recipient| recipient.name).collect())
+    if result.is_err() {
+        return Ok(());
+    }
+    sent.change(party, |sent| {
+        let there = |r: &&mut Recipient| addressed.iter().any(|one| one.mailbox == r.mailbox);
+        sent.recipients.iter_mut().filter(there).for_each(|r| r.resealing = false);
+    })
 }
 
 /// First the relay's end: it may be refused, and then nobody has a new envelope. Of two ends the earlier one counts, so that
@@ -130,6 +211,10 @@ pub async fn extend(
 async fn push_extension(api: &RelayApi, sent: &Sent, expires: Timestamp, addressed: &[Addressed]) -> Result<()> {
     let extension = Extension { expires };
     again(|| api.extend(sent.bundle, &extension)).await?;
+    push(api, sent, addressed).await
+}
+
+async fn push(api: &RelayApi, sent: &Sent, addressed: &[Addressed]) -> Result<()> {
     for one in addressed {
         again(|| api.put_envelope(sent.bundle, one.mailbox, one.envelope.clone())).await?;
     }
@@ -143,17 +228,18 @@ async fn push_extension(api: &RelayApi, sent: &Sent, expires: Timestamp, address
 pub async fn add(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut Sent, name: &Name) -> Result<()> {
     let to = addressee_here(party, name)?;
     let _turn = open_again(party, api, identity, sent).await?;
-    if sent.recipients.iter().any(|r| r.fingerprint == to.contact.fingerprint()) {
+    if sent.recipients.iter().any(|r| to.contact.is_or_was(&r.fingerprint)) {
         return Err(Error::AlreadyRecipient(name.clone()));
     }
-    settle_for(party, api, identity, &to.contact.fingerprint()).await?;
-    let mut kept = Kept::open(party, identity, sent)?;
+    settle_for(party, api, identity, &to.contact).await?;
+    let mut kept = Kept::open(identity, sent)?;
     let (sequence, previous) = to.place(party)?;
     let template = kept.manifests.first().map(|m| m.body().clone());
     let template = template.ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
     let recipient = to.contact.fingerprint();
     let expires = sent.expires;
-    let manifest = Manifest { recipient, sequence, previous, revision: 1, created: now(), expires, ..template };
+    let sender = party.fingerprint();
+    let manifest = Manifest { sender, recipient, sequence, previous, revision: 1, created: now(), expires, ..template };
     let one = kept.address(identity, &to, manifest)?;
     let digest = one.manifest.digest();
     let new = Recipient { sequence: Some(sequence), manifest_sha256: Some(digest), ..to.recipient() };
@@ -196,6 +282,6 @@ fn known(book: &AddressBook, recipient: &Recipient) -> Result<Addressee> {
 }
 
 fn about(action: Action, sent: &Sent, manifest: &Signed<Manifest>, to: &Recipient) -> Event {
-    let event = Event::new(action, Ended::Done).with_peer(&to.name, to.fingerprint);
+    let event = Event::new(action, Ended::Done).with_peer(&to.name, manifest.body().recipient);
     Event { bundle: Some(sent.bundle), statement_sha256: Some(manifest.digest()), ..event }
 }

@@ -72,7 +72,7 @@ fn take_receipt(
     let Some(recipient) = sent.recipients.iter().find(|r| r.mailbox == mailbox) else { return Ok(()) };
     let event = Event { bundle: Some(bundle), ..Event::new(Action::ReceiptReceived, Ended::Done) }
         .with_peer(&recipient.name, recipient.fingerprint);
-    match open_receipt(bundle, recipient, message, party, identity) {
+    match open_receipt(bundle, recipient, message, identity) {
         Ok(receipt) => {
             let event = Event { statement_sha256: Some(receipt.digest()), stage: receipt.body().stage, ..event };
             party.journal().append(&event)?;
@@ -102,22 +102,18 @@ fn open_receipt(
     bundle: BundleId,
     recipient: &Recipient,
     message: &ReceiptMessage,
-    party: &Party,
     identity: &Identity,
 ) -> std::result::Result<Signed<Receipt>, String> {
     let sealed = STANDARD.decode(&message.sealed).map_err(|_| "not base64".to_owned())?;
-    let (detached, commitment) = bundle::open_receipt(&sealed, &identity.age).map_err(|e| e.to_string())?;
+    let (detached, commitment) = identity.first(|key| bundle::open_receipt(&sealed, key)).map_err(|e| e.to_string())?;
     if commitment != message.commitment {
         return Err("it is not what was committed to".into());
     }
-    let key = recipient.signing_key;
-    let receipt = Signed::<Receipt>::verify(detached.statement.as_bytes(), &detached.signature, &key)
-        .map_err(|e| e.to_string())?;
+    let receipt = recipient.check(&detached).map_err(|e| e.to_string())?;
     let body = receipt.body();
     let fits = body.bundle == bundle
         && recipient.was_sent(&body.manifest_sha256)
-        && body.sender == party.fingerprint()
-        && body.recipient == recipient.fingerprint
+        && identity.is_or_was(&body.sender)
         && body.outcome == message.outcome
         && (body.outcome == Outcome::Failed) == body.stage.is_some();
     if fits { Ok(receipt) } else { Err("it is about another bundle, manifest, sender or outcome".into()) }

@@ -13,7 +13,7 @@ use crate::clock::now;
 use crate::contacts::Contact;
 use crate::error::Result;
 use crate::home;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 use crate::send::again;
@@ -48,7 +48,6 @@ pub(super) struct SealedReceipt {
 
 /// Signs a receipt and seals it to the sender.
 pub(super) fn sign(
-    party: &Party,
     identity: &Identity,
     from: &Contact,
     manifest: &Signed<Manifest>,
@@ -58,13 +57,15 @@ pub(super) fn sign(
     let receipt = Receipt {
         bundle: manifest.body().bundle,
         manifest_sha256: manifest.digest(),
-        sender: from.fingerprint(),
-        recipient: party.fingerprint(),
+        sender: manifest.body().sender,
+        recipient: manifest.body().recipient,
         outcome,
         stage,
         created: now(),
     };
-    let receipt = Signed::sign(receipt, &identity.signing)?;
+    // The sender holds it against the key that it was addressed to, which I may have changed since.
+    let (_, key) = identity.keys_of(&manifest.body().recipient).ok_or(IdentityError::Damaged)?;
+    let receipt = Signed::sign(receipt, key)?;
     let to = from.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
     let (sealed, commitment) = seal_receipt(&receipt, &to).map_err(OpenError::Envelope)?;
     Ok(SealedReceipt {

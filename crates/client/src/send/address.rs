@@ -42,6 +42,7 @@ pub(crate) fn addressee_here(party: &Party, name: &Name) -> Result<Addressee> {
 impl Addressee {
     /// This contact, if they may be sent to.
     pub(crate) fn check(contact: Contact) -> Result<Self> {
+        contact.check_not_revoked()?;
         if contact.verified == Verified::No {
             return Err(Error::Unverified(contact.name));
         }
@@ -57,17 +58,7 @@ impl Addressee {
     }
 
     pub(crate) fn recipient(&self) -> Recipient {
-        Recipient {
-            name: self.contact.name.clone(),
-            fingerprint: self.contact.fingerprint(),
-            signing_key: self.contact.card().signing_key,
-            mailbox: self.contact.card().mailbox,
-            sequence: None,
-            manifest_sha256: None,
-            earlier: Vec::new(),
-            receipt: None,
-            answer: None,
-        }
+        Recipient::new(&self.contact)
     }
 }
 

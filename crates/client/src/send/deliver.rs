@@ -203,7 +203,7 @@ impl Sending<'_> {
     async fn address(&self, ongoing: &mut Ongoing, sealed: &SealedBundle, parts_sha256: Sha256Digest) -> Step<Last> {
         let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
         for to in self.to {
-            outbox::settle_for(self.party, self.api, self.identity, &to.contact.fingerprint()).await?;
+            outbox::settle_for(self.party, self.api, self.identity, &to.contact).await?;
             let purpose = &self.how.purpose;
             let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, purpose, sealed)?;
             let mailbox: MailboxId = to.contact.card().mailbox;

@@ -210,6 +210,12 @@ impl OpenedEnvelope {
         self.claims.sender
     }
 
+    /// Whom it claims to be for: for finding the one among my own fingerprints, for nothing else.
+    #[must_use]
+    pub fn claimed_recipient(&self) -> Fingerprint {
+        self.claims.recipient
+    }
+
     /// Which bundle it claims to be: for a message, for nothing else.
     #[must_use]
     pub fn claimed_bundle(&self) -> BundleId {

@@ -1,0 +1,61 @@
+use clap::Args;
+use pouch_client::Party;
+use pouch_client::contacts::revoke;
+use pouch_statement::{BundleId, Name};
+use serde_json::json;
+
+use crate::run::{Context, Outcome, printing};
+use crate::show::short;
+
+/// Deal with somebody no more: withdraw what they have not fetched, send them nothing, take nothing from them
+///
+/// What they have fetched cannot be called back. They stay in the list, so that no rotation brings them back; `pouch contact remove`
+/// forgets them.
+#[derive(Args)]
+pub(super) struct Revoke {
+    /// Who
+    name: Name,
+}
+
+impl Revoke {
+    pub(super) fn run(self, party: &Party, context: &Context) -> Outcome {
+        // Before anything else: it holds also where the relay cannot be reached.
+        revoke::mark(party, &self.name)?;
+        let withdrawn = context.run(async {
+            let api = context.relay(party).await?;
+            Ok(revoke::withdraw(party, &api, &self.name).await?)
+        })?;
+        context
+            .show
+            .object(&json!({
+                "type": "contact-revoked",
+                "name": self.name,
+                "withdrawn": withdrawn.in_time,
+                "fetched": withdrawn.too_late,
+                "shared": withdrawn.shared,
+            }))
+            .map_err(printing)?;
+        let name = &self.name;
+        context
+            .show
+            .line(format_args!("{name} is revoked: nothing is sent to them or taken from them"))
+            .map_err(printing)?;
+        let ids = |list: &[BundleId]| list.iter().map(|id| short(*id).to_string()).collect::<Vec<_>>().join(", ");
+        if !withdrawn.in_time.is_empty() {
+            context.show.line(format_args!("withdrawn: {}", ids(&withdrawn.in_time))).map_err(printing)?;
+        }
+        if !withdrawn.too_late.is_empty() {
+            let ids = ids(&withdrawn.too_late);
+            context.show.warn(format_args!(
+                "{name} had fetched the envelope of {ids} before; what they have cannot be called back"
+            ));
+        }
+        for id in &withdrawn.shared {
+            let id = short(*id);
+            context.show.warn(format_args!(
+                "{id} was sent to others, too, and stays; `pouch outbox revoke {id}` withdraws it from all"
+            ));
+        }
+        Ok(())
+    }
+}
