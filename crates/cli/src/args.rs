@@ -65,7 +65,7 @@ pub(crate) struct Global {
 
 /// Which verbs stand under which heading of `pouch --help`.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Start", &["join", "invite", "card", "contact", "device", "unlock", "lock"]),
+    ("Start", &["join", "invite", "card", "contact", "device", "identity", "unlock", "lock"]),
     ("Exchange", &["send", "outbox", "inbox", "receive", "request", "encrypt", "decrypt"]),
     ("Guard", &[]),
     ("Prove", &["log", "demo"]),

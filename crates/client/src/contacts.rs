@@ -209,7 +209,8 @@ impl Contact {
 }
 
 /// The address book, loaded whole; changes go through [`AddressBook::change`] under the state's lock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(into = "Vec<Row>", try_from = "Vec<Row>")]
 pub struct AddressBook {
     contacts: Vec<Contact>,
 }
@@ -227,8 +228,7 @@ impl AddressBook {
     /// A book that is damaged.
     pub fn load(home: &Home) -> Result<Self, ContactError> {
         let rows: Vec<Row> = home::read_json(&home.config(FILE))?.unwrap_or_default();
-        let contacts = rows.into_iter().map(Contact::try_from).collect::<Result<_, CardError>>()?;
-        Ok(Self { contacts })
+        Ok(Self::try_from(rows)?)
     }
 
     /// Loads, changes and stores the book while holding the lock, so that two processes lose nothing of each other's.
@@ -242,9 +242,13 @@ impl AddressBook {
         let _lock = home.lock()?;
         let mut book = Self::load(home)?;
         let result = change(&mut book)?;
-        let rows: Vec<Row> = book.contacts.iter().map(Row::from).collect();
-        home::write_json(&home.config(FILE), &rows)?;
+        book.store(home)?;
         Ok(result)
+    }
+
+    /// Stores the book; the caller has the lock.
+    pub(crate) fn store(&self, home: &Home) -> Result<(), HomeError> {
+        home::write_json(&home.config(FILE), &self)
     }
 
     /// All contacts, by name.
@@ -347,6 +351,19 @@ impl Contact {
             self.verified_at = new.verified_at;
         }
         Ok(())
+    }
+}
+
+impl TryFrom<Vec<Row>> for AddressBook {
+    type Error = CardError;
+    fn try_from(rows: Vec<Row>) -> Result<Self, CardError> {
+        Ok(Self { contacts: rows.into_iter().map(Contact::try_from).collect::<Result<_, _>>()? })
+    }
+}
+
+impl From<AddressBook> for Vec<Row> {
+    fn from(book: AddressBook) -> Self {
+        book.contacts.iter().map(Row::from).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use pouch_protocol::{LinkError, ProblemKind};
 use pouch_statement::{BundleId, CardError, Name, RandomError, RelayOrigin, RotationError, StatementError};
 
 use crate::api::ApiError;
+use crate::backup::BackupError;
 use crate::contacts::ContactError;
 use crate::home::HomeError;
 use crate::identity::IdentityError;
@@ -174,6 +175,9 @@ pub enum Error {
     /// Identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// Contacts.
     #[error(transparent)]
     Contact(#[from] ContactError),
@@ -253,6 +257,7 @@ impl Error {
             | Self::FormerKey(_)
             | Self::Rotation { .. }
             | Self::TwoRotations(_)
+            | Self::Backup(_)
             | Self::Replayed(_) => Class::Evidence,
             Self::Unsettled(_) => Class::Unreachable,
             Self::NulByte => Class::Other,

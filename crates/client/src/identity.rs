@@ -200,6 +200,17 @@ impl Identity {
         Ok(home::write_private(&home.config(name), &bytes)?)
     }
 
+    /// Stores the identity in a home that is being restored, in place of what a restore that was cut off left.
+    pub(crate) fn restore(&self, home: &Home, passphrase: Option<&Passphrase>) -> Result<(), IdentityError> {
+        let (name, bytes) = self.at_rest(passphrase)?;
+        let other = home.config(if passphrase.is_some() { PLAIN } else { SEALED });
+        if other.exists() {
+            let failed = |source| HomeError::Io { doing: "cannot remove", path: other.clone(), source };
+            std::fs::remove_file(&other).map_err(failed)?;
+        }
+        Ok(home::write_private(&home.config(name), &bytes)?)
+    }
+
     /// The file's name and content.
     fn at_rest(&self, passphrase: Option<&Passphrase>) -> Result<(&'static str, Zeroizing<Vec<u8>>), IdentityError> {
         let text = self.to_text();
@@ -286,6 +297,11 @@ pub(crate) fn store_device(home: &Home, key: &SigningKey) -> Result<(), Identity
 
 fn device_text(key: &SigningKey) -> Zeroizing<String> {
     Zeroizing::new(HEXLOWER.encode(key.to_seed().as_ref()) + "\n")
+}
+
+/// Whether there is a device key.
+pub(crate) fn has_device(home: &Home) -> Result<bool, IdentityError> {
+    Ok(read_device(home, DEVICE)?.is_some())
 }
 
 /// The device key.

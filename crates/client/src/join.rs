@@ -98,6 +98,7 @@ pub async fn join(home: &Home, link: &Link, name: &Name, new: NewIdentity<'_>, n
         pins: link.pins.clone(),
         role: answer.role,
         journal: Journal::create(home)?,
+        sequences_from: 0,
     };
     let party = Party::found(home, account)?;
     let mut event = Event::new(Action::Joined, Ended::Done);
@@ -144,7 +145,9 @@ fn prepare(home: &Home, link: &Link, name: &Name, new: NewIdentity<'_>) -> Resul
 /// relay took them.
 fn set_aside(home: &Home) -> Result<()> {
     let id = pouch_statement::LinkId::random()?;
-    for name in ["identity", "identity.age", "device.key", "device.next", "card", PENDING] {
+    for name in
+        ["identity", "identity.age", "device.key", "device.next", "card", "rotations", "restoring.json", PENDING]
+    {
         let path = home.config(name);
         if path.exists() {
             let aside = home.config(&format!("{name}.abandoned-{id}"));

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod backup;
 pub mod clock;
 pub mod contacts;
 pub mod device;

@@ -29,6 +29,14 @@ pub(crate) struct StoredAccount {
     pub(crate) role: AccountRole,
     /// The journal that was begun with the account.
     pub(crate) journal: JournalId,
+    /// Of a restored home: no sequence number of its own is below this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) sequences_from: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A party that has joined a relay.
@@ -95,6 +103,11 @@ impl Party {
     #[must_use]
     pub fn relay(&self) -> &RelayOrigin {
         &self.account.relay
+    }
+
+    /// The account as it is stored.
+    pub(crate) fn account(&self) -> &StoredAccount {
+        &self.account
     }
 
     /// Pins of the relay's key; empty if its certificate is publicly trusted.
@@ -187,7 +200,10 @@ impl Party {
     }
 
     /// As [`Party::unlock_anew`], with the passphrase if there is one.
-    pub(crate) fn unlock_with(&self, passphrase: Option<&age::Passphrase>) -> Result<Identity> {
+    ///
+    /// # Errors
+    /// As [`Party::unlock_anew`].
+    pub fn unlock_with(&self, passphrase: Option<&age::Passphrase>) -> Result<Identity> {
         self.mine(Identity::unlock_with(&self.home, passphrase)?)
     }
 

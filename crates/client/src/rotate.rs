@@ -13,7 +13,7 @@ use crate::agent;
 use crate::clock::now;
 use crate::contacts::rotation::{statements, texts};
 use crate::error::{Error, Result};
-use crate::home::{self, HomeError};
+use crate::home::{self, Home, HomeError};
 use crate::identity::{self, Identity};
 use crate::join::CARD_LIFETIME;
 use crate::journal::{Action, Ended, Event};
@@ -41,6 +41,9 @@ pub fn all(party: &Party) -> Result<Vec<Detached>> {
 
 fn read(party: &Party, name: &str) -> Result<Vec<Detached>> {
     let Some(bytes) = home::read(&party.home.config(name))? else { return Ok(Vec::new()) };
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
     let text = String::from_utf8(bytes).map_err(|_| damaged(party, name, "not text"))?;
     statements(&text).map_err(|e| damaged(party, name, &e.to_string()))
 }
@@ -129,7 +132,12 @@ fn remember(party: &Party, rotation: &SignedRotation) -> Result<()> {
     if all.last() != Some(&rotation.detached()) {
         all.push(rotation.detached());
     }
-    Ok(home::write_private(&party.home.config(DONE), texts(&all).as_bytes())?)
+    store(&party.home, &all)
+}
+
+/// Stores all of them.
+pub(crate) fn store(home: &Home, all: &[Detached]) -> Result<()> {
+    Ok(home::write_private(&home.config(DONE), texts(all).as_bytes())?)
 }
 
 fn unlink(party: &Party) -> Result<()> {

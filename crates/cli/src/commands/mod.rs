@@ -8,12 +8,14 @@ mod decrypt;
 mod demo;
 mod device;
 mod encrypt;
+mod identity;
 mod inbox;
 mod input;
 mod invite;
 mod join;
 mod keyfile;
 mod log;
+mod newfile;
 mod outbox;
 mod output;
 mod receive;
@@ -37,6 +39,7 @@ pub(crate) enum Verb {
     Card(card::Card),
     Contact(contact::Contact),
     Device(device::Device),
+    Identity(identity::Identity),
     Unlock(unlock::Unlock),
     Lock(unlock::Lock),
     Send(send::Send),
@@ -70,6 +73,7 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Card(verb) => verb.run(context),
         Verb::Contact(verb) => verb.run(context),
         Verb::Device(verb) => verb.run(context),
+        Verb::Identity(verb) => verb.run(context),
         Verb::Unlock(verb) => verb.run(context),
         Verb::Lock(verb) => verb.run(context),
         Verb::Send(verb) => verb.run(context),

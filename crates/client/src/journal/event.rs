@@ -52,6 +52,8 @@ pub enum Action {
     ContactRotated,
     /// Sends a contact nothing and takes nothing from them any more.
     ContactRevoked,
+    /// Was made of a backup.
+    Restored,
     /// Had the relay take a new device key of mine.
     DeviceEnrolled,
     /// Had the relay refuse a device key of mine from then on.

@@ -22,6 +22,11 @@ pub(crate) fn addressee(party: &Party, name: &Name) -> Result<Addressee> {
     Addressee::check(party.contacts()?.named(name)?.clone())
 }
 
+/// The digest of no manifest, where the one before is not known (docs/format.md, "Backup").
+fn unknown() -> Sha256Digest {
+    Sha256Digest::of(b"pouch.restored.v1\n")
+}
+
 /// Those of these names, if they may all be sent to on the relay where I am.
 pub(super) fn addressees_here(party: &Party, names: &[Name]) -> Result<Vec<Addressee>> {
     if let Some(twice) =
@@ -54,7 +59,13 @@ impl Addressee {
     /// The next sequence number to them, and the manifest that it follows. It is the caller's turn.
     pub(crate) fn place(&self, party: &Party) -> Result<(u64, Option<Sha256Digest>)> {
         let last = AddressBook::load(&party.home)?.by_fingerprint(&self.contact.fingerprint()).and_then(|c| c.sent);
-        Ok((last.map_or(1, |l| l.sequence + 1), last.map(|l| l.manifest)))
+        let from = party.account().sequences_from;
+        Ok(match last {
+            Some(last) if last.sequence >= from => (last.sequence + 1, Some(last.manifest)),
+            // What a home that was lost sent in between nobody here knows.
+            last if from > 0 => (from + 1, Some(last.map_or_else(unknown, |last| last.manifest))),
+            _ => (1, None),
+        })
     }
 
     pub(crate) fn recipient(&self) -> Recipient {

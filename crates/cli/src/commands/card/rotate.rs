@@ -1,13 +1,12 @@
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use pouch_client::contacts::rotation::texts;
-use pouch_client::{Error, rotate};
+use pouch_client::rotate;
 use serde_json::json;
 
 use crate::commands::card::strength;
+use crate::commands::newfile::{check_new, write_new};
 use crate::prompt;
 use crate::run::{Context, Failure, Outcome, printing};
 
@@ -35,8 +34,8 @@ impl Rotate {
         if self.classic && party.card().card().age_recipient.is_post_quantum() {
             return Err(Failure::usage("a hybrid key is never replaced by a classic one", "leave --classic out"));
         }
-        if let Some(out) = self.out.as_deref().filter(|out| out.exists()) {
-            return Err(exists(out));
+        if let Some(out) = &self.out {
+            check_new(out)?;
         }
         if !self.yes && !rotate::is_begun(&party) {
             let question = "new keys in place of yours: each contact has to take them. Type yes: ";
@@ -51,7 +50,7 @@ impl Rotate {
         context
             .show
             .object(&json!({
-                "type": "rotated",
+                "type": "card-rotated",
                 "fingerprint": done.card.fingerprint(),
                 "words": words,
                 "previous": done.previous,
@@ -67,21 +66,8 @@ impl Rotate {
             .show
             .remark("contacts run `pouch contact rotate` with their name for you, and compare the words with you");
         match &self.out {
-            Some(out) => write(out, &texts(&all)),
+            Some(out) => write_new(out, texts(&all).as_bytes()),
             None => Ok(()),
         }
     }
-}
-
-fn exists(out: &Path) -> Failure {
-    Failure::refused(&format!("{} exists already", out.display()), "name another file")
-}
-
-fn write(out: &Path, text: &str) -> Outcome {
-    let mut file = OpenOptions::new().create_new(true).write(true).open(out).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => exists(out),
-        _ => Error::File(format!("cannot write {}", out.display()), e).into(),
-    })?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    Ok(written.map_err(|e| Error::File(format!("cannot write {}", out.display()), e))?)
 }

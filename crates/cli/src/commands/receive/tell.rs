@@ -1,5 +1,6 @@
 //! What is said of a bundle: before it is fetched, instead of fetching it, and when it is there.
 
+use pouch_client::backup::SEQUENCE_STEP;
 use pouch_client::contacts::Verified;
 use pouch_client::receive::{Order, Placed, Ready, ReceiptState, Taken};
 use pouch_core::bundle::{Entry, EntryKind, Kind};
@@ -30,6 +31,9 @@ impl Receive {
         }
         match ready.order {
             Order::Next => {}
+            Order::Gap { missing } if missing >= SEQUENCE_STEP => context.show.warn(format_args!(
+                "{from} sends from another home, made of a backup: whether something before this has not come cannot be told",
+            )),
             Order::Gap { missing } => context.show.warn(format_args!(
                 "{} from {from} before this one {} not come: withheld, expired, or still on the way",
                 many(missing, "bundle"),

@@ -1,0 +1,450 @@
+//! Keys change: what was sealed, signed and counted before goes on, and nobody else changes them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pouch_client::identity::Identity;
+use pouch_statement::{Card, Detached, Rotation, Signed, SignedCard, SignedRotation, SigningKey, sign_detached};
+use pouch_tests::{Pair, Party, files_beneath, have, text};
+
+fn words(party: &Party) -> String {
+    party.run(&["card", "--words"]).ok().word()
+}
+
+/// Takes the new keys of `name` from the relay, with the words that `theirs` are.
+fn take(by: &Party, name: &str, theirs: &Party) {
+    by.run(&["contact", "rotate", name, "--words", &words(theirs)]).ok().says("has new keys");
+}
+
+fn contact(by: &Party, name: &str) -> serde_json::Value {
+    by.run(&["contact", "show", name, "--json"]).ok().object("contact")
+}
+
+/// Nothing was said about a place in the sequence.
+fn in_order(ran: &pouch_tests::Ran) {
+    let said = ["not come", "sent this before", "in the place of"];
+    assert!(!said.iter().any(|words| ran.err.contains(words)), "{ran}");
+}
+
+/// What is in a home but for the locks, by name.
+fn state(home: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files_beneath(home).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn keys_change_and_what_waits_what_was_sent_and_what_is_written_down_goes_on() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "from before");
+    let theirs = pair.bo.file("g", "from before, too");
+    let (waiting, sent) = (pair.ada.send(&[text(&file), "--to", "bo"]), pair.bo.send(&[text(&theirs), "--to", "ada"]));
+    let before = words(&pair.bo);
+    pair.bo.run(&["card", "rotate"]).fails(2, "no terminal").says("--yes");
+    let rotated = pair.bo.run(&["card", "rotate", "--yes", "--json"]).ok().object("card-rotated");
+    assert_eq!((rotated["serial"].as_u64(), rotated["post_quantum"].as_bool()), (Some(2), Some(true)));
+    let after = words(&pair.bo);
+    assert!(after != before && rotated["words"] == after);
+    // What waited for the old key opens, and its receipt is the old key's, which Ada still has alone.
+    let got = pair.bo.receive(&waiting);
+    assert_eq!(fs::read_to_string(got.join("f")).unwrap(), "from before");
+    pair.ada.run(&["outbox", &waiting]).ok().says("received and verified");
+    // What he signs now is by somebody whom Ada does not know, until she takes the new keys.
+    let early = pair.bo.send(&[text(&theirs), "--to", "ada"]);
+    pair.ada.run(&["receive", &early]).fails(5, "not in your address book").says("contact rotate");
+    pair.ada.run(&["contact", "rotate", "bo"]).fails(2, "no terminal").says(&before).says(&after);
+    pair.ada.run(&["contact", "rotate", "bo", "--words", &before]).fails(4, "another card's");
+    assert_eq!(contact(&pair.ada, "bo")["words"], before);
+    take(&pair.ada, "bo", &pair.bo);
+    let pinned = contact(&pair.ada, "bo");
+    assert_eq!((&pinned["words"], &pinned["verified"]), (&serde_json::json!(after), &serde_json::json!("words")));
+    assert_eq!(pinned["former"].as_array().unwrap().len(), 1);
+    pair.ada.run(&["contact", "rotate", "bo"]).fails(3, "no rotation that leads on");
+    // Both what the old key signed before and what the new one did; the order is one.
+    for id in [&sent, &early] {
+        let ran = pair.ada.run(&["receive", id, "-o", text(&pair.ada.fresh())]).ok();
+        in_order(&ran);
+        pair.bo.run(&["outbox", id]).ok().says("received and verified");
+    }
+    // On it goes, in both directions, and the numbers with it.
+    let next = pair.ada.send(&[text(&file), "--to", "bo"]);
+    let ran = pair.bo.run(&["receive", &next, "-o", text(&pair.bo.fresh())]).ok();
+    in_order(&ran);
+    let book: serde_json::Value =
+        serde_json::from_slice(&fs::read(pair.ada.home().join("contacts.json")).unwrap()).unwrap();
+    assert_eq!((&book[0]["sent"]["sequence"], &book[0]["received"]["sequence"]), (&2.into(), &2.into()));
+    // The journal is one, whichever key a record was sealed for; what was sent can still be addressed again.
+    let did = |party: &Party, action: &str| party.events().iter().filter(|e| e["action"] == action).count();
+    assert_eq!((did(&pair.bo, "joined"), did(&pair.bo, "card-rotated"), did(&pair.bo, "received")), (1, 1, 2));
+    assert_eq!(did(&pair.ada, "contact-rotated"), 1);
+    pair.bo.run(&["log", "verify"]).ok();
+    let open = pair.bo.send(&[text(&theirs), "--to", "ada"]);
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    pair.bo.run(&["outbox", "extend", &open, "--until", "9d"]).ok();
+    take(&pair.ada, "bo", &pair.bo);
+    pair.ada.receive(&open);
+    pair.bo.run(&["outbox", &open]).ok().says("received and verified");
+    pair.bo.run(&["invite", "cy"]).ends(5);
+    pair.ada.run(&["card", "rotate", "--yes"]).ok();
+    pair.ada.run(&["invite", "cy"]).ok();
+}
+
+#[test]
+fn rotations_are_carried_as_text_and_several_are_taken_at_once() {
+    let pair = Pair::new();
+    let file = pair.bo.desk().join("rotation");
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    pair.bo.run(&["card", "rotate", "--yes", "--out", text(&file)]).ok();
+    pair.bo.run(&["card", "rotate", "--yes", "--out", text(&file)]).fails(5, "exists already");
+    let shown = pair.bo.run(&["card", "--rotation"]).ok().text();
+    assert_eq!(shown, fs::read_to_string(&file).unwrap());
+    // Mail turns line feeds into two characters.
+    let mailed = shown.replace('\n', "\r\n");
+    pair.ada.pouch(["contact", "rotate", "bo", "-", "--yes"]).input(mailed).end().ok().says(&words(&pair.bo));
+    let pinned = contact(&pair.ada, "bo");
+    assert_eq!((pinned["serial"].as_u64(), pinned["former"].as_array().unwrap().len()), (Some(3), 2));
+    assert_eq!(pinned["verified"], "link");
+    pair.ada.run(&["contact", "rotate", "bo", text(&file)]).fails(3, "no rotation that leads on");
+    // Whoever pins the card of now has no use for those of before.
+    let cy = pair.stranger("cy");
+    cy.join(&pair.ada.invite_as("cy", "member"));
+    let card = cy.file("bo.card", pair.bo.run(&["card", "-q"]).ok().out);
+    cy.run(&["contact", "add", text(&card), "--words", &words(&pair.bo)]).ok();
+    cy.run(&["contact", "rotate", "bo"]).fails(3, "no rotation that leads on");
+    assert!(!cy.home().join("evidence").exists());
+}
+
+#[test]
+fn what_waits_for_an_old_key_is_sealed_for_the_new_one_and_no_part_moves() {
+    let (pair, proxy) = Pair::proxied();
+    let cy = pair.stranger("cy");
+    cy.join(&pair.ada.invite("cy"));
+    pair.ada.run(&["contact", "list"]).ok().says("cy joined");
+    let file = pair.ada.file("f", vec![7; 3 << 20]);
+    let [both, done, mine] = [&["bo", "cy"][..], &["bo"], &["bo"]].map(|to| {
+        let to = to.join(",");
+        pair.ada.send(&[text(&file), "--to", &to])
+    });
+    pair.bo.receive(&done);
+    pair.ada.run(&["outbox", "reseal"]).ok().says("nothing waits for a key that was replaced");
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    take(&pair.ada, "bo", &pair.bo);
+    let moved = proxy.moved();
+    let resealed = pair.ada.run(&["outbox", "reseal", "-q"]).ok().text();
+    assert!(proxy.moved() - moved < 1 << 20, "no part moved");
+    let mut ids: Vec<_> = resealed.lines().map(str::to_owned).collect();
+    ids.sort();
+    let mut expected = vec![both.clone(), mine.clone()];
+    expected.sort();
+    assert_eq!(ids, expected, "what was received stays as it is");
+    pair.ada.run(&["outbox", "reseal"]).ok().says("nothing waits");
+    pair.ada.run(&["outbox", "reseal", &done]).ok().says("nobody who waits for it has new keys");
+    // The envelope is for the new key alone now: without the old one it opens.
+    let home = pair.bo.home().join("identity");
+    let all = fs::read_to_string(&home).unwrap();
+    let lines: Vec<_> = all.lines().collect();
+    assert_eq!(lines.len(), 5);
+    let only_new = [lines[0], lines[3], lines[4]].join("\n") + "\n";
+    fs::write(&home, only_new).unwrap();
+    pair.bo.receive(&mine);
+    fs::write(&home, all).unwrap();
+    pair.bo.receive(&both);
+    cy.receive(&both);
+    for id in [&both, &mine] {
+        let told = pair.ada.run(&["outbox", id]).ok();
+        assert!(!told.text().contains("has not fetched it"), "{told}");
+    }
+    let resealed = pair.ada.events().into_iter().filter(|e| e["action"] == "resealed");
+    assert_eq!(resealed.filter(|e| e["peer"] == "bo" && e["outcome"] == "done").count(), 2);
+    // The number and what it follows are those of before.
+    let next = pair.ada.send(&[text(&file), "--to", "bo"]);
+    let ran = pair.bo.run(&["receive", &next, "-o", text(&pair.bo.fresh())]).ok();
+    in_order(&ran);
+}
+
+#[test]
+fn a_reseal_that_was_cut_off_goes_on() {
+    let mut pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let id = pair.ada.send(&[text(&file), "--to", "bo"]);
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    take(&pair.ada, "bo", &pair.bo);
+    // As if it had been cut off right before the envelope left: the state names the new key, the relay has the old envelope.
+    let state = pair.ada.home().join(format!("outbox/{id}.json"));
+    pair.ada.run(&["outbox", "reseal", &id]).ok().says("is sealed for the new keys of bo");
+    let mut cut: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    assert!(cut["recipients"][0].get("resealing").is_none());
+    cut["recipients"][0]["resealing"] = true.into();
+    fs::write(&state, serde_json::to_vec(&cut).unwrap()).unwrap();
+    pair.relay.stop().ok();
+    pair.ada.run(&["outbox", "reseal"]).ends(7);
+    pair.relay.serve();
+    pair.ada.run(&["outbox", "reseal", "-q"]).ok().says(&id);
+    pair.bo.receive(&id);
+    pair.ada.run(&["outbox", &id]).ok().says("received and verified");
+}
+
+#[test]
+fn attack_50_a_rotation_that_is_killed_at_any_write_is_finished_by_the_same_command() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let mut killed = 0;
+    for call in ["rename", "unlink"] {
+        for at in 1.. {
+            let id = pair.ada.send(&[text(&file), "--to", "bo"]);
+            let before = words(&pair.bo);
+            let strace = format!("exec strace -f -o /dev/null -e trace={call} -e inject={call}:signal=KILL:when={at}");
+            let ran = pair.bo.pouch(["card", "rotate", "--yes"]).behind(&strace).end();
+            let ended = ran.code == 0;
+            assert!(ended || ran.code == -9, "{ran}");
+            // Everything works, with the keys of before or the new ones; then the same again finishes.
+            pair.bo.run(&["log", "verify"]).ok();
+            assert!(!pair.bo.events().is_empty());
+            pair.bo.receive(&id);
+            if !ended {
+                killed += 1;
+                pair.bo.run(&["card", "rotate", "--yes"]).ok();
+            }
+            assert_ne!(words(&pair.bo), before);
+            assert!(!pair.bo.home().join("rotation.next").exists());
+            take(&pair.ada, "bo", &pair.bo);
+            pair.ada.run(&["outbox", &id]).ok().says("received and verified");
+            let theirs = pair.bo.file("g", "g");
+            let back = pair.bo.send(&[text(&theirs), "--to", "ada"]);
+            pair.ada.receive(&back);
+            if ended {
+                break;
+            }
+        }
+    }
+    assert!(killed >= 6, "only {killed} writes were cut off");
+}
+
+#[test]
+fn a_rotation_without_the_relay_waits_for_it_with_the_same_keys() {
+    let mut pair = Pair::new();
+    pair.relay.stop().ok();
+    let before = words(&pair.bo);
+    pair.bo.run(&["card", "rotate", "--yes"]).ends(7);
+    let next = fs::read(pair.bo.home().join("rotation.next")).unwrap();
+    pair.bo.run(&["card", "rotate", "--yes"]).ends(7);
+    assert_eq!(fs::read(pair.bo.home().join("rotation.next")).unwrap(), next);
+    assert_eq!(words(&pair.bo), before);
+    pair.relay.serve();
+    // Until then the old ones are in use.
+    let file = pair.ada.file("f", "f");
+    let id = pair.ada.send(&[text(&file), "--to", "bo"]);
+    pair.bo.receive(&id);
+    // What was begun needs no second yes.
+    pair.bo.run(&["card", "rotate"]).ok();
+    assert_ne!(words(&pair.bo), before);
+    assert_eq!(pair.bo.run(&["card", "--rotation"]).ok().text().into_bytes(), next);
+}
+
+// attacks.md 38
+#[test]
+fn attack_38_a_wrong_passphrase_changes_nothing_and_the_right_one_keeps_all_keys() {
+    let pair = Pair::new();
+    let cy = pair.stranger("cy");
+    let right = text(&cy.file("right", "correct horse")).to_owned();
+    let wrong = text(&cy.file("wrong", "incorrect horse")).to_owned();
+    cy.pouch(["join", "--name", "cy", "--passphrase-file", &right]).input(pair.ada.invite("cy")).end().ok();
+    pair.ada.run(&["contact", "list"]).ok();
+    let file = pair.ada.file("f", "f");
+    let id = pair.ada.send(&[text(&file), "--to", "cy"]);
+    let before = state(&cy.home());
+    cy.run(&["card", "rotate", "--yes", "--passphrase-file", &wrong]).fails(5, "does not open the identity");
+    assert!(state(&cy.home()) == before, "something was written");
+    // An agent that keeps the old keys is no help, and none afterwards.
+    cy.run(&["unlock", "--passphrase-file", &right]).ok();
+    cy.run(&["card", "rotate", "--yes"]).fails(2, "a passphrase is needed");
+    cy.run(&["card", "rotate", "--yes", "--passphrase-file", &right]).ok();
+    cy.run(&["log", "show"]).fails(2, "a passphrase is needed");
+    cy.run(&["log", "show", "--passphrase-file", &wrong]).ends(5);
+    assert!(cy.home().join("identity.age").exists() && !cy.home().join("identity").exists());
+    cy.run(&["receive", &id, "-o", text(&cy.fresh()), "--passphrase-file", &right]).ok();
+    pair.ada.run(&["outbox", &id]).ok().says("received and verified");
+}
+
+/// The keys of somebody who has stolen Bo's, and his card.
+struct Thief {
+    card: SignedCard,
+    old: Identity,
+    new: Identity,
+}
+
+impl Thief {
+    fn of(party: &Party) -> Self {
+        let (client, old) = party.client();
+        Self { card: client.card().clone(), old, new: Identity::generate().unwrap() }
+    }
+
+    fn card(&self) -> Card {
+        Card {
+            age_recipient: self.new.age.recipient().to_string().parse().unwrap(),
+            signing_key: self.new.signing.public(),
+            serial: self.card.card().serial + 1,
+            created: pouch_client::clock::now(),
+            ..self.card.card().clone()
+        }
+    }
+
+    /// A rotation to `card`, signed by whoever these are.
+    fn forge(&self, card: Card, key: &SigningKey, signers: [&SigningKey; 2]) -> String {
+        let card = Signed::sign(card, key).unwrap().detached();
+        let statement = Signed::sign(Rotation { previous: self.card.fingerprint(), card }, signers[0]).unwrap();
+        let second = sign_detached("pouch.rotation.v1", statement.bytes(), signers[1]).unwrap();
+        let Detached { statement, signature } = statement.detached();
+        statement + &signature + &second
+    }
+}
+
+fn offer(pair: &Pair, rotation: &str) -> pouch_tests::Ran {
+    pair.ada.pouch(["contact", "rotate", "bo", "-", "--yes"]).input(rotation).end()
+}
+
+fn evidence(party: &Party) -> usize {
+    let folder = party.home().join("evidence");
+    if folder.exists() { files_beneath(&folder).len() } else { 0 }
+}
+
+// attacks.md 25, 30, 35, 37
+#[test]
+fn attack_37_what_is_no_rotation_of_the_pinned_card_is_refused_and_kept() {
+    let pair = Pair::new();
+    let cy = pair.stranger("cy");
+    cy.join(&pair.ada.invite("cy"));
+    pair.ada.run(&["contact", "list"]).ok();
+    let pinned = contact(&pair.ada, "bo");
+    let thief = Thief::of(&pair.bo);
+    let (old, new) = (&thief.old.signing, &thief.new.signing);
+    let classic = Identity::generate_classic().unwrap();
+    let weaker = Card {
+        age_recipient: classic.age.recipient().to_string().parse().unwrap(),
+        signing_key: classic.signing.public(),
+        ..thief.card()
+    };
+    let mailbox = pair.ada.client().0.card().card().mailbox;
+    // Somebody else's; by the old key alone, or by the new one alone; weaker; not higher; with somebody else's mailbox.
+    cy.run(&["card", "rotate", "--yes"]).ok();
+    let theirs = cy.run(&["card", "--rotation"]).ok().text();
+    let cases = [
+        (theirs, "other keys"),
+        (thief.forge(thief.card(), new, [old, old]), "not by the expected key"),
+        (thief.forge(thief.card(), new, [new, new]), "not by the expected key"),
+        (thief.forge(weaker, &classic.signing, [old, &classic.signing]), "from a hybrid key to a classic one"),
+        (thief.forge(Card { serial: 1, ..thief.card() }, new, [old, new]), "not higher"),
+        (thief.forge(Card { mailbox, ..thief.card() }, new, [old, new]), "another mailbox"),
+    ];
+    for (number, (rotation, why)) in (1..).zip(cases) {
+        let ran = offer(&pair, &rotation).ends(4);
+        assert!(why == "not by the expected key" || ran.err.contains(why), "{why}: {ran}");
+        assert_eq!(evidence(&pair.ada), number, "{why}");
+        assert_eq!(contact(&pair.ada, "bo"), pinned);
+    }
+    offer(&pair, "hello").ends(4);
+    offer(&pair, "").ends(4);
+    let failed = pair.ada.events().into_iter().filter(|e| e["action"] == "contact-rotated" && e["outcome"] == "failed");
+    assert_eq!(failed.count(), 6);
+}
+
+// attacks.md 37: an old word of the old keys brings nobody back.
+#[test]
+fn attack_37_a_rotation_of_before_is_replayed_in_vain() {
+    let pair = Pair::new();
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    let first = pair.bo.run(&["card", "--rotation"]).ok().text();
+    let card = pair.ada.file("bo.card", pair.bo.run(&["card", "-q"]).ok().out);
+    take(&pair.ada, "bo", &pair.bo);
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    take(&pair.ada, "bo", &pair.bo);
+    let pinned = contact(&pair.ada, "bo");
+    offer(&pair, &first).fails(3, "no rotation that leads on");
+    pair.ada.run(&["contact", "add", text(&card), "--name", "bo"]).fails(4, "older than the pinned one");
+    assert_eq!(contact(&pair.ada, "bo"), pinned);
+    // A relay with an older ledger gives what it has.
+    pair.ada.run(&["contact", "rotate", "bo"]).fails(3, "no rotation that leads on");
+}
+
+// attacks.md 37: two words of the same keys for different ones tell that somebody else has them, whichever came first.
+#[test]
+fn attack_37_two_rotations_of_one_card_are_evidence() {
+    let pair = Pair::new();
+    let thief = Thief::of(&pair.bo);
+    let forged = thief.forge(thief.card(), &thief.new.signing, [&thief.old.signing, &thief.new.signing]);
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    let honest = pair.bo.run(&["card", "--rotation"]).ok().text();
+    let before = contact(&pair.ada, "bo");
+    offer(&pair, &(honest.clone() + &forged)).fails(4, "two rotations").says("contact revoke");
+    assert_eq!((contact(&pair.ada, "bo"), evidence(&pair.ada)), (before, 1));
+    take(&pair.ada, "bo", &pair.bo);
+    let pinned = contact(&pair.ada, "bo");
+    offer(&pair, &forged).fails(4, "two rotations");
+    offer(&pair, &(honest + &forged)).fails(4, "two rotations");
+    assert_eq!(contact(&pair.ada, "bo"), pinned);
+    // At the other end, the relay takes none but the first.
+    let theirs = SignedRotation::sign(&thief.card, &thief.old.signing, thief.card(), &thief.new.signing).unwrap();
+    assert!(theirs.card().fingerprint() != pair.bo.client().0.fingerprint());
+}
+
+// attacks.md 37: what somebody who stole the old keys signs after the rotation is dated after it.
+#[test]
+fn attack_37_a_former_key_signs_nothing_new() {
+    let pair = Pair::new();
+    let copy = pair.root().join("copy.home");
+    let copied = std::process::Command::new("cp").arg("-a").args([pair.bo.home(), copy.clone()]).status().unwrap();
+    assert!(copied.success());
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    take(&pair.ada, "bo", &pair.bo);
+    // Dated in the second of the rotation it would be of before.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let file = pair.bo.file("g", "g");
+    let out = pair.bo.desk().join("stolen.pouch");
+    let home = text(&copy).to_owned();
+    pair.bo.run(&["send", text(&file), "--to", "ada", "--out", text(&out), "--home", &home]).ok();
+    pair.ada.run(&["receive", text(&out), "-o", text(&pair.ada.fresh())]).fails(4, "dated after it was replaced");
+    assert_eq!(evidence(&pair.ada), 1);
+    // The copy cannot change the keys either: the account has moved.
+    pair.bo.run(&["card", "rotate", "--yes", "--home", &home]).fails(5, "does not begin at the account's card");
+    assert!(!copy.join("rotation.next").exists());
+}
+
+// Revocation beats rotation.
+#[test]
+fn attack_37_a_revoked_contact_is_never_rotated() {
+    let pair = Pair::new();
+    let cy = pair.stranger("cy");
+    cy.join(&pair.ada.invite("cy"));
+    pair.ada.run(&["contact", "list"]).ok();
+    let (file, theirs) = (pair.ada.file("f", "f"), pair.bo.file("g", "g"));
+    let send = |to: &str| pair.ada.send(&[text(&file), "--to", to]);
+    let (fetched, waiting, both) = (send("bo"), send("bo"), send("bo,cy"));
+    pair.bo.receive(&fetched);
+    let from_bo = pair.bo.send(&[text(&theirs), "--to", "ada"]);
+    let done = pair.ada.run(&["contact", "revoke", "bo", "--json"]).ok().object("contact-revoked");
+    assert_eq!(done["withdrawn"], serde_json::json!([waiting]));
+    assert_eq!(done["fetched"], serde_json::json!([fetched]));
+    assert_eq!(done["shared"], serde_json::json!([both]));
+    pair.ada.run(&["contact", "revoke", "bo"]).ok().says("to others, too");
+    pair.bo.run(&["receive", &waiting]).ends(6);
+    cy.receive(&both);
+    // Nothing to him, nothing from him, and no new keys of his.
+    pair.ada.run(&["send", text(&file), "--to", "bo"]).fails(6, "is revoked");
+    pair.ada.run(&["receive", &from_bo]).fails(6, "is revoked");
+    pair.ada.run(&["receive", "--next", "--timeout", "0s"]).ends(3);
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    pair.ada.run(&["contact", "rotate", "bo", "--words", &words(&pair.bo)]).fails(6, "is revoked");
+    let rotation = pair.bo.run(&["card", "--rotation"]).ok().text();
+    offer(&pair, &rotation).fails(6, "is revoked");
+    let card = pair.ada.file("bo.card", pair.bo.run(&["card", "-q"]).ok().out);
+    pair.ada.run(&["contact", "add", text(&card), "--name", "bo"]).fails(4, "another key");
+    pair.ada.run(&["contact", "list"]).ok().says("REVOKED");
+    // Forgotten, a card of his is anybody's again.
+    pair.ada.run(&["contact", "remove", "bo"]).ok();
+    pair.ada.run(&["contact", "add", text(&card), "--name", "bo", "--words", &words(&pair.bo)]).ok();
+    let did = pair.ada.events().into_iter().filter(|e| e["action"] == "contact-revoked").count();
+    assert_eq!(did, 1);
+}
