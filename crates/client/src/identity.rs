@@ -4,7 +4,9 @@ use std::io::{Read as _, Write as _};
 
 use data_encoding::HEXLOWER;
 use pouch_core::age::{self, Passphrase};
-use pouch_statement::{Detached, Fingerprint, RandomError, Signed, SigningKey, Statement, StatementError, verify_detached};
+use pouch_statement::{
+    Detached, Fingerprint, RandomError, Signed, SigningKey, Statement, StatementError, verify_detached,
+};
 use zeroize::Zeroizing;
 
 use crate::home::{self, Home, HomeError};

@@ -12,9 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
 use pouch_protocol::{BundleState, DeliveryState, ProblemKind};
-use pouch_statement::{
-    BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp, matches_prefix,
-};
+use pouch_statement::{BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp, matches_prefix};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
