@@ -3,8 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use pouch_protocol::{
-    AccessPage, Account, Accounts, BundleStatus, Commit, Devices, Extension, Inbox, InboxItem, JoinRequest, JoinResponse,
-    Links, NewBundle, NewDevice, NewLink, NewRole, Outbox, Problem, ReceiptMessage, RelayInfo, Takedown,
+    AccessPage, Account, Accounts, BundleStatus, Commit, Devices, Extension, Inbox, InboxItem, JoinRequest,
+    JoinResponse, Links, NewBundle, NewDevice, NewLink, NewRole, NewRotation, Outbox, Problem, ReceiptMessage,
+    RelayInfo, Rotations, Takedown,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     read::<NewLink>(bytes);
     read::<NewRole>(bytes);
     read::<NewDevice>(bytes);
+    read::<NewRotation>(bytes);
     read::<NewBundle>(bytes);
     read::<Extension>(bytes);
     read::<Commit>(bytes);
@@ -31,6 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     read::<JoinResponse>(bytes);
     read::<Links>(bytes);
     read::<Devices>(bytes);
+    read::<Rotations>(bytes);
     read::<Account>(bytes);
     read::<Accounts>(bytes);
     read::<BundleStatus>(bytes);

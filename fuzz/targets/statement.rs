@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pouch_statement::{Card, Device, Receipt, Signed, SigningKey, Statement, sign_detached};
+use pouch_statement::{
+    Card, Detached, Device, Receipt, Rotation, RotationClaim, Signed, SigningKey, Statement, sign_detached,
+};
 
 fn check<T: Statement>(bytes: &[u8], key: &SigningKey) {
     let signature = sign_detached(T::TYPE, bytes, key).expect("anything can be signed");
@@ -16,4 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
     check::<Card>(bytes, &key);
     check::<Device>(bytes, &key);
     check::<Receipt>(bytes, &key);
+    check::<Rotation>(bytes, &key);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = RotationClaim::read(&Detached { statement: text.to_owned(), signature: String::new() });
+    }
 });

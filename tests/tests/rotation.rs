@@ -434,7 +434,7 @@ fn attack_37_a_revoked_contact_is_never_rotated() {
     // Nothing to him, nothing from him, and no new keys of his.
     pair.ada.run(&["send", text(&file), "--to", "bo"]).fails(6, "is revoked");
     pair.ada.run(&["receive", &from_bo]).fails(6, "is revoked");
-    pair.ada.run(&["receive", "--next", "--timeout", "0s"]).ends(3);
+    pair.ada.run(&["receive", "--next", "--timeout", "1s"]).ends(3);
     pair.bo.run(&["card", "rotate", "--yes"]).ok();
     pair.ada.run(&["contact", "rotate", "bo", "--words", &words(&pair.bo)]).fails(6, "is revoked");
     let rotation = pair.bo.run(&["card", "--rotation"]).ok().text();
