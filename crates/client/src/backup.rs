@@ -110,7 +110,7 @@ impl Backup {
     /// The card, and the identity with its keys first.
     fn opened(&self) -> Result<(SignedCard, Identity)> {
         let card = SignedCard::verify(&self.card)?;
-        let identity = Identity::from_text(&self.identity).and_then(|all| all.as_of(&card.fingerprint()));
+        let identity = Identity::from_text(&self.identity).and_then(|all| all.beginning_with(&card.fingerprint()));
         let identity = identity.ok_or(BackupError::Damaged("its card is not its identity's"))?;
         if card.card().relay != self.account.relay {
             return Err(BackupError::Damaged("its card names another relay").into());

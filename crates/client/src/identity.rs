@@ -125,7 +125,7 @@ impl Identity {
     }
 
     /// With the keys of this fingerprint as the present ones; `None` if it has no such keys.
-    pub(crate) fn as_of(mut self, fingerprint: &Fingerprint) -> Option<Self> {
+    pub(crate) fn beginning_with(mut self, fingerprint: &Fingerprint) -> Option<Self> {
         let mut others = std::mem::take(&mut self.others);
         let first = Keys { age: self.age, signing: self.signing };
         others.insert(0, first);
@@ -382,14 +382,14 @@ mod tests {
         let sealed = age::seal_to_vec(&old.age.recipient(), b"of then").unwrap();
         old.with_keys_of(new).unwrap().replace(&home, None).unwrap();
         for (wanted, other) in [(before, after), (after, before)] {
-            let identity = Identity::unlock_with(&home, None).unwrap().as_of(&wanted).unwrap();
+            let identity = Identity::unlock_with(&home, None).unwrap().beginning_with(&wanted).unwrap();
             assert!(first(&identity) == wanted && identity.is_or_was(&other));
             let mut plain = Vec::new();
             identity.open_part(&sealed, &mut plain).unwrap();
             assert_eq!(plain, b"of then");
         }
         let ring = Identity::unlock_with(&home, None).unwrap();
-        assert!(ring.as_of(&Fingerprint::from_bytes([1; 32])).is_none());
+        assert!(ring.beginning_with(&Fingerprint::from_bytes([1; 32])).is_none());
         // A passphrase neither comes nor goes by the way.
         let ring = Identity::unlock_with(&home, None).unwrap();
         assert!(ring.replace(&home, Some(&passphrase("x"))).is_err());

@@ -182,7 +182,7 @@ impl Party {
     ) -> Result<Identity> {
         // One that an agent kept of before is nobody's.
         let kept = if self.is_protected() { agent::identity(&self.home) } else { None };
-        if let Some(kept) = kept.and_then(|kept| kept.as_of(&self.fingerprint())) {
+        if let Some(kept) = kept.and_then(|kept| kept.beginning_with(&self.fingerprint())) {
             return Ok(kept);
         }
         self.unlock_anew(ask)
@@ -209,7 +209,7 @@ impl Party {
 
     /// With the keys of my card first. The card decides which ones are the present ones: it changes in one step.
     fn mine(&self, identity: Identity) -> Result<Identity> {
-        let mine = identity.as_of(&self.fingerprint());
+        let mine = identity.beginning_with(&self.fingerprint());
         mine.ok_or_else(|| damaged(&self.home, "identity and card do not belong together"))
     }
 

@@ -79,7 +79,8 @@ pub fn offered(party: &Party, name: &Name, found: &[Detached]) -> Result<Offered
             offered.card().check_valid_at(now())?;
             Ok(offered)
         }
-        Err((error, evidence)) => {
+        Err(wrong) => {
+            let (error, evidence) = *wrong;
             if let Some(bad) = evidence {
                 let text = bad.to_text();
                 let object = Evidence::of_rotation(text.as_bytes());
@@ -98,12 +99,13 @@ fn event(contact: &Contact, outcome: Ended) -> Event {
     Event::new(Action::ContactRotated, outcome).with_peer(&contact.name, contact.fingerprint())
 }
 
-type Wrong = (Error, Option<Detached>);
+/// Why, and what is kept as evidence.
+type Wrong = Box<(Error, Option<Detached>)>;
 
 /// The rotations that lead on from the contact's card, in their order.
 fn follow(contact: &Contact, found: &[Detached]) -> std::result::Result<Vec<SignedRotation>, Wrong> {
     let wrong = |error: RotationError, bad: &Detached| -> Wrong {
-        (Error::Rotation { name: contact.name.clone(), error }, Some(bad.clone()))
+        Box::new((Error::Rotation { name: contact.name.clone(), error }, Some(bad.clone())))
     };
     // Also those of before the contact was pinned.
     let (mut claims, mut leads_here) = (Vec::new(), false);
@@ -118,7 +120,7 @@ fn follow(contact: &Contact, found: &[Detached]) -> std::result::Result<Vec<Sign
         for (_, one) in claims.iter().filter(|(previous, _)| *previous == old) {
             let again = SignedRotation::verify(one, &former.card).map_err(|e| wrong(e, one))?;
             if again.digest() != former.rotation {
-                return Err((Error::TwoRotations(contact.name.clone()), Some((*one).clone())));
+                return Err(Box::new((Error::TwoRotations(contact.name.clone()), Some((*one).clone()))));
             }
         }
     }
@@ -132,7 +134,7 @@ fn follow(contact: &Contact, found: &[Detached]) -> std::result::Result<Vec<Sign
     match (chain.is_empty(), claims.iter().find(|(previous, _)| !contact.is_or_was(previous))) {
         (false, _) => Ok(chain),
         (true, Some((_, foreign))) if !leads_here => Err(wrong(RotationError::OtherKeys, foreign)),
-        (true, _) => Err((Error::NoRotation(contact.name.clone()), None)),
+        (true, _) => Err(Box::new((Error::NoRotation(contact.name.clone()), None))),
     }
 }
 
@@ -147,9 +149,9 @@ fn next(
     for (_, one) in claims.iter().filter(|(previous, _)| *previous == here) {
         let name = || contact.name.clone();
         let rotation = SignedRotation::verify(one, card)
-            .map_err(|error| (Error::Rotation { name: name(), error }, Some((*one).clone())))?;
+            .map_err(|error| Box::new((Error::Rotation { name: name(), error }, Some((*one).clone()))))?;
         if found.as_ref().is_some_and(|first| first.digest() != rotation.digest()) {
-            return Err((Error::TwoRotations(name()), Some((*one).clone())));
+            return Err(Box::new((Error::TwoRotations(name()), Some((*one).clone()))));
         }
         found = Some(rotation);
     }
