@@ -57,7 +57,7 @@ async fn an_account_moves_to_the_new_card_and_its_other_devices_end() {
     world.by(&bo, Draft::post(route::ROTATIONS, &request)).await.is_done();
     for by in [&ada, &bo] {
         let fetched: Rotations = world.by(by, Draft::get(route::rotations_of(bo.mailbox))).await.json();
-        assert_eq!(fetched.rotations, [request.rotation.clone()]);
+        assert_eq!(fetched.rotations, std::slice::from_ref(&request.rotation));
     }
     // The key that signed stays, the other one was enrolled by whoever had the old identity.
     let devices: Devices = world.by(&bo, Draft::get(route::DEVICES)).await.json();
