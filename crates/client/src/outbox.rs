@@ -12,8 +12,8 @@ use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
 use pouch_protocol::{BundleState, DeliveryState, ProblemKind};
 use pouch_statement::{
-    BundleId, Detached, Fingerprint, MailboxId, Name, Outcome, PublicKey, Receipt, Sha256Digest, Signed, Stage,
-    Timestamp, matches_prefix,
+    Blake3Digest, BundleId, Detached, Fingerprint, MailboxId, Name, Outcome, PublicKey, Receipt, Sha256Digest, Signed,
+    Stage, Timestamp, matches_prefix,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -100,6 +100,9 @@ pub struct Sent {
     pub files: u64,
     /// Its recipients.
     pub recipients: Vec<Recipient>,
+    /// What it is marked with, if nothing else is to be delivered under its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) once: Option<Blake3Digest>,
     /// [`Private`], sealed to my own recipient; base64. Absent until everything is sealed.
     private: Option<String>,
 }
@@ -163,6 +166,7 @@ impl Sent {
             size: 0,
             files: 0,
             recipients,
+            once: None,
             private: None,
         }
     }
@@ -335,6 +339,16 @@ pub fn find(party: &Party, typed: &str) -> Result<Sent> {
 /// # Errors
 /// The relay cannot be reached.
 pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
+    settle_as(party, api, None, sent).await
+}
+
+/// [`settle`]; with an identity what can go on goes on, so that nothing stays open.
+pub(crate) async fn settle_as(
+    party: &Party,
+    api: &RelayApi,
+    identity: Option<&Identity>,
+    sent: &mut Sent,
+) -> Result<bool> {
     if !sent.is_open() {
         return Ok(true);
     }
@@ -344,7 +358,7 @@ pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bo
         Some(now) => *sent = now,
         None => return Ok(false),
     }
-    settle_in_turn(party, api, None, sent).await
+    settle_in_turn(party, api, identity, sent).await
 }
 
 async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identity>, sent: &mut Sent) -> Result<bool> {

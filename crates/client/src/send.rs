@@ -6,6 +6,7 @@ mod again;
 mod commit;
 mod deliver;
 mod file;
+mod once;
 mod ongoing;
 mod upload;
 
@@ -15,13 +16,14 @@ use std::sync::Arc;
 
 use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
 use pouch_protocol::ProblemKind;
-use pouch_statement::{BundleId, Name, Note, Sha256Digest, Timestamp};
+use pouch_statement::{Blake3Digest, BundleId, Name, Note, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::address::{Addressee, addressee_here};
 pub(crate) use self::again::again;
 pub(crate) use self::commit::say;
 pub use self::file::send_to_file;
+pub use self::once::{Once, OnceKey};
 pub(crate) use self::upload::threads;
 
 use self::address::addressees_here;
@@ -77,6 +79,17 @@ pub struct Request {
     pub burn: bool,
     /// Go on with this one, which was interrupted, or fail. `None`: with whichever is the same, or begin.
     pub resume: Option<BundleId>,
+    /// Deliver nothing if something was delivered to the same recipients under the same key.
+    pub once: Option<Once>,
+}
+
+/// What a send led to.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The bundle.
+    pub sent: Sent,
+    /// It was delivered before, under the same key, and nothing was sent now.
+    pub again: bool,
 }
 
 impl Request {
@@ -133,6 +146,7 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
         lifetime: plan.lifetime,
         burn: plan.burn,
         resume: Some(sent.bundle),
+        once: plan.once,
     })
 }
 
@@ -147,14 +161,21 @@ pub async fn send(
     identity: &Identity,
     request: Request,
     watch: Arc<dyn Watch>,
-) -> Result<Sent> {
+) -> Result<Delivery> {
     let to = addressees_here(party, &request.to)?;
     let compression = request.compressed();
-    let Request { content, source, purpose, lifetime, burn, resume, .. } = request;
+    let Request { content, source, purpose, lifetime, burn, resume, once, .. } = request;
     let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
     fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
-    let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints };
-    let how = How { plan: source.map(plan), compression, purpose, lifetime, burn };
+    let mark = once.map(|once| once.to(&fingerprints));
+    if let Some(mark) = mark
+        && let Some(sent) = once::before(party, api, identity, mark).await?
+    {
+        once::drain(content).await?;
+        return Ok(Delivery { sent, again: true });
+    }
+    let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints, once };
+    let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
     let (mut content, mut resume) = (content, Some(resume));
     loop {
@@ -171,7 +192,13 @@ pub async fn send(
             Ok(delivered) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
                 how.purpose.note_answer(party, ongoing.sent.bundle)?;
-                return ongoing.done();
+                return Ok(Delivery { sent: ongoing.done()?, again: false });
+            }
+            Err(Stop::Again(sent)) => {
+                let why = format!("bundle {} was delivered under the same key meanwhile", sent.bundle);
+                conclude(party, attempt, &events, &mut ongoing.sent, Err(&why))?;
+                ongoing.give_up(&sending).await?;
+                return Ok(Delivery { sent: *sent, again: true });
             }
             Err(Stop::Failed(error)) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&error.to_string()))?;
@@ -196,6 +223,8 @@ struct How {
     purpose: Purpose,
     lifetime: u64,
     burn: bool,
+    /// What the send is marked with, if it is to be delivered once.
+    mark: Option<Blake3Digest>,
 }
 
 impl How {

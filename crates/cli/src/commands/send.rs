@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use pouch_client::clock::now;
 use pouch_client::outbox::{self, Sent};
 use pouch_client::requests::{self, Standing};
-use pouch_client::send::{self, Purpose, Request};
+use pouch_client::send::{self, Delivery, Once, OnceKey, Purpose, Request};
 use pouch_client::transfer::Source;
 use pouch_client::{Party, Watch, invite};
 use pouch_core::bundle::{
@@ -64,6 +64,9 @@ pub(crate) struct Send {
     /// Delete it on the relay once it is received, or a day after it was first fetched
     #[arg(long)]
     burn: bool,
+    /// Deliver once under this key, as that of a job's run: again for the same recipients it prints the bundle from before
+    #[arg(long, value_name = "KEY", conflicts_with = "out")]
+    once: Option<OnceKey>,
     /// Do not return before this has come
     #[arg(long, value_name = "WHAT", value_enum)]
     wait: Option<WaitArg>,
@@ -157,15 +160,16 @@ impl Send {
             lifetime: self.until,
             burn: self.burn,
             resume: None,
+            once: self.once.as_ref().map(|key| Once::new(&identity, key)),
         };
         let compression = request.compressed();
         let bar = Bar::new(context.show);
         if let Some(out) = &self.out {
             let sent =
                 context.run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
-            return self.report(context, &sent, compression);
+            return self.report(context, Delivery { sent, again: false }, compression).map(drop);
         }
-        let mut sent = report::interruptible(context, &party, &bar, self.is_stdin(), async {
+        let delivery = report::interruptible(context, &party, &bar, self.is_stdin(), async {
             let api = match context.relay(&party).await {
                 Ok(api) => api,
                 Err(failure) => {
@@ -175,7 +179,7 @@ impl Send {
             };
             Ok(send::send(&party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
         })?;
-        self.report(context, &sent, compression)?;
+        let mut sent = self.report(context, delivery, compression)?;
         if self.wait == Some(WaitArg::Receipt) {
             context.show.remark("waiting for the receipt");
             let identity = std::cell::RefCell::new(Some(identity));
@@ -299,9 +303,10 @@ impl Send {
     }
 
     /// What is said of it.
-    fn report(&self, context: &Context, sent: &Sent, compression: Option<Compression>) -> Done {
+    fn report(&self, context: &Context, delivery: Delivery, compression: Option<Compression>) -> Result<Sent, Failure> {
         let variable = self.variable();
-        Report { sent, compression, file: self.out.as_deref(), variable: &variable }.print(context)
+        Report { delivery: &delivery, compression, file: self.out.as_deref(), variable: &variable }.print(context)?;
+        Ok(delivery.sent)
     }
 
     /// A variable that the recipient could name: the secret's name, if it can be one.

@@ -11,13 +11,13 @@ use super::address::{Addressee, address};
 use super::commit::say;
 use super::ongoing::Ongoing;
 use super::upload::Uploaded;
-use super::{Delivered, How, again, check_lifetime, is_committing};
+use super::{Delivered, How, again, check_lifetime, is_committing, once};
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::home::Lock;
 use crate::identity::Identity;
-use crate::outbox::{self, Progress};
+use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
 use crate::transfer::{Envelope, Last};
 use crate::watch::{News, StartsOver, Watch};
@@ -41,6 +41,8 @@ pub(super) enum Stop {
     Failed(Error),
     /// What was begun is of no use.
     StartOver(StartsOver),
+    /// Another process delivered this under the same key.
+    Again(Box<Sent>),
 }
 
 impl<E: Into<Error>> From<E> for Stop {
@@ -204,6 +206,11 @@ impl Sending<'_> {
         let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
         for to in self.to {
             outbox::settle_for(self.party, self.api, self.identity, &to.contact.fingerprint()).await?;
+        }
+        if let Some(delivered) = once::meanwhile(self.party, &ongoing.sent)? {
+            return Err(Stop::Again(Box::new(delivered)));
+        }
+        for to in self.to {
             let purpose = &self.how.purpose;
             let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, purpose, sealed)?;
             let mailbox: MailboxId = to.contact.card().mailbox;
