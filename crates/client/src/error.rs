@@ -330,7 +330,7 @@ fn problem_class(kind: ProblemKind) -> Class {
     use ProblemKind as P;
     match kind {
         P::NotFound => Class::NotFound,
-        P::Gone | P::LinkSpent => Class::Expired,
+        P::Gone | P::LinkSpent | P::PipelineOver => Class::Expired,
         P::Quota => Class::Full,
         P::Rate | P::Unavailable | P::Internal => Class::Unreachable,
         P::Digest => Class::Evidence,

@@ -22,6 +22,12 @@ pub const ACCOUNT: &str = "/v1/account";
 pub const DEVICES: &str = "/v1/devices";
 /// `DELETE`: revoke one of them.
 pub const DEVICE: &str = "/v1/devices/{key}";
+/// `POST`: an account that sends in my name, within bounds. `GET`: those that I made.
+pub const PIPELINES: &str = "/v1/pipelines";
+/// `DELETE`: refuse its requests for good.
+pub const PIPELINE: &str = "/v1/pipelines/{mailbox}";
+/// `GET` and `PUT`: the journal that I keep on the relay, sealed.
+pub const JOURNAL: &str = "/v1/journal";
 /// `GET`: all accounts; owner only.
 pub const ACCOUNTS: &str = "/v1/accounts";
 /// `POST`: refuse an account's requests; owner only.
@@ -69,6 +75,12 @@ pub fn link(link: LinkId) -> String {
 #[must_use]
 pub fn device(key: DeviceKey) -> String {
     format!("/v1/devices/{key}")
+}
+
+/// Path of [`PIPELINE`].
+#[must_use]
+pub fn pipeline(mailbox: MailboxId) -> String {
+    format!("/v1/pipelines/{mailbox}")
 }
 
 /// Path of [`SUSPEND`].

@@ -13,14 +13,23 @@ use super::LedgerOpenError;
 use super::database::{Conn, Kind, query};
 
 /// The version that this code reads and writes.
-pub(super) const VERSION: i64 = 8;
+pub(super) const VERSION: i64 = 9;
 
 /// A step of the schema: the oldest code that can work with what it leaves, and its statements.
 type Step = (i64, &'static [&'static str]);
 
 /// Step n leads from version n to n + 1. Versions before 3 knew no `min_reader` and refuse everything newer themselves.
-const STEPS: [Step; VERSION as usize] =
-    [(1, FIRST), (2, CHARGES), (3, NODES), (3, AUTHORITY), (3, TAKEDOWN), (3, STORE_ID), (3, ROLES), (3, OWED)];
+const STEPS: [Step; VERSION as usize] = [
+    (1, FIRST),
+    (2, CHARGES),
+    (3, NODES),
+    (3, AUTHORITY),
+    (3, TAKEDOWN),
+    (3, STORE_ID),
+    (3, ROLES),
+    (3, OWED),
+    (3, PIPELINES),
+];
 
 const FIRST: &[&str] = &[
     "CREATE TABLE account (
@@ -236,6 +245,30 @@ const OWED: &[&str] = &[
     // owed: bytes of its account's room that a doomed blob takes until its file is deleted. Where a node of the release before
     // doomed it, it gave them back then, and the column says 0; one that it deleted is put right by `relay check`.
     "ALTER TABLE blob ADD COLUMN owed {INT} NOT NULL DEFAULT 0",
+];
+
+/// Accounts that send in another's name, and journals that are kept here.
+const PIPELINES: &[&str] = &[
+    // The account's `role` is `member` and its `contractor` 2, which nodes of the release before refuse as damaged: they would
+    // not know its bounds.
+    "CREATE TABLE pipeline (
+        account {INT} PRIMARY KEY REFERENCES account (seq),
+        maker {INT} NOT NULL REFERENCES account (seq),
+        expires {INT} NOT NULL,
+        revoked {INT}
+    ) {STRICT}",
+    "CREATE INDEX pipeline_maker ON pipeline (maker)",
+    "CREATE TABLE pipeline_recipient (
+        pipeline {INT} NOT NULL REFERENCES pipeline (account),
+        account {INT} NOT NULL REFERENCES account (seq),
+        PRIMARY KEY (pipeline, account)
+    ) {STRICT}",
+    // One for each account, whole: what comes in its place must name the digest of the one before.
+    "CREATE TABLE journal (
+        account {INT} PRIMARY KEY REFERENCES account (seq),
+        sha256 {BYTES} NOT NULL,
+        sealed {BYTES} NOT NULL
+    ) {STRICT}",
 ];
 
 /// What is expected to be there.
