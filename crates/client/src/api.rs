@@ -1,5 +1,7 @@
 //! Typed calls to the relay: each signs its request, bounds the answer, and reads it strictly.
 
+mod pipelines;
+
 use std::sync::Arc;
 
 use base64::Engine as _;

@@ -4,6 +4,7 @@
 //! it tells of reports success.
 
 mod event;
+mod known;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};

@@ -226,6 +226,11 @@ impl Sent {
         self.store(party)
     }
 
+    /// What is known of it without what opens or addresses it again.
+    pub(crate) fn without_keys(&self) -> Self {
+        Self { private: None, ..self.clone() }
+    }
+
     /// Whether only the relay knows what became of it.
     fn is_open(&self) -> bool {
         matches!(self.progress, Progress::Committing | Progress::Undelivered)

@@ -30,12 +30,14 @@ use self::address::addressees_here;
 use self::deliver::{Sending, Stop};
 use self::ongoing::Ongoing;
 use crate::api::RelayApi;
+use crate::clock::now;
 use crate::error::{Error, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{Progress, Sent};
 use crate::party::Party;
+use crate::pipeline;
 use crate::requests;
 use crate::transfer::{Plan, Source};
 use crate::watch::{News, Watch};
@@ -165,6 +167,9 @@ pub async fn send(
     let to = addressees_here(party, &request.to)?;
     let compression = request.compressed();
     let Request { content, source, purpose, lifetime, burn, resume, once, .. } = request;
+    // A pipeline's word counts no longer than its delegation.
+    let left = party.delegation().map(|delegation| delegation.body().expires.since(now()));
+    let lifetime = left.map_or(lifetime, |left| left.min(lifetime));
     let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
     fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
     let mark = once.map(|once| once.to(&fingerprints));
@@ -192,7 +197,9 @@ pub async fn send(
             Ok(delivered) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
                 how.purpose.note_answer(party, ongoing.sent.bundle)?;
-                return Ok(Delivery { sent: ongoing.done()?, again: false });
+                let mut sent = ongoing.done()?;
+                pipeline::put_delivered(party, api, &mut sent).await?;
+                return Ok(Delivery { sent, again: false });
             }
             Err(Stop::Again(sent)) => {
                 let why = format!("bundle {} was delivered under the same key meanwhile", sent.bundle);

@@ -8,6 +8,7 @@ pub mod limits;
 mod link;
 mod message;
 mod part;
+mod pipeline;
 mod problem;
 pub mod route;
 mod signature;
@@ -16,6 +17,7 @@ pub use device::DeviceKey;
 pub use link::{CardMac, Inviter, Link, LinkError, LinkSecret, Role as LinkRole};
 pub use message::*;
 pub use part::{Covered, PartField, PartFieldError, content_digest, parse_content_digest};
+pub use pipeline::{NewPipeline, PipelineStatus, Pipelines};
 pub use problem::{PROBLEM_TYPE, Problem, ProblemKind};
 pub use signature::{Request, SignatureFields, SignatureRefused, SignedRequest, sign_request};
 

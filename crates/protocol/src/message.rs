@@ -133,18 +133,6 @@ requests! {
         role: AccountRole,
     }
 
-    /// `POST /v1/pipelines`: an account that sends in my name.
-    struct NewPipeline {
-        /// Its card: of an identity of its own.
-        card: Detached,
-        /// That identity's word for its device key.
-        device: Detached,
-        /// The mailboxes that it may send to.
-        recipients: Vec<MailboxId>,
-        /// When it ends.
-        expires: Timestamp,
-    }
-
     /// `POST /v1/devices`, signed by the device key that it enrols.
     struct NewDevice {
         /// The account.
@@ -279,28 +267,6 @@ answers! {
     struct Devices {
         /// The keys that sign for my account, oldest first; without those that were revoked.
         devices: Vec<DeviceStatus>,
-    }
-
-    /// One of `GET /v1/pipelines`.
-    struct PipelineStatus {
-        /// Its mailbox.
-        mailbox: MailboxId,
-        /// The name on its card.
-        name: Name,
-        /// When it was made.
-        created: Timestamp,
-        /// When it ends.
-        expires: Timestamp,
-        /// Since when its requests are refused.
-        revoked: Option<Timestamp>,
-        /// The mailboxes that it may send to, in ascending order.
-        recipients: Vec<MailboxId>,
-    }
-
-    /// `GET /v1/pipelines`.
-    struct Pipelines {
-        /// Mine, oldest first; those that are over or revoked, too, as long as the relay keeps them.
-        pipelines: Vec<PipelineStatus>,
     }
 
     /// `GET /v1/accounts`.

@@ -16,6 +16,7 @@ mod keyfile;
 mod log;
 mod outbox;
 mod output;
+mod pipeline;
 mod receive;
 #[cfg(feature = "relay")]
 mod relay;
@@ -42,6 +43,7 @@ pub(crate) enum Verb {
     Send(send::Send),
     Outbox(outbox::Outbox),
     Inbox(inbox::Inbox),
+    Pipeline(pipeline::Pipeline),
     Receive(receive::Receive),
     Request(request::Request),
     Encrypt(encrypt::Encrypt),
@@ -60,6 +62,15 @@ impl Verb {
     pub(crate) fn wraps_a_child(&self) -> bool {
         matches!(self, Self::Receive(receive) if receive.wraps_a_child())
     }
+
+    /// Whether a pipeline may do it. All else needs a home.
+    pub(crate) fn is_for_pipelines(&self) -> bool {
+        match self {
+            Self::Send(_) | Self::Log(_) => true,
+            Self::Outbox(outbox) => outbox.shows(),
+            _ => false,
+        }
+    }
 }
 
 /// Runs one.
@@ -75,6 +86,7 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Send(verb) => verb.run(context),
         Verb::Outbox(verb) => verb.run(context),
         Verb::Inbox(verb) => verb.run(context),
+        Verb::Pipeline(verb) => verb.run(context),
         Verb::Receive(verb) => verb.run(context),
         Verb::Request(verb) => verb.run(context),
         Verb::Encrypt(verb) => verb.run(context),

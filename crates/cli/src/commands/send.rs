@@ -18,6 +18,7 @@ use pouch_core::bundle::{
 use pouch_statement::{BundleId, Name, Note};
 use serde_json::json;
 
+use crate::pipeline;
 use crate::progress::Bar;
 use crate::prompt::{Input, secret_bytes};
 use crate::run::{Context, Failure, Outcome as Done, printing};
@@ -137,15 +138,23 @@ enum WaitArg {
 }
 
 impl Send {
-    pub(crate) fn run(mut self, context: &Context) -> Done {
+    pub(crate) fn run(self, context: &Context) -> Done {
+        if self.out.is_some() && context.is_pipeline() {
+            return Err(Failure::usage("a pipeline sends through its relay alone", "leave out --out"));
+        }
         let party = context.party()?;
-        let answers = self.answers(context, &party)?;
-        known(&party, &self.to)?;
+        let sent = self.send(context, &party);
+        pipeline::keep(context, &party, sent)
+    }
+
+    fn send(mut self, context: &Context, party: &Party) -> Done {
+        let answers = self.answers(context, party)?;
+        known(party, &self.to)?;
         if self.dry_run {
             return self.dry_run(context);
         }
         let scan = self.scan(context)?;
-        let identity = context.unlock(&party)?;
+        let identity = context.unlock(party)?;
         let source = match &scan {
             Some(_) => Some(Source::new(&self.paths, self.scan_options()).map_err(Failure::other)?),
             None => None,
@@ -166,27 +175,26 @@ impl Send {
         let bar = Bar::new(context.show);
         if let Some(out) = &self.out {
             let sent =
-                context.run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
+                context.run(async { Ok(send::send_to_file(party, &identity, request, out, bar.as_ref()).await?) })?;
             return self.report(context, Delivery { sent, again: false }, compression).map(drop);
         }
-        let delivery = report::interruptible(context, &party, &bar, self.is_stdin(), async {
-            let api = match context.relay(&party).await {
+        let delivery = report::interruptible(context, party, &bar, self.is_stdin(), async {
+            let api = match context.relay(party).await {
                 Ok(api) => api,
                 Err(failure) => {
-                    send::never_begun(&party, &self.to, &failure.to_string())?;
+                    send::never_begun(party, &self.to, &failure.to_string())?;
                     return Err(failure);
                 }
             };
-            Ok(send::send(&party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
+            Ok(send::send(party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
         })?;
         let mut sent = self.report(context, delivery, compression)?;
         if self.wait == Some(WaitArg::Receipt) {
             context.show.remark("waiting for the receipt");
             let identity = std::cell::RefCell::new(Some(identity));
-            let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(&party), Ok);
+            let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(party), Ok);
             let timeout = Duration::from_secs(self.timeout);
-            context
-                .run(async { Ok(outbox::wait_receipt(&party, &party.api()?, &mut sent, unlock, timeout).await?) })?;
+            context.run(async { Ok(outbox::wait_receipt(party, &party.api()?, &mut sent, unlock, timeout).await?) })?;
             report::receipts(context, &sent)?;
         }
         Ok(())

@@ -19,6 +19,7 @@ use crate::home::Lock;
 use crate::identity::Identity;
 use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
+use crate::pipeline;
 use crate::transfer::{Envelope, Last};
 use crate::watch::{News, StartsOver, Watch};
 
@@ -223,6 +224,11 @@ impl Sending<'_> {
         let last = Last { commit: Commit { parts, parts_sha256, index_sha256, recipients }, envelopes };
         ongoing.transfer.conclude(last.clone())?;
         ongoing.sent.commit_to(self.party, &manifests, &sealed.key, Progress::Committing)?;
+        // Of a pipeline: before anything is out of the house, so that no other run gives away the same numbers.
+        if let Err(error) = pipeline::put(self.party, self.api).await {
+            let _ = self.api.delete_bundle(ongoing.sent.bundle).await;
+            return Err(error.into());
+        }
         Ok(last)
     }
 

@@ -84,7 +84,7 @@ impl Receive {
             .map_err(printing)?;
         if let (Some(due), note) = (manifest.due, &manifest.note) {
             let what = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-            let line = format_args!("{} asks for files by {}{what}", ready.from.name, local(due));
+            let line = format_args!("{} asks for files by {}{what}", ready.from, local(due));
             return context.show.line(line).map_err(printing);
         }
         for entry in ready.opening.entries() {
