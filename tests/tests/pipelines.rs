@@ -92,3 +92,224 @@ fn two_runs_in_empty_folders_are_one_sender() {
     let found = find_bytes(pair.root(), secret.as_bytes());
     assert!(found.iter().all(|path| path.extension().is_some_and(|e| e == "secret")), "{found:?}");
 }
+
+/// The code and the error of a run that is refused, which tells nothing of the secret.
+fn refused(runner: &Runner, words: &[&str], code: i32) -> String {
+    let secret = fs::read_to_string(&runner.secret).unwrap();
+    let ran = runner.pouch(words).end().ends(code);
+    let said = format!("{}{}", ran.text(), ran.err);
+    // No stretch of it, wherever it was cut.
+    let told = secret
+        .trim()
+        .as_bytes()
+        .windows(24)
+        .skip(17)
+        .step_by(8)
+        .any(|part| std::str::from_utf8(part).is_ok_and(|part| said.contains(part)));
+    assert!(!told && !said.contains("AGE-SECRET"), "{said}");
+    runner.leaves_nothing();
+    said
+}
+
+#[test]
+fn a_pipeline_reaches_as_far_as_it_was_made_to() {
+    let pair = Pair::new();
+    let cy = pair.stranger("cy");
+    cy.join(&pair.ada.invite("cy"));
+    pair.ada.run(&["contact", "list"]).ok();
+    let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+    let runner = Runner::new(&pair, "job", &secret);
+    runner.party.file("x", "x");
+    // Whom it does not know it cannot even name.
+    refused(&runner, &["send", "x", "--to", "cy"], 3);
+    for words in [
+        &["inbox"][..],
+        &["receive", "--next"],
+        &["invite", "dee"],
+        &["contact", "list"],
+        &["device", "list"],
+        &["pipeline", "list"],
+        &["outbox", "revoke", "x"],
+        &["send", "x", "--to", "bo", "--out", "x.pouch"],
+    ] {
+        refused(&runner, words, 2);
+    }
+    // There is one of a name at a time, and for 90 days at most.
+    pair.ada.run(&["pipeline", "new", "nightly", "--to", "bo"]).ends(2);
+    pair.ada.run(&["pipeline", "new", "yearly", "--to", "bo", "--until", "91d"]).ends(2);
+    pair.ada.run(&["pipeline", "new", "other", "--to", "dee"]).ends(3);
+    // A contractor makes none.
+    pair.bo.run(&["pipeline", "new", "mine", "--to", "ada"]).ends(5);
+    let listed = pair.ada.run(&["pipeline", "list", "--json"]).ok().object("pipeline");
+    assert_eq!(
+        (&listed["name"], &listed["to"][0], &listed["revoked"]),
+        (&"nightly".into(), &"bo".into(), &Value::Null)
+    );
+    // Revoked: from now on nothing goes, and what was sent stays.
+    let id = runner.pouch(&["send", "x", "--to", "bo", "-q"]).end().ok().word();
+    pair.ada.run(&["pipeline", "revoke", "nightly"]).ok();
+    assert!(refused(&runner, &["send", "x", "--to", "bo"], 6).contains("revoked"));
+    refused(&runner, &["log", "show"], 6);
+    pair.ada.run(&["pipeline", "revoke", "nightly"]).ends(3);
+    pair.bo.receive(&id);
+    let actions: Vec<_> = pair.ada.events().iter().map(|e| (e["action"].clone(), e["outcome"].clone())).collect();
+    assert!(actions.contains(&("pipeline-made".into(), "done".into())));
+    assert!(actions.contains(&("pipeline-revoked".into(), "done".into())));
+}
+
+#[test]
+fn a_pipeline_ends_by_itself() {
+    let pair = Pair::new();
+    let secret = new(&pair.ada, "brief", &["--to", "bo", "--until", "8s"]);
+    let runner = Runner::new(&pair, "job", &secret);
+    runner.party.file("x", "x");
+    // For no longer than the pipeline, whatever is asked for.
+    let sent = runner.pouch(&["send", "x", "--to", "bo", "--json", "--until", "7d"]).end().ok().object("sent");
+    let listed = pair.ada.run(&["pipeline", "list", "--json"]).ok().object("pipeline");
+    assert_eq!(sent["expires"], listed["expires"]);
+    std::thread::sleep(std::time::Duration::from_secs(9));
+    assert!(refused(&runner, &["send", "x", "--to", "bo"], 6).contains("time is over"));
+    pair.bo.run(&["receive", sent["bundle"].as_str().unwrap()]).ends(6);
+}
+
+#[test]
+fn a_secret_that_is_not_whole_is_told_from_a_wrong_one() {
+    let pair = Pair::new();
+    let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+    let half = secret.len() / 2;
+    let flipped =
+        format!("{}{}{}", &secret[..half], if &secret[half..=half] == "A" { "B" } else { "A" }, &secret[half + 1..]);
+    for (number, (text, says)) in [
+        (secret[..half].to_owned(), "damaged"),
+        (flipped, "damaged"),
+        (format!("{secret}A"), "damaged"),
+        (secret.replacen("pipeline-1", "pipeline-2", 1), "version"),
+        ("AGE-SECRET-KEY-1QQ".to_owned(), "not a pipeline's secret"),
+        (String::new(), "not a pipeline's secret"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let runner = Runner::new(&pair, &format!("job{number}"), &text);
+        runner.party.file("x", "x");
+        assert!(refused(&runner, &["send", "x", "--to", "bo"], 2).contains(says), "{says}");
+    }
+    let gone = Runner { party: pair.stranger("gone"), secret: pair.root().join("nothing") };
+    gone.pouch(&["log", "show"]).end().ends(2);
+    // By descriptor and by command, and not by two at once.
+    let runner = Runner::new(&pair, "job", &secret);
+    let file = text(&runner.secret).to_owned();
+    let bare = || runner.party.pouch(["log", "verify"]).without_env("POUCH_HOME");
+    let command = format!("cat {file}");
+    bare().env("POUCH_PIPELINE_COMMAND", &command).end().ok();
+    let script = format!("exec {} log verify --pipeline-fd 7 7< {file}", text(pouch_tests::program()));
+    Run::of("sh").args(["-c", &script]).env("PATH", "/usr/bin:/bin").dir(&runner.party.desk()).end().ok();
+    bare().env("POUCH_PIPELINE_COMMAND", &command).env("POUCH_PIPELINE_FILE", &file).end().ends(2);
+}
+
+/// The relay as whoever has the secret sees it.
+fn client(secret: &str) -> pouch_client::Party {
+    let secret = pouch_client::pipeline::Secret::parse(secret).unwrap();
+    let scratch = pouch_client::pipeline::Scratch::new().unwrap();
+    pouch_client::pipeline::party(secret, scratch, pouch_client::transport::Network::default()).unwrap()
+}
+
+#[test]
+fn a_journal_that_no_run_left_is_refused() {
+    let pair = Pair::new();
+    let (secret, other) = (new(&pair.ada, "nightly", &["--to", "bo"]), new(&pair.ada, "other", &["--to", "bo"]));
+    let (mine, others) = (client(&secret), client(&other));
+    let (api, of_other) = (mine.api().unwrap(), others.api().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let run = |day: &str, words: &[&str]| {
+        let runner = Runner::new(&pair, day, &secret);
+        runner.party.file("x", day);
+        let words = [&["send", "x", "--to", "bo", "--once", day, "-q"], words].concat();
+        (runner.pouch(&words).end(), runner)
+    };
+    run("monday", &[]).0.ok();
+    let monday = runtime.block_on(api.journal()).unwrap();
+    run("tuesday", &[]).0.ok();
+    let tuesday = runtime.block_on(api.journal()).unwrap();
+    let digest = |bytes: &[u8]| pouch_statement::Sha256Digest::of(bytes);
+    let put = |before: &bytes::Bytes, new: bytes::Bytes| {
+        runtime.block_on(api.put_journal(Some(digest(before)), new.clone())).unwrap();
+        new
+    };
+    // Tuesday's was lost, or is withheld: the relay still lists what went that day.
+    let now = put(&tuesday, monday);
+    let (ran, runner) = run("wednesday", &[]);
+    ran.fails(4, "older than bundle");
+    runner.leaves_nothing();
+    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().text().lines().count(), 2, "nothing was sent");
+    // Everybody can seal to a pipeline. What is in it they cannot sign.
+    let forged = pouch_core::age::seal_to_vec(mine.recipient(), b"anything").unwrap();
+    let now = put(&now, forged.into());
+    run("thursday", &[]).0.fails(4, "does not unpack");
+    let foreign = runtime.block_on(of_other.journal()).unwrap();
+    let now = put(&now, foreign.clone());
+    run("friday", &[]).0.fails(4, "does not open");
+    let keys = others.unlock(|| unreachable!("no passphrase")).unwrap();
+    let mut plain = zeroize::Zeroizing::new(Vec::new());
+    pouch_core::age::open_part(&keys.age, &foreign, &mut plain).unwrap();
+    let resealed = pouch_core::age::seal_to_vec(mine.recipient(), &plain).unwrap();
+    let now = put(&now, resealed.into());
+    run("saturday", &[]).0.fails(4, "others have written it");
+    // With its own again it goes on.
+    put(&now, tuesday);
+    run("sunday", &[]).0.ok();
+    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().text().lines().count(), 3);
+}
+
+#[test]
+fn runs_at_once_are_numbered_one_after_the_other() {
+    let pair = Pair::new();
+    let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+    let runners: Vec<_> = (0..6).map(|n| Runner::new(&pair, &format!("job{n}"), &secret)).collect();
+    let run = |runner: &Runner, key: &str| {
+        runner.party.file("x", key);
+        // As a script does with 7.
+        for _ in 0..10 {
+            let ran = runner.pouch(&["send", "x", "--to", "bo", "--once", key, "--json"]).end();
+            runner.leaves_nothing();
+            if ran.code == 0 {
+                return ran.object("sent");
+            }
+            ran.fails(7, "another run of this pipeline came between");
+        }
+        panic!("a run never came to its turn")
+    };
+    let keys = ["a", "b", "c", "a", "b", "c"];
+    let all: Vec<Value> = std::thread::scope(|scope| {
+        let one = |(runner, key)| scope.spawn(move || run(runner, key));
+        let runs: Vec<_> = runners.iter().zip(keys).map(one).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    assert_eq!(all.iter().filter(|sent| sent["again"] == true).count(), 3, "{all:?}");
+    let ran = pair.bo.run(&["receive", "--all", "-o", "all"]).ok();
+    assert_eq!(ran.text().lines().filter(|line| line.contains("from ada (pipeline nightly)")).count(), 3, "{ran}");
+    assert!(!ran.err.contains("another bundle") && !ran.err.contains("has not come"), "{ran}");
+    let runner = Runner::new(&pair, "log", &secret);
+    runner.pouch(&["log", "verify"]).end().ok().says("intact");
+}
+
+#[test]
+fn a_run_that_is_stopped_leaves_nothing_here() {
+    use rustix::process::Signal;
+    let pair = Pair::new();
+    let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+    for (name, signal) in [("int", Signal::INT), ("term", Signal::TERM)] {
+        let runner = Runner::new(&pair, name, &secret);
+        let run = runner.pouch(&["send", "-", "--to", "bo"]).holding_input().start();
+        let in_use = || fs::read_dir(runner.party.temporary()).unwrap().next().is_some();
+        pouch_tests::until("the run has its folder", pouch_tests::LIMIT, || in_use().then_some(()));
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        run.signal(signal);
+        run.end().ends(130);
+        runner.leaves_nothing();
+    }
+    let runner = Runner::new(&pair, "after", &secret);
+    let events = runner.pouch(&["log", "show", "--json"]).end().ok().objects();
+    let failed = events.iter().filter(|event| event["outcome"] == "failed").count();
+    assert_eq!((events.len(), failed), (3, 2), "both attempts are told of: {events:?}");
+}
