@@ -110,6 +110,22 @@ fn a_key_that_is_not_there_is_refused() {
     pair.ada.run(&["send", &file, "--to", "bo", "--once", "k", "--out", "x.pouch"]).ends(2);
 }
 
+/// docs/format.md, "Once".
+#[test]
+fn the_mark_is_what_the_format_says() {
+    let pair = Pair::new();
+    let file = text(&pair.ada.file("a", "a")).to_owned();
+    let (id, _) = told(&once(&pair.ada, &[&file, "--to", "bo"], "nightly №7"));
+    let state = fs::read(pair.ada.home().join(format!("outbox/{id}.json"))).unwrap();
+    let state: Value = serde_json::from_slice(&state).unwrap();
+    let ((_, keys), (bo, _)) = (pair.ada.client(), pair.bo.client());
+    let seed = [b"pouch.once.v1\n", keys.signing.to_seed().as_slice()].concat();
+    let secret = *pouch_statement::Sha256Digest::of(&seed).as_bytes();
+    let key = blake3::keyed_hash(&secret, "nightly №7".as_bytes());
+    let mark = blake3::keyed_hash(key.as_bytes(), bo.fingerprint().as_bytes());
+    assert_eq!(state["once"], Value::from(mark.to_string()));
+}
+
 #[test]
 fn a_key_is_written_nowhere() {
     let pair = Pair::new();

@@ -3,7 +3,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pouch_client::Unwatched;
+use pouch_client::send::{Once, Request, send};
+use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
+use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
 use pouch_tests::{Pair, Party, Run, find_bytes, text};
 use serde_json::Value;
 
@@ -211,7 +217,7 @@ fn a_secret_that_is_not_whole_is_told_from_a_wrong_one() {
 fn client(secret: &str) -> pouch_client::Party {
     let secret = pouch_client::pipeline::Secret::parse(secret).unwrap();
     let scratch = pouch_client::pipeline::Scratch::new().unwrap();
-    pouch_client::pipeline::party(secret, scratch, pouch_client::transport::Network::default()).unwrap()
+    pouch_client::pipeline::party(secret, scratch, Network::default()).unwrap()
 }
 
 #[test]
@@ -312,4 +318,124 @@ fn a_run_that_is_stopped_leaves_nothing_here() {
     let events = runner.pouch(&["log", "show", "--json"]).end().ok().objects();
     let failed = events.iter().filter(|event| event["outcome"] == "failed").count();
     assert_eq!((events.len(), failed), (3, 2), "both attempts are told of: {events:?}");
+}
+
+/// A transport on which one request, after so many like it that get through, waits until it is let go.
+struct Ending {
+    inner: Https,
+    of: (&'static str, &'static str),
+    left: AtomicUsize,
+    reached: tokio::sync::Notify,
+    go: tokio::sync::Notify,
+}
+
+impl Ending {
+    fn of(party: &pouch_client::Party, of: (&'static str, &'static str), left: usize) -> Arc<Self> {
+        let inner = Https::new(party.relay().clone(), party.relay_pins(), &Network::default()).unwrap();
+        let (reached, go) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        Arc::new(Self { inner, of, left: AtomicUsize::new(left), reached, go })
+    }
+}
+
+impl Transport for Ending {
+    fn call(&self, request: HttpRequest) -> Answer<'_> {
+        let is_it = request.method == self.of.0 && request.target.ends_with(self.of.1);
+        if is_it && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            return Box::pin(async move {
+                self.reached.notify_one();
+                self.go.notified().await;
+                self.inner.call(request).await
+            });
+        }
+        self.inner.call(request)
+    }
+}
+
+fn first_try(pair: &Pair, identity: &pouch_client::identity::Identity) -> Request {
+    let file = pair.ada.file("dump", "the first try");
+    Request {
+        content: Content::Tree(Scan::new(&[file], ScanOptions::default()).unwrap()),
+        source: None,
+        compression: None,
+        to: vec!["bo".parse().unwrap()],
+        kind: Kind::Dataset,
+        note: None,
+        lifetime: 3600,
+        burn: false,
+        resume: None,
+        once: Some(Once::new(identity, &"monday".parse().unwrap())),
+    }
+}
+
+#[test]
+fn a_runner_that_was_thought_to_be_lost_comes_too_late() {
+    let pair = Pair::new();
+    let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+    let party = client(&secret);
+    let ending = Ending::of(&party, ("POST", "/commit"), 0);
+    let party = party.with_transport(ending.clone());
+    let identity = party.unlock(|| unreachable!("no passphrase")).unwrap();
+    let request = first_try(&pair, &identity);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let first = runtime.block_on(async {
+        let api = party.api().unwrap();
+        pouch_client::pipeline::fetch(&party, &api).await.unwrap();
+        let sending = send(&party, &api, &identity, request, Arc::new(Unwatched));
+        let retry = async {
+            ending.reached.notified().await;
+            let runner = Runner::new(&pair, "retry", &secret);
+            runner.party.file("dump", "the second try");
+            let words = ["send", "dump", "--to", "bo", "--once", "monday", "--json"];
+            let run = runner.pouch(&words).start();
+            let sent = tokio::task::block_in_place(|| run.end()).ok().object("sent");
+            assert_eq!(sent["again"], Value::Bool(false));
+            ending.go.notify_one();
+        };
+        tokio::join!(sending, retry).0
+    });
+    assert!(first.is_err(), "what the retry has taken the place of is not delivered");
+    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().text().lines().count(), 1);
+}
+
+#[test]
+fn a_runner_that_is_lost_at_any_step_delivers_once() {
+    // Where it ends, and whether Bo has it by then.
+    for (of, left, delivered) in [
+        (("PUT", "/v1/journal"), 0, false),
+        (("PUT", "/index"), 0, false),
+        (("POST", "/commit"), 0, false),
+        (("PUT", "/v1/journal"), 1, true),
+    ] {
+        let pair = Pair::new();
+        let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+        let party = client(&secret);
+        let ending = Ending::of(&party, of, left);
+        let party = party.with_transport(ending.clone());
+        let identity = party.unlock(|| unreachable!("no passphrase")).unwrap();
+        let request = first_try(&pair, &identity);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let api = party.api().unwrap();
+            pouch_client::pipeline::fetch(&party, &api).await.unwrap();
+            tokio::select! {
+                sent = send(&party, &api, &identity, request, Arc::new(Unwatched)) => panic!("{:?}", sent.map(|s| s.again)),
+                () = ending.reached.notified() => {}
+            }
+        });
+        // The runner is gone, with all that it had. Another one takes up the job.
+        drop(party);
+        let runner = Runner::new(&pair, "retry", &secret);
+        runner.party.file("dump", "the second try");
+        let words = ["send", "dump", "--to", "bo", "--once", "monday", "--json"];
+        let sent = runner.pouch(&words).end().ok().object("sent");
+        assert_eq!(sent["again"], Value::Bool(delivered), "{of:?}");
+        let ids = pair.bo.run(&["inbox", "-q"]).ok().text();
+        assert_eq!(ids.lines().collect::<Vec<_>>(), [sent["bundle"].as_str().unwrap()], "{of:?}");
+        let into = pair.bo.receive(sent["bundle"].as_str().unwrap());
+        let expected = if delivered { "the first try" } else { "the second try" };
+        assert_eq!(fs::read_to_string(into.join("dump")).unwrap(), expected);
+        let words =
+            ["send", "dump", "--to", "bo", "--once", "monday", "--wait", "receipt", "--timeout", "1m", "--json"];
+        assert_eq!(runner.pouch(&words).end().ok().object("receipt")["outcome"], "verified");
+    }
 }

@@ -327,7 +327,7 @@ answers! {
     struct InboxItem {
         /// The bundle.
         bundle: BundleId,
-        /// The mailbox of the account that sent it.
+        /// The mailbox of the account that sent it; of a pipeline's bundle, of who made the pipeline.
         sender: MailboxId,
         /// Where the delivery stands.
         state: DeliveryState,

@@ -21,6 +21,7 @@ struct Vectors {
     device: Pinned,
     receipt: Pinned,
     failed_receipt: Pinned,
+    delegation: Pinned,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
@@ -74,6 +75,15 @@ fn make() -> Vectors {
         created: at(1_700_000_100),
     };
     let failed = Receipt { outcome: Outcome::Failed, stage: Some(Stage::Part), ..receipt.clone() };
+    let delegation = Delegation {
+        identity: fingerprint,
+        name: "nightly".parse().unwrap(),
+        age_recipient: RECIPIENT.parse().unwrap(),
+        signing_key: device.public(),
+        recipients: vec![Fingerprint::from_bytes([0x22; 32]), Fingerprint::from_bytes([0x33; 32])],
+        created: at(1_700_000_000),
+        expires: at(1_700_000_000 + MAX_DELEGATION),
+    };
     let enrolled = Device { identity: fingerprint, device_key: device.public(), created: at(1_700_000_000) };
     Vectors {
         signing_seed: SEED,
@@ -87,6 +97,7 @@ fn make() -> Vectors {
         device: pinned(&Signed::sign(enrolled, &key).unwrap()),
         receipt: pinned(&Signed::sign(receipt, &key).unwrap()),
         failed_receipt: pinned(&Signed::sign(failed, &key).unwrap()),
+        delegation: pinned(&Signed::sign(delegation, &key).unwrap()),
     }
 }
 
@@ -106,6 +117,9 @@ fn statements_are_what_they_were() {
     let hybrid = SignedCard::verify(&Detached { statement, signature }).unwrap();
     assert!(hybrid.card().age_recipient.is_post_quantum() && hybrid.fingerprint() != stored.fingerprint);
     Signed::<Device>::verify(stored.device.statement.as_bytes(), &stored.device.signature, &key).unwrap();
+    let Pinned { statement, signature, .. } = stored.delegation;
+    let delegation = Signed::<Delegation>::verify(statement.as_bytes(), &signature, &key).unwrap();
+    delegation.body().check().unwrap();
     for receipt in [stored.receipt, stored.failed_receipt] {
         Signed::<Receipt>::verify(receipt.statement.as_bytes(), &receipt.signature, &key).unwrap();
         // attacks.md 26: a receipt is no device statement, whatever it says.

@@ -4,11 +4,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pouch_core::bundle::{Content, DigestKey};
+use pouch_protocol::{DeliveryState, ProblemKind};
 use pouch_statement::{Blake3Digest, Fingerprint, Note, Sha256Digest, TextError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::api::RelayApi;
+use super::again;
+use crate::api::{ApiError, RelayApi};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::outbox::{self, Progress, Sent};
@@ -66,20 +68,39 @@ pub(super) async fn before(
             match sent.progress {
                 Progress::Sent | Progress::Carried => return Ok(Some(sent)),
                 // Perhaps by another process, which is waited for then.
-                Progress::Committing => {
-                    if outbox::settle_as(party, api, Some(identity), &mut sent).await? {
+                Progress::Committing | Progress::Undelivered => {
+                    if arrived(party, api, identity, &mut sent).await? {
                         return Ok(Some(sent));
                     }
                 }
                 Progress::Sending => running |= transfer::standing(party, sent.bundle)? == Standing::Running,
-                // The relay says that it never was delivered, or it was taken back, which is to make room for another.
-                Progress::Undelivered | Progress::Revoked => {}
+                // To make room for another.
+                Progress::Revoked => {}
             }
         }
         if !running {
             return Ok(None);
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Whether a bundle was delivered whose end was not known, or that the relay said was not. If not, it never will be: another
+/// run of a pipeline may be about to commit it, from a machine whose turn this is not.
+async fn arrived(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut Sent) -> Result<bool> {
+    if outbox::settle_as(party, api, Some(identity), sent).await? {
+        return Ok(true);
+    }
+    let is_over = |error: &ApiError| matches!(error.refused(), Some(ProblemKind::NotFound | ProblemKind::Gone));
+    match again(|| api.delete_bundle(sent.bundle)).await {
+        Err(error) if is_over(&error) => return Ok(false),
+        other => other?,
+    }
+    // It was forgotten, unless the commit came between the two: then it was delivered, and is taken back.
+    match again(|| api.bundle(sent.bundle)).await {
+        Ok(status) => Ok(status.deliveries.iter().any(|delivery| delivery.state != DeliveryState::Waiting)),
+        Err(error) if is_over(&error) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
