@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pouch_client::Unwatched;
-use pouch_client::send::{Once, Request, send};
+use pouch_client::send::{Once, Purpose, Request, send};
 use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
 use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
 use pouch_tests::{Pair, Party, Run, find_bytes, text};
@@ -358,8 +358,7 @@ fn first_try(pair: &Pair, identity: &pouch_client::identity::Identity) -> Reques
         source: None,
         compression: None,
         to: vec!["bo".parse().unwrap()],
-        kind: Kind::Dataset,
-        note: None,
+        purpose: Purpose { kind: Kind::Dataset, note: None, due: None, answers: None },
         lifetime: 3600,
         burn: false,
         resume: None,
