@@ -121,8 +121,8 @@ fn the_mark_is_what_the_format_says() {
     let ((_, keys), (bo, _)) = (pair.ada.client(), pair.bo.client());
     let seed = [b"pouch.once.v1\n", keys.signing.to_seed().as_slice()].concat();
     let secret = *pouch_statement::Sha256Digest::of(&seed).as_bytes();
-    let key = blake3::keyed_hash(&secret, "nightly №7".as_bytes());
-    let mark = blake3::keyed_hash(key.as_bytes(), bo.fingerprint().as_bytes());
+    let key = blake3::keyed_hash(&secret, "other\nnightly №7".as_bytes());
+    let mark = blake3::keyed_hash(key.as_bytes(), &[b"other\n", bo.fingerprint().as_bytes().as_slice()].concat());
     assert_eq!(state["once"], Value::from(mark.to_string()));
 }
 
