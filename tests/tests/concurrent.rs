@@ -59,6 +59,7 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
         lifetime: 3600,
         burn: false,
         resume: None,
+        once: None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let sent = runtime.block_on(async {
@@ -76,7 +77,7 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
         let both = async { tokio::join!(sending, looking) };
         let (sent, looking) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
         looking.end().ok().says("has not fetched it");
-        sent.unwrap()
+        sent.unwrap().sent
     });
     let into = pair.bo.receive(&sent.bundle.to_string());
     assert_eq!(std::fs::read(into.join("f")).unwrap(), b"f");

@@ -117,6 +117,7 @@ fn attack_52_the_relay_connects_to_nobody_that_a_client_names() {
         lifetime: 3600,
         burn: false,
         resume: None,
+        once: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sent = runtime.block_on(async {
@@ -127,7 +128,7 @@ fn attack_52_the_relay_connects_to_nobody_that_a_client_names() {
         api.access().await.unwrap();
         sent
     });
-    let into = pair.bo.receive(&sent.bundle.to_string());
+    let into = pair.bo.receive(&sent.sent.bundle.to_string());
     assert_eq!(fs::read_to_string(into.join("http:").join(trap.authority()).join("x")).unwrap(), url);
     connects_to_nobody(&pair, &trap);
     // A card that says it is of another relay, at that address.

@@ -206,8 +206,9 @@ async fn exchange(ada: &Person, bo: &Person, root: &Path, seed: u64) {
                 lifetime: 86_400,
                 burn: false,
                 resume: None,
+                once: None,
             };
-            Ok(send(&ada.party, &ada.api(), &ada.identity, request, Arc::new(Unwatched)).await?.bundle)
+            Ok(send(&ada.party, &ada.api(), &ada.identity, request, Arc::new(Unwatched)).await?.sent.bundle)
         })
         .await;
     bo.until_done("a receive", async |_| {
@@ -218,7 +219,7 @@ async fn exchange(ada: &Person, bo: &Person, root: &Path, seed: u64) {
             return Ok(());
         }
         let ready = receive::open(&bo.party, &bo.identity, &mut from, None).await?;
-        assert_ne!(ready.from.verified, Verified::No);
+        assert_ne!(ready.from.contact.verified, Verified::No);
         let to = Target::Folder(target.clone());
         let taken = receive::take(&bo.party, &bo.identity, from, ready, &[], to, Arc::new(Unwatched)).await?;
         assert!(matches!(taken.placed, Placed::Folder(_)));
@@ -244,7 +245,7 @@ async fn exchange(ada: &Person, bo: &Person, root: &Path, seed: u64) {
 async fn bo_says_the_rest(bo: &Person, bundle: BundleId, target: &Path) -> Result<(), Error> {
     let api = bo.api();
     receive::send_pending_receipts(&bo.party, &api).await?;
-    let received = bo.party.journal().events(&bo.identity.age).is_ok_and(|events| {
+    let received = bo.party.journal().events(&[&bo.identity.age]).is_ok_and(|events| {
         events.iter().any(|event| event.bundle == Some(bundle) && format!("{:?}", event.action) == "Received")
     });
     if received {

@@ -46,6 +46,15 @@ pub(crate) struct Global {
     /// Read the passphrase from this file descriptor
     #[arg(long, global = true, value_name = "FD")]
     pub(crate) passphrase_fd: Option<u32>,
+    /// Be the pipeline whose secret is the first line of this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) pipeline_file: Option<PathBuf>,
+    /// Be the pipeline whose secret is the first line that this command, run with sh, prints
+    #[arg(long, global = true, value_name = "CMD")]
+    pub(crate) pipeline_command: Option<String>,
+    /// Be the pipeline whose secret is read from this file descriptor
+    #[arg(long, global = true, value_name = "FD")]
+    pub(crate) pipeline_fd: Option<u32>,
     /// Certificate authorities (PEM) that count beside the system's, for relays and proxies
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
@@ -66,7 +75,7 @@ pub(crate) struct Global {
 /// Which verbs stand under which heading of `pouch --help`.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("Start", &["join", "invite", "card", "contact", "device", "identity", "unlock", "lock"]),
-    ("Exchange", &["send", "outbox", "inbox", "receive", "request", "encrypt", "decrypt"]),
+    ("Exchange", &["send", "outbox", "inbox", "receive", "request", "pipeline", "encrypt", "decrypt"]),
     ("Guard", &[]),
     ("Prove", &["log", "demo"]),
     ("Serve", &["relay"]),
@@ -146,28 +155,35 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
         show::parsing(&e);
         ExitCode::from(exit::USAGE)
     })?;
-    one_passphrase_source(&mut cli.global, &matches).map_err(|text| {
-        show::complain(&text, Some("give one of --passphrase-file, --passphrase-command, --passphrase-fd"));
-        ExitCode::from(exit::USAGE)
-    })?;
+    for what in ["passphrase", "pipeline"] {
+        one_source(&mut cli.global, &matches, what).map_err(|text| {
+            show::complain(&text, Some(&format!("give one of --{what}-file, --{what}-command, --{what}-fd")));
+            ExitCode::from(exit::USAGE)
+        })?;
+    }
     Ok(cli)
 }
 
-/// Keeps the one source of the passphrase that comes first: flags before variables before the config file. Two on one
-/// level contradict each other.
-fn one_passphrase_source(global: &mut Global, matches: &ArgMatches) -> Result<(), String> {
-    const SOURCES: [&str; 3] = ["passphrase_file", "passphrase_command", "passphrase_fd"];
+/// Keeps the one source of a secret that comes first: flags before variables before the config file. Two on one level
+/// contradict each other.
+fn one_source(global: &mut Global, matches: &ArgMatches, what: &str) -> Result<(), String> {
+    let sources = ["file", "command", "fd"].map(|kind| format!("{what}_{kind}"));
+    let (file, command, fd) = match what {
+        "pipeline" => (&mut global.pipeline_file, &mut global.pipeline_command, &mut global.pipeline_fd),
+        _ => (&mut global.passphrase_file, &mut global.passphrase_command, &mut global.passphrase_fd),
+    };
     for level in [ValueSource::CommandLine, ValueSource::EnvVariable, ValueSource::DefaultValue] {
-        let given: Vec<&str> = SOURCES.into_iter().filter(|id| matches.value_source(id) == Some(level)).collect();
+        let given: Vec<&String> = sources.iter().filter(|id| matches.value_source(id) == Some(level)).collect();
         match given.as_slice() {
             [] => {}
             [one] => {
-                global.passphrase_file = global.passphrase_file.take().filter(|_| *one == "passphrase_file");
-                global.passphrase_command = global.passphrase_command.take().filter(|_| *one == "passphrase_command");
-                global.passphrase_fd = global.passphrase_fd.filter(|_| *one == "passphrase_fd");
+                let is = |kind| one.ends_with(kind);
+                *file = file.take().filter(|_| is("_file"));
+                *command = command.take().filter(|_| is("_command"));
+                *fd = fd.filter(|_| is("_fd"));
                 return Ok(());
             }
-            _ => return Err("more than one place is named to read the passphrase from".into()),
+            _ => return Err(format!("more than one place is named to read the {what} from")),
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +17,8 @@ use crate::signals;
 
 /// The longest secret that is read as one line, in bytes.
 const MAX_LINE: usize = 4 << 10;
+/// The longest secret of a pipeline.
+const MAX_PIPELINE: usize = 1 << 20;
 
 /// How often a read of standard input that waits looks whether a signal came.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -56,14 +59,14 @@ fn refuse(text: impl Into<String>) -> IdentityError {
 }
 
 /// The first line, read byte by byte: nothing behind it is taken, and no buffer keeps a copy of a secret.
-fn first_line(from: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Zeroizing<String>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+fn first_line(from: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>, limit: usize) -> io::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(limit));
     let mut byte = Zeroizing::new([0u8; 1]);
     loop {
         match from(byte.as_mut()) {
             Ok(0) => break,
             Ok(_) if *byte == [b'\n'] => break,
-            Ok(_) if line.len() == MAX_LINE => return Err(io::Error::other("the line is too long")),
+            Ok(_) if line.len() == limit => return Err(io::Error::other("the line is too long")),
             Ok(_) => line.extend_from_slice(byte.as_ref()),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
@@ -76,20 +79,35 @@ fn first_line(from: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> io::Resul
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-fn line_of(mut from: impl io::Read) -> io::Result<Zeroizing<String>> {
-    first_line(&mut |byte| from.read(byte))
+fn line_of(mut from: impl io::Read, limit: usize) -> io::Result<Zeroizing<String>> {
+    first_line(&mut |byte| from.read(byte), limit)
+}
+
+/// A secret's line from where the caller said, if anywhere.
+fn line_from(
+    file: Option<&Path>,
+    fd: Option<u32>,
+    command: Option<&str>,
+    limit: usize,
+) -> Option<io::Result<Zeroizing<String>>> {
+    let open = |path: &Path| File::open(path).and_then(|file| line_of(file, limit));
+    match (file, fd) {
+        (Some(path), _) => Some(open(path)),
+        (None, Some(fd)) => Some(open(Path::new(&format!("/proc/self/fd/{fd}")))),
+        (None, None) => command.map(|command| from_command(command, limit)),
+    }
+}
+
+/// The secret of the pipeline that the caller names, if one is.
+pub(crate) fn pipeline(global: &Global) -> Option<io::Result<Zeroizing<String>>> {
+    let Global { pipeline_file, pipeline_fd, pipeline_command, .. } = global;
+    line_from(pipeline_file.as_deref(), *pipeline_fd, pipeline_command.as_deref(), MAX_PIPELINE)
 }
 
 impl Asker<'_> {
     fn elsewhere(&self) -> Option<io::Result<Zeroizing<String>>> {
-        let global = self.0;
-        if let Some(path) = &global.passphrase_file {
-            return Some(File::open(path).and_then(line_of));
-        }
-        if let Some(fd) = global.passphrase_fd {
-            return Some(File::open(format!("/proc/self/fd/{fd}")).and_then(line_of));
-        }
-        global.passphrase_command.as_deref().map(from_command)
+        let Global { passphrase_file, passphrase_fd, passphrase_command, .. } = self.0;
+        line_from(passphrase_file.as_deref(), *passphrase_fd, passphrase_command.as_deref(), MAX_LINE)
     }
 
     /// The line from where the caller said, or what `prompt` gets from a person.
@@ -162,10 +180,10 @@ fn random_words() -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-fn from_command(command: &str) -> io::Result<Zeroizing<String>> {
+fn from_command(command: &str, limit: usize) -> io::Result<Zeroizing<String>> {
     let mut child = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let line = match child.stdout.take() {
-        Some(out) => line_of(out),
+        Some(out) => line_of(out, limit),
         None => Err(io::Error::other("no output")),
     };
     let status = child.wait()?;
@@ -187,7 +205,7 @@ pub(crate) fn secret_line(question: &str) -> io::Result<Zeroizing<String>> {
     if io::stdin().is_terminal() && can_prompt() {
         return hidden(question);
     }
-    first_line(&mut |byte| Ok(rustix::io::read(rustix::stdio::stdin(), byte)?))
+    first_line(&mut |byte| Ok(rustix::io::read(rustix::stdio::stdin(), byte)?), MAX_LINE)
 }
 
 /// A secret of any bytes from standard input, or a line from the terminal.
@@ -217,7 +235,7 @@ pub(crate) fn secret_bytes(question: &str, limit: usize) -> io::Result<Zeroizing
 pub(crate) fn visible(question: &str) -> io::Result<String> {
     let mut tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty")?;
     tty.write_all(question.as_bytes())?;
-    let line = signals::at_prompt(|| line_of(&mut tty))?;
+    let line = signals::at_prompt(|| line_of(&mut tty, MAX_LINE))?;
     Ok(line.trim().to_owned())
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pouch_client::api::RelayApi;
 use pouch_client::invite::{self, Answered};
 use pouch_client::transport::{Network, NetworkError};
-use pouch_client::{Class, Error, Home, Party};
+use pouch_client::{Class, Error, Home, Party, Span};
 use pouch_core::age;
 use pouch_core::bundle::{EnvelopeError, OpenError, SinkError, StageError};
 use pouch_statement::Escaped;
@@ -17,7 +17,7 @@ use pouch_statement::Escaped;
 use crate::args::{Cli, Global};
 use crate::prompt::Asker;
 use crate::show::{Show, size};
-use crate::{commands, exit, signals};
+use crate::{commands, exit, pipeline, signals};
 
 /// How long an interrupted transfer may take to clean up after itself.
 const CLEANUP: Duration = Duration::from_secs(10);
@@ -142,7 +142,16 @@ impl Context {
 
     /// The party of this home.
     pub(crate) fn party(&self) -> Result<Party, Failure> {
-        Ok(Party::open(&self.home()?)?.over(self.network()?))
+        match pipeline::party(self)? {
+            Some(party) => Ok(party),
+            None => Ok(Party::open(&self.home()?)?.over(self.network()?)),
+        }
+    }
+
+    /// Whether a pipeline's secret is named.
+    pub(crate) fn is_pipeline(&self) -> bool {
+        let Global { pipeline_file, pipeline_fd, pipeline_command, .. } = &self.global;
+        pipeline_file.is_some() || pipeline_fd.is_some() || pipeline_command.is_some()
     }
 
     /// How relays are reached.
@@ -234,7 +243,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let show = Show { json: cli.global.json, quiet: cli.global.quiet };
     let context = Context { global: cli.global, show };
     let wrapper = cli.verb.wraps_a_child();
-    match commands::run(cli.verb, &context) {
+    let outcome = match context.is_pipeline() && !cli.verb.is_for_pipelines() {
+        true => Err(Failure::usage("a pipeline does nothing but send", "`send`, `outbox` and `log` take its secret")),
+        false => commands::run(cli.verb, &context),
+    };
+    match outcome {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => ExitCode::from(failure.report(show, wrapper)),
     }
@@ -285,6 +298,13 @@ fn hint(error: &Error) -> Option<String> {
         Error::Contact(ContactError::NameTaken(_)) => {
             "choose another name, or `pouch contact remove` the old one first"
         }
+        Error::PipelineExists(_) => "choose another name, or `pouch pipeline revoke` it first",
+        Error::NoPipeline(_) => "`pouch pipeline list` shows them",
+        Error::PipelineLifetime(Span(limit)) => return Some(format!("--until {} is the most", Span(*limit))),
+        Error::PipelineJournal(_) => "ask whoever runs the relay; whoever made the pipeline can make another one",
+        Error::PipelineBusy => "run it again",
+        Error::PipelineFull => "`pouch pipeline new` makes one with an empty journal",
+        Error::PipelineSecret(_) => "copy it again, whole, as `pouch pipeline new` printed it",
         Error::NotKept(..) => "send it again, if it is still needed",
         Error::NotResumable(..) => "send it again; `pouch outbox forget ID` clears away what is left of it",
         Error::NotForgotten(..) => "`pouch outbox revoke ID` withdraws what is delivered",
@@ -323,6 +343,7 @@ fn hint(error: &Error) -> Option<String> {
             P::Suspended => "ask whoever runs the relay",
             P::Signature => "if this home's device key was revoked, `pouch device rotate` enrols a new one",
             P::Forbidden => "your role on the relay does not allow it: ask whoever runs it (`pouch relay role`)",
+            P::PipelineOver => "ask whoever made the pipeline for another one",
             P::NotFound => "`pouch inbox` and `pouch outbox` show what is there",
             P::Gone => "ask the sender to send it again",
             P::Rate | P::Unavailable => match retry_after {

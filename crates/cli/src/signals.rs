@@ -20,7 +20,7 @@ struct State {
     reloading: bool,
     /// The terminal as it was before a prompt, while one is open.
     terminal: Option<(File, Termios)>,
-    /// A file that is not finished, on a file system where it needs a name.
+    /// A file that is not finished, on a file system where it needs a name; or a pipeline's folder.
     unfinished: Option<PathBuf>,
 }
 
@@ -72,7 +72,7 @@ fn watch(stop: &Notify, ready: &std::sync::mpsc::Sender<()>) {
             }
             if at_prompt.is_some() || state.stopping || !state.awaited {
                 if let Some(path) = &state.unfinished {
-                    let _ = std::fs::remove_file(path);
+                    let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
                 }
                 std::process::exit(exit::INTERRUPTED.into());
             }
@@ -135,7 +135,7 @@ pub(crate) fn no_longer_awaited() {
     STATE.lock().unwrap_or_else(PoisonError::into_inner).awaited = false;
 }
 
-/// A file that a signal which ends the process removes; or none any more.
+/// A file or folder that a signal which ends the process removes; or none any more.
 pub(crate) fn remove_if_stopped(path: Option<&Path>) {
     if path.is_some() {
         LazyLock::force(&STOP);

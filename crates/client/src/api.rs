@@ -1,6 +1,7 @@
 //! Typed calls to the relay: each signs its request, bounds the answer, and reads it strictly.
 
 mod keys;
+mod pipelines;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -146,6 +146,30 @@ pub enum Error {
     /// Several recipients where there is room for one.
     #[error("a .pouch file is for one recipient")]
     OneRecipient,
+    /// There is a pipeline of this name.
+    #[error("there is a pipeline {0} already")]
+    PipelineExists(Name),
+    /// There is none that runs.
+    #[error("no pipeline {0} that is neither revoked nor over")]
+    NoPipeline(Name),
+    /// For longer than a pipeline may run.
+    #[error("a pipeline runs for {0} at most")]
+    PipelineLifetime(Span),
+    /// The journal on the relay is not what a run of the pipeline has put there.
+    #[error("the pipeline's journal on the relay is not right: {0}")]
+    PipelineJournal(String),
+    /// Another run put its journal there meanwhile.
+    #[error("another run of this pipeline came between")]
+    PipelineBusy,
+    /// The journal has grown too long.
+    #[error("the pipeline's journal is full")]
+    PipelineFull,
+    /// The line that a pipeline runs with.
+    #[error(transparent)]
+    PipelineSecret(#[from] crate::pipeline::SecretError),
+    /// A delegation that would contradict itself.
+    #[error(transparent)]
+    Delegation(#[from] pouch_statement::DelegationError),
     /// A send that cannot go on.
     #[error("bundle {0} cannot be resumed: {1}")]
     NotResumable(BundleId, &'static str),
@@ -259,13 +283,18 @@ impl Error {
             | Self::TwoRotations(_)
             | Self::Backup(_)
             | Self::Replayed(_) => Class::Evidence,
-            Self::Unsettled(_) => Class::Unreachable,
+            Self::PipelineJournal(_) => Class::Evidence,
+            Self::Unsettled(_) | Self::PipelineBusy => Class::Unreachable,
+            Self::PipelineFull => Class::Full,
+            Self::PipelineExists(_) | Self::PipelineLifetime(_) | Self::PipelineSecret(_) => Class::Usage,
+            Self::Delegation(_) => Class::Other,
             Self::NulByte => Class::Other,
             Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
             Self::NotResumable(..) | Self::NotForgotten(..) => Class::Refused,
             Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient => Class::Usage,
             Self::NoInvitation(_)
             | Self::NoRotation(_)
+            | Self::NoPipeline(_)
             | Self::NothingWaiting
             | Self::NoBundle(_)
             | Self::NoRequest(_)
@@ -358,7 +387,7 @@ fn problem_class(kind: ProblemKind) -> Class {
     use ProblemKind as P;
     match kind {
         P::NotFound => Class::NotFound,
-        P::Gone | P::LinkSpent => Class::Expired,
+        P::Gone | P::LinkSpent | P::PipelineOver => Class::Expired,
         P::Quota => Class::Full,
         P::Rate | P::Unavailable | P::Internal => Class::Unreachable,
         P::Digest => Class::Evidence,

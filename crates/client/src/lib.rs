@@ -21,6 +21,7 @@ pub mod journal;
 pub mod outbox;
 mod party;
 mod pause;
+pub mod pipeline;
 pub mod receive;
 pub mod requests;
 pub mod rotate;

@@ -12,7 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
 use pouch_protocol::{BundleState, DeliveryState, ProblemKind};
-use pouch_statement::{BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp, matches_prefix};
+use pouch_statement::{
+    Blake3Digest, BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp, matches_prefix,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -74,6 +76,9 @@ pub struct Sent {
     pub files: u64,
     /// Its recipients.
     pub recipients: Vec<Recipient>,
+    /// What it is marked with, if nothing else is to be delivered under its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) once: Option<Blake3Digest>,
     /// [`Private`], sealed to my own recipient; base64. Absent until everything is sealed.
     private: Option<String>,
 }
@@ -125,6 +130,7 @@ impl Sent {
             size: 0,
             files: 0,
             recipients,
+            once: None,
             private: None,
         }
     }
@@ -182,6 +188,11 @@ impl Sent {
         }
         self.progress = progress;
         self.store(party)
+    }
+
+    /// What is known of it without what opens or addresses it again.
+    pub(crate) fn without_keys(&self) -> Self {
+        Self { private: None, ..self.clone() }
     }
 
     /// Whether only the relay knows what became of it.
@@ -294,6 +305,16 @@ pub fn find(party: &Party, typed: &str) -> Result<Sent> {
 /// # Errors
 /// The relay cannot be reached.
 pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
+    settle_as(party, api, None, sent).await
+}
+
+/// [`settle`]; with an identity what can go on goes on, so that nothing stays open.
+pub(crate) async fn settle_as(
+    party: &Party,
+    api: &RelayApi,
+    identity: Option<&Identity>,
+    sent: &mut Sent,
+) -> Result<bool> {
     if !sent.is_open() {
         return Ok(true);
     }
@@ -303,7 +324,7 @@ pub async fn settle(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bo
         Some(now) => *sent = now,
         None => return Ok(false),
     }
-    settle_in_turn(party, api, None, sent).await
+    settle_in_turn(party, api, identity, sent).await
 }
 
 async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identity>, sent: &mut Sent) -> Result<bool> {

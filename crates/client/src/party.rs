@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use pouch_core::age;
 use pouch_protocol::AccountRole;
-use pouch_statement::{Detached, Fingerprint, JournalId, RelayOrigin, Sha256Digest, SignedCard, SigningKey};
+use pouch_statement::{
+    Delegation, Detached, Fingerprint, JournalId, RelayOrigin, Sha256Digest, Signed, SignedCard, SigningKey,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::agent;
@@ -15,6 +17,7 @@ use crate::home::{self, Home, HomeError};
 use crate::identity::{self, Identity};
 use crate::inbox;
 use crate::journal::{Ended, Event, Journal};
+use crate::pipeline::Pipeline;
 use crate::transport::{Https, Network, Transport};
 
 const ACCOUNT: &str = "account.json";
@@ -48,6 +51,8 @@ pub struct Party {
     recipient: age::Recipient,
     transport: Option<Arc<dyn Transport>>,
     network: Network,
+    /// What it runs with, if it is a pipeline.
+    pub(crate) pipeline: Option<Pipeline>,
 }
 
 impl Party {
@@ -63,7 +68,15 @@ impl Party {
 
     fn assemble(home: &Home, account: StoredAccount, card: SignedCard) -> Result<Self> {
         let recipient = card.card().age_recipient.as_str().parse().map_err(|_| damaged(home, "its recipient"))?;
-        Ok(Self { home: home.clone(), card, account, recipient, transport: None, network: Network::default() })
+        Ok(Self {
+            home: home.clone(),
+            card,
+            account,
+            recipient,
+            transport: None,
+            network: Network::default(),
+            pipeline: None,
+        })
     }
 
     /// Makes a home joined: the last step of joining.
@@ -71,6 +84,16 @@ impl Party {
         let card = load_card(home)?.ok_or(Error::NotJoined)?;
         home::write_json(&home.config(ACCOUNT), &account)?;
         Self::assemble(home, account, card)
+    }
+
+    /// The party of a pipeline: its keys are in memory alone.
+    pub(crate) fn of_pipeline(home: &Home, account: StoredAccount, card: SignedCard, run: Pipeline) -> Result<Self> {
+        Ok(Self { pipeline: Some(run), ..Self::assemble(home, account, card)? })
+    }
+
+    /// What shows that it may send in another's name, if it is a pipeline.
+    pub(crate) fn delegation(&self) -> Option<&Signed<Delegation>> {
+        self.pipeline.as_ref().map(|pipeline| &pipeline.secret().delegation)
     }
 
     /// Sends requests through `transport` instead of HTTPS to the relay: for a network that a test controls.
@@ -127,7 +150,10 @@ impl Party {
     /// # Errors
     /// No device key, or TLS that cannot be set up.
     pub fn api(&self) -> Result<RelayApi> {
-        self.api_of(identity::device(&self.home)?)
+        match &self.pipeline {
+            Some(pipeline) => self.api_of(pipeline.secret().device()),
+            None => self.api_of(identity::device(&self.home)?),
+        }
     }
 
     /// The relay, as the device with this key.
@@ -180,6 +206,9 @@ impl Party {
         &self,
         ask: impl FnOnce() -> std::result::Result<age::Passphrase, identity::IdentityError>,
     ) -> Result<Identity> {
+        if let Some(pipeline) = &self.pipeline {
+            return pipeline.secret().identity().ok_or(Error::Worker);
+        }
         // One that an agent kept of before is nobody's.
         let kept = if self.is_protected() { agent::identity(&self.home) } else { None };
         if let Some(kept) = kept.and_then(|kept| kept.beginning_with(&self.fingerprint())) {

@@ -3,6 +3,7 @@
 mod near;
 mod place;
 mod receipt;
+mod sender;
 mod source;
 
 use std::path::PathBuf;
@@ -16,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use self::place::place;
 pub use self::place::{Placed, Target, forget, kept};
 pub use self::receipt::{ReceiptState, send_pending_receipts};
+pub use self::sender::Sender;
 pub use self::source::Source;
 use crate::clock::now;
-use crate::contacts::{AddressBook, Contact, ContactError, Last};
+use crate::contacts::{ContactError, Last};
 use crate::error::{Class, Error, Result};
 use crate::evidence::Evidence;
 use crate::home;
@@ -48,7 +50,7 @@ pub enum Order {
 /// A bundle whose envelope, manifest and index are verified: it can be looked at before anything is fetched.
 pub struct Ready {
     /// Who sent it.
-    pub from: Contact,
+    pub from: Sender,
     /// How it stands to the last one.
     pub order: Order,
     /// It was received before.
@@ -155,7 +157,7 @@ enum Refusal {
     /// The envelope or its manifest is not right, or not from whom it must be.
     Unsigned(Error, Bytes),
     /// The manifest is right, the index is not.
-    Signed(Box<Contact>, Box<Signed<Manifest>>, OpenError),
+    Signed(Box<Sender>, Box<Signed<Manifest>>, OpenError),
 }
 
 async fn look_inside(
@@ -178,7 +180,8 @@ async fn look_inside(
         Ok(opening) => {
             let again = seen(party, source.bundle()).map_err(Refusal::NoAnswer)?;
             let again = again.is_some_and(|before| before.manifest == manifest.digest());
-            Ok(Ready { order: order(&from, &manifest), from, again, opening })
+            let order = order(party, &from, &manifest).map_err(Refusal::NoAnswer)?;
+            Ok(Ready { order, from, again, opening })
         }
         Err(error) => Err(Refusal::Signed(Box::new(from), Box::new(manifest), error)),
     }
@@ -194,34 +197,36 @@ fn verify(
     bundle: BundleId,
     envelope: &[u8],
     wanted: Option<&Name>,
-) -> Result<(Contact, pouch_core::bundle::Verified)> {
+) -> Result<(Sender, pouch_core::bundle::Verified)> {
     // One that was sealed for a key that I had before is for me as well.
     let opened = identity.first(|key| open_envelope(envelope, key)).map_err(OpenError::Envelope)?;
     let book = party.contacts()?;
-    let sender = opened.claimed_sender();
-    let from = book.by_fingerprint(&sender).ok_or(Error::UnknownSender)?.clone();
-    let (sender_key, until) = from.key_of(&sender).ok_or(Error::UnknownSender)?;
+    let claimed = opened.claimed_sender();
+    let contact = book.by_fingerprint(&claimed).ok_or(Error::UnknownSender)?.clone();
+    let (sender_key, until) = contact.key_of(&claimed).ok_or(Error::UnknownSender)?;
     // Whom the relay says it is from counts for nothing; this does.
-    if let Some(wanted) = wanted.filter(|wanted| **wanted != from.name) {
-        return Err(Error::OtherSender { wanted: wanted.clone(), found: from.name });
+    if let Some(wanted) = wanted.filter(|wanted| **wanted != contact.name) {
+        return Err(Error::OtherSender { wanted: wanted.clone(), found: contact.name });
     }
-    from.check_not_revoked()?;
+    contact.check_not_revoked()?;
     let to = opened.claimed_recipient();
     let expected = Expected {
         me: if identity.is_or_was(&to) { &to } else { &party.fingerprint() },
-        sender: &sender,
+        sender: &claimed,
         sender_key: &sender_key,
         bundle: Some(bundle),
         now: now(),
     };
     let verified = opened.verify(&expected).map_err(OpenError::Envelope)?;
-    from.card.check_valid_at(now())?;
+    contact.card.check_valid_at(now())?;
+    let from = Sender { contact, delegation: verified.delegation().cloned() };
     let manifest = verified.manifest();
-    if until.is_some_and(|until| manifest.body().created > until) {
-        return Err(Error::FormerKey(from.name));
+    // What a former key said of others' keys counts no more: whoever has it could say it today with a date of before.
+    if until.is_some_and(|until| manifest.body().created > until || from.delegation.is_some()) {
+        return Err(Error::FormerKey(from.contact.name));
     }
     if let Some(before) = seen(party, bundle)?
-        && from.is_or_was(&before.sender)
+        && (before.sender == from.fingerprint() || from.contact.is_or_was(&before.sender))
         && before.manifest != manifest.digest()
         && manifest.body().revision <= before.revision
     {
@@ -230,9 +235,9 @@ fn verify(
     Ok((from, verified))
 }
 
-fn order(from: &Contact, manifest: &Signed<Manifest>) -> Order {
+fn order(party: &Party, from: &Sender, manifest: &Signed<Manifest>) -> Result<Order> {
     let sequence = manifest.body().sequence;
-    match from.received {
+    Ok(match from.last(party)? {
         None if sequence == 1 => Order::Next,
         None => Order::Gap { missing: sequence - 1 },
         Some(last) if last.manifest == manifest.digest() => Order::Next,
@@ -241,7 +246,7 @@ fn order(from: &Contact, manifest: &Signed<Manifest>) -> Order {
         // What it follows is the first revision, which I may not have.
         Some(last) if last.revision == 1 && manifest.body().previous != Some(last.manifest) => Order::Fork,
         Some(_) => Order::Next,
-    }
+    })
 }
 
 /// Fetches, verifies and places a bundle, or what is at the paths `only` of it, and journals it. The whole of it is
@@ -288,7 +293,7 @@ pub async fn take(
                 receipt.keep(party, &source)?;
             }
             attempt.conclude(&event)?;
-            requests::keep(party, &from, &manifest)?;
+            requests::keep(party, &from.contact, &manifest)?;
             let answers = answers(party, &from, &manifest)?;
             remember(party, &from, &manifest)?;
             let state = if again { ReceiptState::Before } else { receipt.deliver(party, &source).await? };
@@ -307,23 +312,24 @@ pub async fn take(
 }
 
 /// An event about this manifest and its sender.
-fn about(manifest: &Signed<Manifest>, from: &Contact, event: Event) -> Event {
+fn about(manifest: &Signed<Manifest>, from: &Sender, event: Event) -> Event {
     Event {
         bundle: Some(manifest.body().bundle),
         statement_sha256: Some(manifest.digest()),
         sealed_index_sha256: Some(manifest.body().sealed_index_sha256),
-        ..event.with_peer(&from.name, from.fingerprint())
+        pipeline: from.pipeline().cloned(),
+        ..event.with_peer(&from.contact.name, from.contact.fingerprint())
     }
 }
 
 /// Which request this answers, and whether I made it; noted with that request.
-fn answers(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<Option<(BundleId, bool)>> {
+fn answers(party: &Party, from: &Sender, manifest: &Signed<Manifest>) -> Result<Option<(BundleId, bool)>> {
     let Manifest { bundle, answers: Some(request), .. } = *manifest.body() else { return Ok(None) };
-    Ok(Some((request, requests::is_answered(party, from, request, bundle)?)))
+    Ok(Some((request, requests::is_answered(party, &from.contact, request, bundle)?)))
 }
 
 /// Remembers a received bundle, so that an older revision is told from it.
-fn remember(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<()> {
+fn remember(party: &Party, from: &Sender, manifest: &Signed<Manifest>) -> Result<()> {
     let body = manifest.body();
     home::private_folder(&party.home.state(RECEIVED))?;
     let seen = ReceivedBefore {
@@ -337,17 +343,9 @@ fn remember(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Resul
 }
 
 /// Remembers the manifest as the last one seen from its sender, if it is.
-fn note_order(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -> Result<()> {
+fn note_order(party: &Party, from: &Sender, manifest: &Signed<Manifest>) -> Result<()> {
     let Manifest { sequence, revision, .. } = *manifest.body();
-    let last = Last { sequence, manifest: manifest.digest(), revision };
-    Ok(AddressBook::change(&party.home, |book| {
-        // A contact that was removed meanwhile has no sequence to keep.
-        let Some(contact) = book.by_fingerprint_mut(&from.fingerprint()) else { return Ok(()) };
-        if contact.received.is_none_or(|before| before.sequence < last.sequence) {
-            contact.received = Some(last);
-        }
-        Ok(())
-    })?)
+    from.note(party, Last { sequence, manifest: manifest.digest(), revision })
 }
 
 /// Journals a bundle that failed, and where the fault is the bundle's, answers with a receipt that says at which stage.
@@ -355,7 +353,7 @@ async fn fail(
     party: &Party,
     identity: &Identity,
     source: &Source<'_>,
-    from: &Contact,
+    from: &Sender,
     manifest: &Signed<Manifest>,
     error: &OpenError,
 ) -> Result<()> {

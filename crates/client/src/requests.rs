@@ -119,8 +119,9 @@ pub async fn ask(
         lifetime: within.saturating_add(GRACE).min(limit),
         burn: false,
         resume: None,
+        once: None,
     };
-    send::send(party, api, identity, request, watch).await
+    Ok(send::send(party, api, identity, request, watch).await?.sent)
 }
 
 /// Keeps what I am asked for.

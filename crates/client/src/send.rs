@@ -6,6 +6,7 @@ mod again;
 mod commit;
 mod deliver;
 mod file;
+mod once;
 mod ongoing;
 mod upload;
 
@@ -15,25 +16,28 @@ use std::sync::Arc;
 
 use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
 use pouch_protocol::ProblemKind;
-use pouch_statement::{BundleId, Fingerprint, Name, Note, Sha256Digest, Timestamp};
+use pouch_statement::{Blake3Digest, BundleId, Fingerprint, Name, Note, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::address::{Addressee, addressee_here};
 pub(crate) use self::again::{again, ride_out};
 pub(crate) use self::commit::say;
 pub use self::file::send_to_file;
+pub use self::once::{Once, OnceKey};
 pub(crate) use self::upload::threads;
 
 use self::address::addressees_here;
 use self::deliver::{Sending, Stop};
 use self::ongoing::Ongoing;
 use crate::api::RelayApi;
+use crate::clock::now;
 use crate::error::{Error, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{Progress, Sent};
 use crate::party::Party;
+use crate::pipeline;
 use crate::requests;
 use crate::transfer::{Plan, Source};
 use crate::watch::{News, Watch};
@@ -77,6 +81,17 @@ pub struct Request {
     pub burn: bool,
     /// Go on with this one, which was interrupted, or fail. `None`: with whichever is the same, or begin.
     pub resume: Option<BundleId>,
+    /// Deliver nothing if something was delivered to the same recipients under the same key.
+    pub once: Option<Once>,
+}
+
+/// What a send led to.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The bundle.
+    pub sent: Sent,
+    /// It was delivered before, under the same key, and nothing was sent now.
+    pub again: bool,
 }
 
 impl Request {
@@ -135,6 +150,7 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
         lifetime: plan.lifetime,
         burn: plan.burn,
         resume: Some(sent.bundle),
+        once: plan.once,
     })
 }
 
@@ -149,14 +165,24 @@ pub async fn send(
     identity: &Identity,
     request: Request,
     watch: Arc<dyn Watch>,
-) -> Result<Sent> {
+) -> Result<Delivery> {
     let to = addressees_here(party, &request.to)?;
     let compression = request.compressed();
-    let Request { content, source, purpose, lifetime, burn, resume, .. } = request;
+    let Request { content, source, purpose, lifetime, burn, resume, once, .. } = request;
+    // A pipeline's word counts no longer than its delegation.
+    let left = party.delegation().map(|delegation| delegation.body().expires.since(now()));
+    let lifetime = left.map_or(lifetime, |left| left.min(lifetime));
     let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
     fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
-    let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints };
-    let how = How { plan: source.map(plan), compression, purpose, lifetime, burn };
+    let mark = once.map(|once| once.to(&fingerprints));
+    if let Some(mark) = mark
+        && let Some(sent) = once::before(party, api, identity, mark).await?
+    {
+        once::drain(content).await?;
+        return Ok(Delivery { sent, again: true });
+    }
+    let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints, once };
+    let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
     let (mut content, mut resume) = (content, Some(resume));
     loop {
@@ -173,7 +199,15 @@ pub async fn send(
             Ok(delivered) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
                 how.purpose.note_answer(party, ongoing.sent.bundle)?;
-                return ongoing.done();
+                let mut sent = ongoing.done()?;
+                pipeline::put_delivered(party, api, &mut sent).await?;
+                return Ok(Delivery { sent, again: false });
+            }
+            Err(Stop::Again(sent)) => {
+                let why = format!("bundle {} was delivered under the same key meanwhile", sent.bundle);
+                conclude(party, attempt, &events, &mut ongoing.sent, Err(&why))?;
+                ongoing.give_up(&sending).await?;
+                return Ok(Delivery { sent: *sent, again: true });
             }
             Err(Stop::Failed(error)) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&error.to_string()))?;
@@ -198,6 +232,8 @@ struct How {
     purpose: Purpose,
     lifetime: u64,
     burn: bool,
+    /// What the send is marked with, if it is to be delivered once.
+    mark: Option<Blake3Digest>,
 }
 
 impl How {

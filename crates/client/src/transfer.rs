@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::home::{self, Home};
 use crate::identity::Identity;
 use crate::party::Party;
-use crate::send::Purpose;
+use crate::send::{Once, Purpose};
 
 const FOLDER: &str = "transfers";
 /// The longest line. The last one holds an envelope for each of at most 100 recipients.
@@ -58,6 +58,9 @@ pub(crate) struct Plan {
     pub(crate) burn: bool,
     /// In ascending order.
     pub(crate) to: Vec<Fingerprint>,
+    /// The key under which it is to be delivered once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) once: Option<Once>,
 }
 
 /// What only I may read of a transfer.

@@ -22,6 +22,12 @@ pub const MAX_PAGE: u32 = 500;
 pub const MAX_WAIT: u64 = 60;
 /// The most recipients of one bundle.
 pub const MAX_RECIPIENTS: usize = 100;
+/// The most pipelines of one account that are neither over nor revoked.
+pub const MAX_PIPELINES: u32 = 16;
+/// How long a pipeline may live, in seconds.
+pub const MAX_PIPELINE_LIFETIME: u64 = pouch_statement::MAX_DELEGATION;
+/// The longest journal that an account keeps on the relay, sealed, in bytes.
+pub const MAX_JOURNAL: u64 = 8 << 20;
 /// The most device keys of one account.
 pub const MAX_DEVICES: u32 = 16;
 /// The most rotations of one account that a relay keeps: the newest.

@@ -46,6 +46,8 @@ pub enum AccountRole {
     Member,
     /// Receives, and sends to whoever invited it or has sent to it; invites nobody.
     Contractor,
+    /// Sends to those whom its maker named, until a certain time, and keeps a journal; nothing else.
+    Pipeline,
 }
 
 impl AccountRole {
@@ -56,6 +58,7 @@ impl AccountRole {
             Self::Owner => "owner",
             Self::Member => "member",
             Self::Contractor => "contractor",
+            Self::Pipeline => "pipeline",
         }
     }
 
@@ -324,7 +327,7 @@ answers! {
     struct InboxItem {
         /// The bundle.
         bundle: BundleId,
-        /// The mailbox of the account that sent it.
+        /// The mailbox of the account that sent it; of a pipeline's bundle, of who made the pipeline.
         sender: MailboxId,
         /// Where the delivery stands.
         state: DeliveryState,

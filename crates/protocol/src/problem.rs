@@ -21,6 +21,8 @@ pub enum ProblemKind {
     Forbidden,
     /// 403: the relay's owner suspended the account.
     Suspended,
+    /// 410: the pipeline was revoked, or its time is over.
+    PipelineOver,
     /// 404: not there, or not yours; the same in every detail.
     NotFound,
     /// 405: the path does not know this method.
@@ -46,13 +48,14 @@ pub enum ProblemKind {
 }
 
 /// Kind, wire word, status and title, one row each.
-const KINDS: [(ProblemKind, &str, u16, &str); 17] = [
+const KINDS: [(ProblemKind, &str, u16, &str); 18] = [
     (ProblemKind::BadRequest, "bad-request", 400, "the request cannot be read"),
     (ProblemKind::Signature, "signature", 401, "the request is not signed as it must be"),
     (ProblemKind::Clock, "clock", 401, "the request's time is too far from the relay's"),
     (ProblemKind::Replay, "replay", 401, "this signed request was seen before"),
     (ProblemKind::Forbidden, "forbidden", 403, "this account may not do that"),
     (ProblemKind::Suspended, "suspended", 403, "the relay's owner suspended this account"),
+    (ProblemKind::PipelineOver, "pipeline-over", 410, "this pipeline was revoked, or its time is over"),
     (ProblemKind::NotFound, "not-found", 404, "there is nothing here for you"),
     (ProblemKind::Method, "method", 405, "this path does not take that method"),
     (ProblemKind::Conflict, "conflict", 409, "this contradicts what is there"),

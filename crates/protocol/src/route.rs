@@ -26,6 +26,12 @@ pub const DEVICE: &str = "/v1/devices/{key}";
 pub const ROTATIONS: &str = "/v1/rotations";
 /// `GET`: those of a mailbox.
 pub const ROTATIONS_OF: &str = "/v1/rotations/{mailbox}";
+/// `POST`: an account that sends in my name, within bounds. `GET`: those that I made.
+pub const PIPELINES: &str = "/v1/pipelines";
+/// `DELETE`: refuse its requests for good.
+pub const PIPELINE: &str = "/v1/pipelines/{mailbox}";
+/// `GET` and `PUT`: the journal that I keep on the relay, sealed.
+pub const JOURNAL: &str = "/v1/journal";
 /// `GET`: all accounts; owner only.
 pub const ACCOUNTS: &str = "/v1/accounts";
 /// `POST`: refuse an account's requests; owner only.
@@ -79,6 +85,12 @@ pub fn device(key: DeviceKey) -> String {
 #[must_use]
 pub fn rotations_of(mailbox: MailboxId) -> String {
     format!("/v1/rotations/{mailbox}")
+}
+
+/// Path of [`PIPELINE`].
+#[must_use]
+pub fn pipeline(mailbox: MailboxId) -> String {
+    format!("/v1/pipelines/{mailbox}")
 }
 
 /// Path of [`SUSPEND`].

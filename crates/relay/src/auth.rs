@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, Request as HttpRequest};
+use axum::extract::{FromRequest, MatchedPath, Request as HttpRequest};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 use pouch_protocol::limits::MAX_MESSAGE;
 use pouch_protocol::{
     AccountRole, Covered, PartField, ProblemKind, Request, SignatureFields, SignatureRefused, SignedRequest,
-    parse_content_digest,
+    parse_content_digest, route,
 };
 use pouch_statement::{MailboxId, Sha256Digest, Timestamp};
 use serde::de::DeserializeOwned;
@@ -20,13 +20,29 @@ use crate::access::Attempt;
 use crate::answer::Failure;
 use crate::body::Upload;
 use crate::connections::Connection;
-use crate::ledger::{DeviceAccount, Once};
+use crate::ledger::{DeviceAccount, Once, Until};
 use crate::metrics::By;
 use crate::server::App;
 use crate::shares::Share;
 
 /// How long an account's requests wait for each other.
 const TURN: Duration = Duration::from_secs(10);
+
+/// All that a pipeline may ask for.
+const PIPELINE_ROUTES: [(Method, &str); 12] = [
+    (Method::GET, route::ACCOUNT),
+    (Method::GET, route::JOURNAL),
+    (Method::PUT, route::JOURNAL),
+    (Method::POST, route::BUNDLES),
+    (Method::GET, route::BUNDLE),
+    (Method::DELETE, route::BUNDLE),
+    (Method::PUT, route::PART),
+    (Method::GET, route::PART),
+    (Method::PUT, route::INDEX),
+    (Method::PUT, route::ENVELOPE),
+    (Method::POST, route::COMMIT),
+    (Method::GET, route::OUTBOX),
+];
 
 /// What a route's body is covered by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,9 +194,25 @@ impl Call {
         if device.suspended {
             return Err(Failure::new(ProblemKind::Suspended, ""));
         }
+        if device.role == AccountRole::Pipeline {
+            self.check_pipeline(device.until)?;
+        }
         let once = Once { account: device.account, nonce: signed.nonce, device: Some(signed.key) };
         let DeviceAccount { account, mailbox, role, .. } = *device;
         Ok(Caller { account, mailbox, role, once, covered })
+    }
+
+    /// Refuses a pipeline whatever is none of its routes, and everything when it is over.
+    fn check_pipeline(&self, until: Option<Until>) -> Result<(), Failure> {
+        let route = self.head.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+        let asks = |(method, path): &(Method, &str)| self.head.method == *method && route == Some(*path);
+        if !PIPELINE_ROUTES.iter().any(asks) {
+            return Err(Failure::new(ProblemKind::Forbidden, "a pipeline sends, and does nothing else"));
+        }
+        match until {
+            Some(Until { expires, revoked: false }) if expires > self.now => Ok(()),
+            _ => Err(Failure::new(ProblemKind::PipelineOver, "")),
+        }
     }
 
     /// Waits until the account has so few works in the ledger that others find it free; held as long as one lasts.

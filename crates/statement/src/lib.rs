@@ -22,12 +22,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Format: docs/format.md, sections "Statements", "Card", "Device", "Receipt", "Rotation".
+//! Format: docs/format.md, sections "Statements", "Card", "Device", "Delegation", "Receipt", "Rotation".
 
 #[macro_use]
 mod spelled;
 
 mod card;
+mod delegation;
 mod device;
 mod digest;
 mod fingerprint;
@@ -42,6 +43,7 @@ mod text;
 mod time;
 
 pub use card::{AgeRecipient, Card, CardError, SignedCard};
+pub use delegation::{Delegated, Delegation, DelegationError, MAX_DELEGATED, MAX_DELEGATION};
 pub use device::Device;
 pub use digest::{Blake3Digest, DigestError, Sha256Digest};
 pub use fingerprint::{Fingerprint, FingerprintError};

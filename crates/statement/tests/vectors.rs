@@ -24,6 +24,7 @@ struct Vectors {
     /// From `card` to the keys of `rotated_seed` with the recipient of `hybrid.json`; two armors.
     rotation: Pinned,
     rotated_seed: u8,
+    delegation: Pinned,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
@@ -78,6 +79,15 @@ fn make() -> Vectors {
         created: at(1_700_000_100),
     };
     let failed = Receipt { outcome: Outcome::Failed, stage: Some(Stage::Part), ..receipt.clone() };
+    let delegation = Delegation {
+        identity: fingerprint,
+        name: "nightly".parse().unwrap(),
+        age_recipient: RECIPIENT.parse().unwrap(),
+        signing_key: device.public(),
+        recipients: vec![Fingerprint::from_bytes([0x22; 32]), Fingerprint::from_bytes([0x33; 32])],
+        created: at(1_700_000_000),
+        expires: at(1_700_000_000 + MAX_DELEGATION),
+    };
     let enrolled = Device { identity: fingerprint, device_key: device.public(), created: at(1_700_000_000) };
     let old = SignedCard::sign(card.clone(), &key).unwrap();
     let new_key = SigningKey::from_seed(&[ROTATED_SEED; 32]);
@@ -100,6 +110,7 @@ fn make() -> Vectors {
         failed_receipt: pinned(&Signed::sign(failed, &key).unwrap()),
         rotation,
         rotated_seed: ROTATED_SEED,
+        delegation: pinned(&Signed::sign(delegation, &key).unwrap()),
     }
 }
 
@@ -124,6 +135,9 @@ fn statements_are_what_they_were() {
     let hybrid = SignedCard::verify(&Detached { statement, signature }).unwrap();
     assert!(hybrid.card().age_recipient.is_post_quantum() && hybrid.fingerprint() != stored.fingerprint);
     Signed::<Device>::verify(stored.device.statement.as_bytes(), &stored.device.signature, &key).unwrap();
+    let Pinned { statement, signature, .. } = stored.delegation;
+    let delegation = Signed::<Delegation>::verify(statement.as_bytes(), &signature, &key).unwrap();
+    delegation.body().check().unwrap();
     for receipt in [stored.receipt, stored.failed_receipt] {
         Signed::<Receipt>::verify(receipt.statement.as_bytes(), &receipt.signature, &key).unwrap();
         // attacks.md 26: a receipt is no device statement, whatever it says.

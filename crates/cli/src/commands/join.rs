@@ -62,6 +62,8 @@ impl Join {
         let role = match joined.role {
             AccountRole::Owner => "owner of this relay",
             AccountRole::Member => "a member of this relay",
+            // No link makes one.
+            AccountRole::Pipeline => "a pipeline on this relay",
             AccountRole::Contractor => {
                 "a contractor on this relay: you receive, and send to who invited you or sent to you"
             }

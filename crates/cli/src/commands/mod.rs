@@ -18,6 +18,7 @@ mod log;
 mod newfile;
 mod outbox;
 mod output;
+mod pipeline;
 mod receive;
 #[cfg(feature = "relay")]
 mod relay;
@@ -45,6 +46,7 @@ pub(crate) enum Verb {
     Send(send::Send),
     Outbox(outbox::Outbox),
     Inbox(inbox::Inbox),
+    Pipeline(pipeline::Pipeline),
     Receive(receive::Receive),
     Request(request::Request),
     Encrypt(encrypt::Encrypt),
@@ -63,6 +65,15 @@ impl Verb {
     pub(crate) fn wraps_a_child(&self) -> bool {
         matches!(self, Self::Receive(receive) if receive.wraps_a_child())
     }
+
+    /// Whether a pipeline may do it. All else needs a home.
+    pub(crate) fn is_for_pipelines(&self) -> bool {
+        match self {
+            Self::Send(_) | Self::Log(_) => true,
+            Self::Outbox(outbox) => outbox.shows(),
+            _ => false,
+        }
+    }
 }
 
 /// Runs one.
@@ -79,6 +90,7 @@ pub(crate) fn run(verb: Verb, context: &Context) -> Outcome {
         Verb::Send(verb) => verb.run(context),
         Verb::Outbox(verb) => verb.run(context),
         Verb::Inbox(verb) => verb.run(context),
+        Verb::Pipeline(verb) => verb.run(context),
         Verb::Receive(verb) => verb.run(context),
         Verb::Request(verb) => verb.run(context),
         Verb::Encrypt(verb) => verb.run(context),

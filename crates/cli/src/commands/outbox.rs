@@ -19,6 +19,7 @@ use serde_json::json;
 use self::reseal::Reseal;
 use self::unfinished::{Forget, Resume};
 use super::request;
+use crate::pipeline;
 use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{iso, local, many, parse_span, short, size};
 
@@ -82,6 +83,11 @@ struct Revoke {
 }
 
 impl Outbox {
+    /// Whether it shows and changes nothing.
+    pub(crate) fn shows(&self) -> bool {
+        self.verb.is_none()
+    }
+
     pub(crate) fn run(self, context: &Context) -> Done {
         match (self.verb, self.id) {
             (Some(Verb::Revoke(verb)), _) => revoke(&verb.id, context),
@@ -90,22 +96,27 @@ impl Outbox {
             (Some(Verb::Reseal(verb)), _) => verb.run(context),
             (Some(Verb::Resume(verb)), _) => verb.run(context),
             (Some(Verb::Forget(verb)), _) => verb.run(context),
-            (None, Some(id)) => one(&id, context),
-            (None, None) => all(context),
+            (None, id) => {
+                let party = context.party()?;
+                let shown = match id {
+                    Some(id) => one(&party, &id, context),
+                    None => all(&party, context),
+                };
+                pipeline::keep(context, &party, shown)
+            }
         }
     }
 }
 
-fn all(context: &Context) -> Done {
-    let party = context.party()?;
-    let mut list = outbox::list(&party)?;
-    outbox::forget_keys(&party, &mut list)?;
+fn all(party: &Party, context: &Context) -> Done {
+    let mut list = outbox::list(party)?;
+    outbox::forget_keys(party, &mut list)?;
     if list.is_empty() {
         context.show.remark("nothing was sent yet");
     }
     let mut statuses = BTreeMap::new();
     // What is wrong with a receipt is told after the listing, which shows what is known all the same.
-    let verdict = match news(context, &party, &mut list, &mut statuses) {
+    let verdict = match news(context, party, &mut list, &mut statuses) {
         Err(Failure::Client(error)) if error.class() == Class::Unreachable => {
             context.show.warn(format_args!("no new receipts were fetched: {error}"));
             Ok(())
@@ -117,7 +128,7 @@ fn all(context: &Context) -> Done {
         other => other,
     };
     for sent in &list {
-        object(context, &party, sent, statuses.get(&sent.bundle))?;
+        object(context, party, sent, statuses.get(&sent.bundle))?;
         context.show.essence(sent.bundle).map_err(printing)?;
         let to: Vec<_> = sent.recipients.iter().map(|r| r.name.to_string()).collect();
         context
@@ -128,7 +139,7 @@ fn all(context: &Context) -> Done {
                 to.join(", "),
                 size(sent.size),
                 local(sent.created),
-                state(&party, sent)?,
+                state(party, sent)?,
             ))
             .map_err(printing)?;
     }
@@ -216,19 +227,18 @@ fn state(party: &Party, sent: &Sent) -> Result<String, Failure> {
     })
 }
 
-fn one(id: &str, context: &Context) -> Done {
-    let party = context.party()?;
-    let mut sent = outbox::find(&party, id)?;
+fn one(party: &Party, id: &str, context: &Context) -> Done {
+    let mut sent = outbox::find(party, id)?;
     let status = if sent.progress == Progress::Carried {
         None
     } else {
         let fetched = context.run(async {
-            let api = context.relay(&party).await?;
-            Ok(outbox::refresh(&party, &api, &mut sent, || context.unlock(&party)).await?)
+            let api = context.relay(party).await?;
+            Ok(outbox::refresh(party, &api, &mut sent, || context.unlock(party)).await?)
         })?;
         Some(fetched)
     };
-    object(context, &party, &sent, status.as_ref())?;
+    object(context, party, &sent, status.as_ref())?;
     context.show.essence(sent.bundle).map_err(printing)?;
     let on_relay = status.as_ref().map_or("not on the relay", |s| match s.state {
         BundleState::Pending => "not finished",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use pouch_client::contacts::Verified;
 use pouch_client::identity::Identity;
-use pouch_client::receive::{self, Placed, Ready, Source, Target};
+use pouch_client::receive::{self, Placed, Ready, Sender, Source, Target};
 use pouch_client::{Class, Error, Party, Watch as _, inbox};
 use pouch_core::bundle::Kind;
 use pouch_statement::{BundleId, Name, Note};
@@ -61,7 +61,7 @@ pub(crate) struct Receive {
     #[arg(long, conflicts_with_all = ["stdout", "list", "env"])]
     restart: bool,
     /// Run CMD with sh for each bundle, once its folder is there and the receipt is signed; needs --from. What it is
-    /// about stands in POUCH_BUNDLE, POUCH_SENDER, POUCH_PATH, POUCH_NOTE
+    /// about stands in POUCH_BUNDLE, POUCH_SENDER, POUCH_PIPELINE, POUCH_PATH, POUCH_NOTE
     #[arg(long, value_name = "CMD", conflicts_with_all = ["only", "stdout", "list", "env"])]
     exec: Option<String>,
     /// Put the one file in the bundle into this variable of CMD and run CMD
@@ -75,7 +75,7 @@ pub(crate) struct Receive {
 /// A bundle that was taken.
 struct Done {
     bundle: BundleId,
-    from: Name,
+    from: Sender,
     note: Option<Note>,
     placed: Placed,
 }
@@ -238,7 +238,7 @@ impl Receive {
         if less && !self.next {
             return Err(Failure::usage("this is a request for files, and holds none", "pouch receive ID shows it"));
         }
-        let (from, manifest) = (ready.from.name.clone(), ready.opening.manifest().clone());
+        let (from, manifest) = (ready.from.contact.name.clone(), ready.opening.manifest().clone());
         receive::take(party, identity, source, ready, &[], Target::Memory, Bar::new(context.show)).await?;
         request::received(context, &from, manifest.body())?;
         Ok(None)
@@ -264,8 +264,8 @@ impl Receive {
             }
         };
         self.introduce(context, &ready)?;
-        if self.wraps_a_child() && ready.from.verified == Verified::No {
-            return Err(Error::Unverified(ready.from.name).into());
+        if self.wraps_a_child() && ready.from.contact.verified == Verified::No {
+            return Err(Error::Unverified(ready.from.contact.name).into());
         }
         if let Some(name) = &self.env
             && ready.opening.files().1 + name.len() as u64 + 2 > MAX_VARIABLE
@@ -279,7 +279,7 @@ impl Receive {
             return self.take_request(context, party, identity, source, ready).await;
         }
         let manifest = ready.opening.manifest().body();
-        let (from, note) = (ready.from.name.clone(), manifest.note.clone());
+        let (from, note) = (ready.from.clone(), manifest.note.clone());
         if manifest.kind == Kind::Credential && !self.stdout && self.env.is_none() && (self.out.is_none() || self.all) {
             let text = "this is a credential, and a folder would keep it on disk in the clear";
             let hint = "--env NAME -- COMMAND or --stdout keep it off the disk; -o DIR writes it there all the same";

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use pouch_client::clock::now;
 use pouch_client::outbox::{self, Sent};
 use pouch_client::requests::{self, Standing};
-use pouch_client::send::{self, Purpose, Request};
+use pouch_client::send::{self, Delivery, Once, OnceKey, Purpose, Request};
 use pouch_client::transfer::Source;
 use pouch_client::{Party, Watch, invite};
 use pouch_core::bundle::{
@@ -18,6 +18,7 @@ use pouch_core::bundle::{
 use pouch_statement::{BundleId, Name, Note};
 use serde_json::json;
 
+use crate::pipeline;
 use crate::progress::Bar;
 use crate::prompt::{Input, secret_bytes};
 use crate::run::{Context, Failure, Outcome as Done, printing};
@@ -64,6 +65,9 @@ pub(crate) struct Send {
     /// Delete it on the relay once it is received, or a day after it was first fetched
     #[arg(long)]
     burn: bool,
+    /// Deliver once under this key, as that of a job's run: again for the same recipients it prints the bundle from before
+    #[arg(long, value_name = "KEY", conflicts_with = "out")]
+    once: Option<OnceKey>,
     /// Do not return before this has come
     #[arg(long, value_name = "WHAT", value_enum)]
     wait: Option<WaitArg>,
@@ -134,15 +138,23 @@ enum WaitArg {
 }
 
 impl Send {
-    pub(crate) fn run(mut self, context: &Context) -> Done {
+    pub(crate) fn run(self, context: &Context) -> Done {
+        if self.out.is_some() && context.is_pipeline() {
+            return Err(Failure::usage("a pipeline sends through its relay alone", "leave out --out"));
+        }
         let party = context.party()?;
-        let answers = self.answers(context, &party)?;
-        known(&party, &self.to)?;
+        let sent = self.send(context, &party);
+        pipeline::keep(context, &party, sent)
+    }
+
+    fn send(mut self, context: &Context, party: &Party) -> Done {
+        let answers = self.answers(context, party)?;
+        known(party, &self.to)?;
         if self.dry_run {
             return self.dry_run(context);
         }
         let scan = self.scan(context)?;
-        let identity = context.unlock(&party)?;
+        let identity = context.unlock(party)?;
         let source = match &scan {
             Some(_) => Some(Source::new(&self.paths, self.scan_options()).map_err(Failure::other)?),
             None => None,
@@ -157,32 +169,32 @@ impl Send {
             lifetime: self.until,
             burn: self.burn,
             resume: None,
+            once: self.once.as_ref().map(|key| Once::new(&identity, key)),
         };
         let compression = request.compressed();
         let bar = Bar::new(context.show);
         if let Some(out) = &self.out {
             let sent =
-                context.run(async { Ok(send::send_to_file(&party, &identity, request, out, bar.as_ref()).await?) })?;
-            return self.report(context, &sent, compression);
+                context.run(async { Ok(send::send_to_file(party, &identity, request, out, bar.as_ref()).await?) })?;
+            return self.report(context, Delivery { sent, again: false }, compression).map(drop);
         }
-        let mut sent = report::interruptible(context, &party, &bar, self.is_stdin(), async {
-            let api = match context.relay(&party).await {
+        let delivery = report::interruptible(context, party, &bar, self.is_stdin(), async {
+            let api = match context.relay(party).await {
                 Ok(api) => api,
                 Err(failure) => {
-                    send::never_begun(&party, &self.to, &failure.to_string())?;
+                    send::never_begun(party, &self.to, &failure.to_string())?;
                     return Err(failure);
                 }
             };
-            Ok(send::send(&party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
+            Ok(send::send(party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
         })?;
-        self.report(context, &sent, compression)?;
+        let mut sent = self.report(context, delivery, compression)?;
         if self.wait == Some(WaitArg::Receipt) {
             context.show.remark("waiting for the receipt");
             let identity = std::cell::RefCell::new(Some(identity));
-            let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(&party), Ok);
+            let unlock = || identity.borrow_mut().take().map_or_else(|| context.unlock(party), Ok);
             let timeout = Duration::from_secs(self.timeout);
-            context
-                .run(async { Ok(outbox::wait_receipt(&party, &party.api()?, &mut sent, unlock, timeout).await?) })?;
+            context.run(async { Ok(outbox::wait_receipt(party, &party.api()?, &mut sent, unlock, timeout).await?) })?;
             report::receipts(context, &sent)?;
         }
         Ok(())
@@ -299,9 +311,10 @@ impl Send {
     }
 
     /// What is said of it.
-    fn report(&self, context: &Context, sent: &Sent, compression: Option<Compression>) -> Done {
+    fn report(&self, context: &Context, delivery: Delivery, compression: Option<Compression>) -> Result<Sent, Failure> {
         let variable = self.variable();
-        Report { sent, compression, file: self.out.as_deref(), variable: &variable }.print(context)
+        Report { delivery: &delivery, compression, file: self.out.as_deref(), variable: &variable }.print(context)?;
+        Ok(delivery.sent)
     }
 
     /// A variable that the recipient could name: the secret's name, if it can be one.

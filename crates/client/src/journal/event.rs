@@ -58,6 +58,10 @@ pub enum Action {
     DeviceEnrolled,
     /// Had the relay refuse a device key of mine from then on.
     DeviceRevoked,
+    /// Let a pipeline send in my name.
+    PipelineMade,
+    /// Had the relay refuse a pipeline of mine from then on.
+    PipelineRevoked,
 }
 
 /// How it ended.
@@ -86,6 +90,9 @@ pub struct Event {
     /// The other side's fingerprint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
+    /// The pipeline that sent it in the other side's name, or that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Name>,
     /// The bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleId>,
@@ -119,6 +126,7 @@ impl Event {
             outcome,
             peer: None,
             fingerprint: None,
+            pipeline: None,
             bundle: None,
             statement_sha256: None,
             sealed_index_sha256: None,

@@ -7,10 +7,9 @@ use pouch_protocol::{ProblemKind, ReceiptMessage};
 use pouch_statement::{BundleId, Fingerprint, Name, Outcome, Receipt, Sha256Digest, Signed, Stage};
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{Sender, Source};
 use crate::api::{ApiError, RelayApi, receipt_message};
 use crate::clock::now;
-use crate::contacts::Contact;
 use crate::error::Result;
 use crate::home;
 use crate::identity::{Identity, IdentityError};
@@ -49,7 +48,7 @@ pub(super) struct SealedReceipt {
 /// Signs a receipt and seals it to the sender.
 pub(super) fn sign(
     identity: &Identity,
-    from: &Contact,
+    from: &Sender,
     manifest: &Signed<Manifest>,
     outcome: Outcome,
     stage: Option<Stage>,
@@ -66,12 +65,12 @@ pub(super) fn sign(
     // The sender holds it against the key that it was addressed to, which I may have changed since.
     let (_, key) = identity.keys_of(&manifest.body().recipient).ok_or(IdentityError::Damaged)?;
     let receipt = Signed::sign(receipt, key)?;
-    let to = from.card().age_recipient.as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
+    let to = from.age_recipient().as_str().parse().map_err(|_| pouch_statement::CardError::Recipient)?;
     let (sealed, commitment) = seal_receipt(&receipt, &to).map_err(OpenError::Envelope)?;
     Ok(SealedReceipt {
         bundle: receipt.body().bundle,
-        to: from.name.clone(),
-        fingerprint: from.fingerprint(),
+        to: from.contact.name.clone(),
+        fingerprint: from.contact.fingerprint(),
         sha256: receipt.digest(),
         message: receipt_message(outcome, &sealed, commitment),
     })

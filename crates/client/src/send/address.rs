@@ -1,6 +1,6 @@
 //! Who may be sent to, and what is signed and sealed for them.
 
-use pouch_core::bundle::{Manifest, SealedBundle, Terms, seal_envelope};
+use pouch_core::bundle::{Manifest, SealedBundle, Terms, seal_delegated};
 use pouch_statement::{Name, Sha256Digest, Signed};
 
 use crate::clock::now;
@@ -98,6 +98,6 @@ pub(super) fn address(
         answers: purpose.answers,
     };
     let manifest = Manifest::new(terms, &sealed.summary).sign(&identity.signing)?;
-    let envelope = seal_envelope(&manifest, &sealed.key, &to.age).map_err(Error::Envelope)?;
+    let envelope = seal_delegated(&manifest, &sealed.key, party.delegation(), &to.age).map_err(Error::Envelope)?;
     Ok((manifest, envelope))
 }

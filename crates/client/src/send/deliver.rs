@@ -11,14 +11,15 @@ use super::address::{Addressee, address};
 use super::commit::say;
 use super::ongoing::Ongoing;
 use super::upload::Uploaded;
-use super::{Delivered, How, again, check_lifetime, is_committing, ride_out};
+use super::{Delivered, How, again, check_lifetime, is_committing, once, ride_out};
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::home::Lock;
 use crate::identity::Identity;
-use crate::outbox::{self, Progress};
+use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
+use crate::pipeline;
 use crate::transfer::{Envelope, Last};
 use crate::watch::{News, StartsOver, Watch};
 
@@ -41,6 +42,8 @@ pub(super) enum Stop {
     Failed(Error),
     /// What was begun is of no use.
     StartOver(StartsOver),
+    /// Another process delivered this under the same key.
+    Again(Box<Sent>),
 }
 
 impl<E: Into<Error>> From<E> for Stop {
@@ -204,6 +207,11 @@ impl Sending<'_> {
         let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
         for to in self.to {
             outbox::settle_for(self.party, self.api, self.identity, &to.contact).await?;
+        }
+        if let Some(delivered) = once::meanwhile(self.party, &ongoing.sent)? {
+            return Err(Stop::Again(Box::new(delivered)));
+        }
+        for to in self.to {
             let purpose = &self.how.purpose;
             let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, purpose, sealed)?;
             let mailbox: MailboxId = to.contact.card().mailbox;
@@ -216,6 +224,11 @@ impl Sending<'_> {
         let last = Last { commit: Commit { parts, parts_sha256, index_sha256, recipients }, envelopes };
         ongoing.transfer.conclude(last.clone())?;
         ongoing.sent.commit_to(self.party, &manifests, &sealed.key, Progress::Committing)?;
+        // Of a pipeline: before anything is out of the house, so that no other run gives away the same numbers.
+        if let Err(error) = pipeline::put(self.party, self.api).await {
+            let _ = self.api.delete_bundle(ongoing.sent.bundle).await;
+            return Err(error.into());
+        }
         Ok(last)
     }
 

@@ -34,6 +34,7 @@ impl Ongoing {
             (Content::Tree(scan), Some(plan)) => Some(Secrets::new(sent.bundle, plan.clone(), |key| scan.digest(key))?),
             _ => None,
         };
+        sent.once = how.mark;
         if let Content::Tree(scan) = content {
             sent.outline(scan);
         }

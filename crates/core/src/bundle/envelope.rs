@@ -1,8 +1,8 @@
 //! Envelopes and sealed receipts: the small objects that carry a signed statement to one person.
 
 use pouch_statement::{
-    BundleId, Detached, Fingerprint, MAX_STATEMENT, PublicKey, RandomError, Receipt, Sha256Digest, Signed, Statement,
-    StatementError, Timestamp,
+    BundleId, Delegated, Delegation, DelegationError, Detached, Fingerprint, MAX_STATEMENT, PublicKey, RandomError,
+    Receipt, Sha256Digest, Signed, Statement, StatementError, Timestamp,
 };
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -17,6 +17,8 @@ pub const MAX_ENVELOPE: u64 = 256 << 10;
 pub const CLOCK_TOLERANCE: u64 = 300;
 
 const ENVELOPE_OBJECTS: [&str; 3] = ["manifest", "manifest.sig", "bundle.key"];
+/// Of one that somebody sends in another's name.
+const DELEGATED_OBJECTS: [&str; 5] = ["delegation", "delegation.sig", "manifest", "manifest.sig", "bundle.key"];
 const RECEIPT_OBJECTS: [&str; 3] = ["receipt", "receipt.sig", "salt"];
 const COMMITMENT_DOMAIN: &[u8] = b"pouch.receipt.commitment.v1\n";
 
@@ -56,6 +58,9 @@ pub enum EnvelopeError {
     /// The manifest contradicts itself.
     #[error(transparent)]
     Manifest(ManifestError),
+    /// The sender is not the contact, and what is to show that they may send in the contact's name does not.
+    #[error(transparent)]
+    Delegation(#[from] DelegationError),
     /// The manifest names another recipient: somebody passed on what was sent to them (attacks.md 24).
     #[error("it was made for somebody else")]
     NotForMe,
@@ -94,22 +99,36 @@ pub fn seal_envelope(
     bundle_key: &Identity,
     to: &Recipient,
 ) -> Result<Vec<u8>, EnvelopeError> {
+    seal_delegated(manifest, bundle_key, None, to)
+}
+
+/// [`seal_envelope`], with what shows that the manifest's signer may send in another's name.
+///
+/// # Errors
+/// A bundle key that is not classic, or if encryption fails.
+pub fn seal_delegated(
+    manifest: &Signed<Manifest>,
+    bundle_key: &Identity,
+    delegation: Option<&Signed<Delegation>>,
+    to: &Recipient,
+) -> Result<Vec<u8>, EnvelopeError> {
     if bundle_key.kind() != KeyKind::X25519 {
         return Err(EnvelopeError::KeyKind);
     }
     let mut key = bundle_key.expose_secret_string();
     key.push('\n');
-    seal_objects(
-        [
-            ("manifest", manifest.bytes()),
-            ("manifest.sig", manifest.signature().as_bytes()),
-            ("bundle.key", key.as_bytes()),
-        ],
-        to,
-    )
+    let mut objects: Vec<(&str, &[u8])> = Vec::with_capacity(DELEGATED_OBJECTS.len());
+    if let Some(delegation) = delegation {
+        objects.push(("delegation", delegation.bytes()));
+        objects.push(("delegation.sig", delegation.signature().as_bytes()));
+    }
+    objects.push(("manifest", manifest.bytes()));
+    objects.push(("manifest.sig", manifest.signature().as_bytes()));
+    objects.push(("bundle.key", key.as_bytes()));
+    seal_objects(&objects, to)
 }
 
-fn seal_objects(objects: [(&str, &[u8]); 3], to: &Recipient) -> Result<Vec<u8>, EnvelopeError> {
+fn seal_objects(objects: &[(&str, &[u8])], to: &Recipient) -> Result<Vec<u8>, EnvelopeError> {
     let size: usize = objects.iter().map(|(_, bytes)| bytes.len() + 1024).sum();
     // Room for the padding too, so that no copy stays behind in memory that was given back.
     let mut plain = Zeroizing::new(Vec::with_capacity(2 * size + 8192));
@@ -146,6 +165,25 @@ pub struct OpenedEnvelope {
     signature: String,
     key: Identity,
     claims: Claims,
+    delegation: Option<ClaimedDelegation>,
+}
+
+/// A delegation as it was found, and by whom it claims to be.
+struct ClaimedDelegation {
+    statement: Vec<u8>,
+    signature: String,
+    identity: Fingerprint,
+}
+
+impl ClaimedDelegation {
+    fn read(statement: &[u8], signature: &[u8]) -> Result<Self, EnvelopeError> {
+        #[derive(Deserialize)]
+        struct Issuer {
+            identity: Fingerprint,
+        }
+        let Issuer { identity } = claims::<Delegation, _>(statement)?;
+        Ok(Self { statement: statement.to_vec(), signature: text(signature)?.to_owned(), identity })
+    }
 }
 
 /// The members that say whether a manifest is worth verifying, and against whose key. Others are ignored here:
@@ -163,29 +201,37 @@ struct Claims {
 /// Too long, not sealed to `identity` alone, damaged, or without a manifest of a known version.
 pub fn open_envelope(sealed: &[u8], identity: &Identity) -> Result<OpenedEnvelope, EnvelopeError> {
     let plain = open_object(sealed, identity)?;
-    let [manifest, signature, key] = objects::read_padded(&plain, ENVELOPE_OBJECTS)?;
+    let (delegation, [manifest, signature, key]) = match objects::begins_with(&plain, "delegation") {
+        true => {
+            let [delegation, by, manifest, signature, key] = objects::read_padded(&plain, DELEGATED_OBJECTS)?;
+            (Some(ClaimedDelegation::read(delegation, by)?), [manifest, signature, key])
+        }
+        false => (None, objects::read_padded(&plain, ENVELOPE_OBJECTS)?),
+    };
     let key: Identity = text(key)?.strip_suffix('\n').unwrap_or_default().parse().map_err(EnvelopeError::Key)?;
     if key.kind() != KeyKind::X25519 {
         return Err(EnvelopeError::KeyKind);
     }
     Ok(OpenedEnvelope {
-        claims: claims(manifest)?,
+        claims: claims::<Manifest, _>(manifest)?,
         manifest: manifest.to_vec(),
         signature: text(signature)?.to_owned(),
         key,
+        delegation,
     })
 }
 
-fn claims(manifest: &[u8]) -> Result<Claims, EnvelopeError> {
-    if manifest.len() > MAX_STATEMENT {
-        return Err(StatementError::TooLong(manifest.len()).into());
+/// Some members of what claims to be a statement of the kind `T`.
+fn claims<T: Statement, C: serde::de::DeserializeOwned>(statement: &[u8]) -> Result<C, EnvelopeError> {
+    if statement.len() > MAX_STATEMENT {
+        return Err(StatementError::TooLong(statement.len()).into());
     }
-    let head = format!("{{\"type\":\"{}\",", Manifest::TYPE);
-    if !manifest.starts_with(head.as_bytes()) {
-        return Err(StatementError::Type { wanted: Manifest::TYPE }.into());
+    let head = format!("{{\"type\":\"{}\",", T::TYPE);
+    if !statement.starts_with(head.as_bytes()) {
+        return Err(StatementError::Type { wanted: T::TYPE }.into());
     }
-    let unreadable = |_| StatementError::Body { kind: Manifest::TYPE, reason: "its addresses cannot be read".into() };
-    Ok(serde_json::from_slice(manifest).map_err(unreadable)?)
+    let unreadable = |_| StatementError::Body { kind: T::TYPE, reason: "its addresses cannot be read".into() };
+    Ok(serde_json::from_slice(statement).map_err(unreadable)?)
 }
 
 /// What the recipient knows from elsewhere, to hold an envelope against.
@@ -204,10 +250,10 @@ pub struct Expected<'a> {
 }
 
 impl OpenedEnvelope {
-    /// Who the sender claims to be: for looking up the contact, for nothing else.
+    /// Who the sender claims to be, or in whose name they claim to send: for looking up the contact, for nothing else.
     #[must_use]
     pub fn claimed_sender(&self) -> Fingerprint {
-        self.claims.sender
+        self.delegation.as_ref().map_or(self.claims.sender, |delegation| delegation.identity)
     }
 
     /// Whom it claims to be for: for finding the one among my own fingerprints, for nothing else.
@@ -229,11 +275,28 @@ impl OpenedEnvelope {
         Detached { statement, signature: self.signature.clone() }
     }
 
-    /// Verifies in the order of docs/format.md, "Opening": recipient, bundle, sender, signature, rules, time.
+    /// Verifies in the order of docs/format.md, "Opening": recipient, bundle, sender, signature, rules, time. With a
+    /// delegation, that it is by the contact first, and that it covers the manifest last.
     ///
     /// # Errors
     /// Each step has its own.
     pub fn verify(self, expected: &Expected<'_>) -> Result<Verified, EnvelopeError> {
+        let Some(ClaimedDelegation { statement, signature, .. }) = &self.delegation else {
+            let manifest = self.verify_manifest(expected)?;
+            return Ok(Verified { manifest, key: self.key, delegation: None });
+        };
+        let delegation = Signed::<Delegation>::verify(statement, signature, expected.sender_key)?;
+        let (delegate, key) = (delegation.body().delegate(), delegation.body().signing_key);
+        // Whom the manifest is from is told by what the contact signed, and by nothing else.
+        let by_delegate = Expected { sender: &delegate, sender_key: &key, ..*expected };
+        let manifest = self.verify_manifest(&by_delegate)?;
+        let Manifest { sender, recipient, created, expires, .. } = *manifest.body();
+        let delegated = Delegated { sender, recipient, created, expires };
+        delegation.body().covers(expected.sender, &delegated, expected.now, CLOCK_TOLERANCE)?;
+        Ok(Verified { manifest, key: self.key, delegation: Some(delegation) })
+    }
+
+    fn verify_manifest(&self, expected: &Expected<'_>) -> Result<Signed<Manifest>, EnvelopeError> {
         addressed(&self.claims, expected)?;
         let manifest = Signed::<Manifest>::verify(&self.manifest, &self.signature, expected.sender_key)?;
         let Manifest { bundle, sender, recipient, created, expires, .. } = *manifest.body();
@@ -247,7 +310,7 @@ impl OpenedEnvelope {
         if expected.now >= expires {
             return Err(EnvelopeError::Expired { ago: expected.now.since(expires) });
         }
-        Ok(Verified { manifest, key: self.key })
+        Ok(manifest)
     }
 }
 
@@ -265,9 +328,16 @@ fn addressed(claims: &Claims, expected: &Expected<'_>) -> Result<(), EnvelopeErr
 pub struct Verified {
     pub(super) manifest: Signed<Manifest>,
     pub(super) key: Identity,
+    delegation: Option<Signed<Delegation>>,
 }
 
 impl Verified {
+    /// What shows that the sender may send in the contact's name, if it is not the contact itself.
+    #[must_use]
+    pub fn delegation(&self) -> Option<&Signed<Delegation>> {
+        self.delegation.as_ref()
+    }
+
     /// What the sender signed.
     #[must_use]
     pub fn manifest(&self) -> &Signed<Manifest> {
@@ -295,7 +365,7 @@ pub fn seal_receipt(receipt: &Signed<Receipt>, to: &Recipient) -> Result<(Vec<u8
     let salt = pouch_statement::random::<32>()?;
     let [statement, signature, salt_name] = RECEIPT_OBJECTS;
     let objects = [(statement, receipt.bytes()), (signature, receipt.signature().as_bytes()), (salt_name, &salt)];
-    Ok((seal_objects(objects, to)?, receipt_commitment(&salt, receipt.bytes())))
+    Ok((seal_objects(&objects, to)?, receipt_commitment(&salt, receipt.bytes())))
 }
 
 /// Opens a sealed receipt: the statement, not verified yet, and the commitment to compare with the relay's.
@@ -324,9 +394,12 @@ mod tests {
         assert!(matches!(open_object(&sealed, &me), Err(EnvelopeError::TooLong { size }) if size == MAX_ENVELOPE + 1));
 
         let wrong_type = vec![b'x'; MAX_STATEMENT];
-        assert!(matches!(claims(&wrong_type), Err(EnvelopeError::Statement(StatementError::Type { .. }))));
+        assert!(matches!(
+            claims::<Manifest, Claims>(&wrong_type),
+            Err(EnvelopeError::Statement(StatementError::Type { .. }))
+        ));
         let long = vec![b'x'; MAX_STATEMENT + 1];
-        let refused = claims(&long).err();
+        let refused = claims::<Manifest, Claims>(&long).err();
         assert!(matches!(refused, Some(EnvelopeError::Statement(StatementError::TooLong(n))) if n == long.len()));
     }
 }

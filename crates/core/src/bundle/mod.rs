@@ -110,7 +110,7 @@ pub use chosen::{Chosen, NoEntry};
 pub use cut::Content;
 pub use envelope::{
     CLOCK_TOLERANCE, EnvelopeError, Expected, MAX_ENVELOPE, OpenedEnvelope, Verified, open_envelope, open_receipt,
-    receipt_commitment, seal_envelope, seal_receipt,
+    receipt_commitment, seal_delegated, seal_envelope, seal_receipt,
 };
 pub use file::{FileError, PouchFile, PouchWriter};
 pub use frames::{Compression, FRAME_SIZE, Frames};

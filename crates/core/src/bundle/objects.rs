@@ -60,6 +60,11 @@ pub(super) fn size_in(block: &[u8], name: &str) -> Option<u64> {
     (header(name, size) == block).then_some(size)
 }
 
+/// Whether the first object has this name. The rest is for [`read_padded`] to judge.
+pub(super) fn begins_with(bytes: &[u8], name: &str) -> bool {
+    bytes.get(..BLOCK as usize).is_some_and(|block| size_in(block, name).is_some())
+}
+
 /// Reads an archive of exactly these objects, closed and padded to P(length).
 ///
 /// # Errors

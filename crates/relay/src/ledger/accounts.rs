@@ -2,7 +2,7 @@
 
 use super::database::{Conn, Lock, Row, query};
 use super::devices;
-use super::roles::{is_contractor, link_role, role, role_word};
+use super::roles::{link_role, member_kind, role, role_word};
 use super::row::{mailbox, maybe_time, parsed, time, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use pouch_protocol::limits::MAX_PAGE;
@@ -17,6 +17,15 @@ pub(crate) struct DeviceAccount {
     pub(crate) role: AccountRole,
     /// Its requests are refused.
     pub(crate) suspended: bool,
+    /// Of a pipeline: until when it may do what one may. `None` where that is not known.
+    pub(crate) until: Option<Until>,
+}
+
+/// How long a pipeline lasts.
+#[derive(Clone, Copy)]
+pub(crate) struct Until {
+    pub(crate) expires: Timestamp,
+    pub(crate) revoked: bool,
 }
 
 /// Somebody who holds a link; everything in it is verified but for the link.
@@ -55,6 +64,7 @@ pub(super) fn device_account(row: &Row) -> Result<DeviceAccount> {
         mailbox: mailbox(row, "mailbox")?,
         role: role(row)?,
         suspended: maybe_time(row, "suspended")?.is_some(),
+        until: None,
     })
 }
 
@@ -76,13 +86,18 @@ impl Ledger {
     pub(crate) async fn device(&self, key: &PublicKey) -> Result<Option<DeviceAccount>> {
         let mut conn = self.look().await?;
         let row = query(
-            "SELECT a.seq, a.mailbox, a.role, a.contractor, a.suspended FROM device d JOIN account a ON a.seq = d.account
+            "SELECT a.seq, a.mailbox, a.role, a.contractor, COALESCE(a.suspended, m.suspended) AS suspended, p.expires, p.revoked
+             FROM device d JOIN account a ON a.seq = d.account
+             LEFT JOIN pipeline p ON p.account = a.seq LEFT JOIN account m ON m.seq = p.maker
              WHERE d.device_key = $1",
         )
         .bind(key.as_bytes().as_slice())
         .fetch_optional(&mut conn)
         .await?;
-        row.as_ref().map(device_account).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let revoked = maybe_time(&row, "revoked")?.is_some();
+        let until = maybe_time(&row, "expires")?.map(|expires| Until { expires, revoked });
+        Ok(Some(DeviceAccount { until, ..device_account(&row)? }))
     }
 
     pub(crate) async fn account(&self, seq: i64, quota: u64) -> Result<Account> {
@@ -189,7 +204,7 @@ async fn join(conn: &mut Conn, joiner: &Joiner, now: Timestamp) -> Result<JoinRe
             return refuse(ProblemKind::LinkSpent, "");
         }
     }
-    let account = enroll(conn, joiner, role, inviter, now).await?;
+    let account = enroll(conn, (&joiner.card, &joiner.device), role, inviter, now).await?;
     query("UPDATE link SET request_sha256 = $1, joiner = $2, joiner_mac = $3 WHERE seq = $4")
         .bind(joiner.request_sha256.as_bytes().as_slice())
         .bind(account)
@@ -223,16 +238,15 @@ fn maced_card(row: &Row) -> Result<MacedCard> {
     })
 }
 
-async fn enroll(
+/// Makes an account with its first device key.
+pub(super) async fn enroll(
     conn: &mut Conn,
-    joiner: &Joiner,
+    (signed, first): (&SignedCard, &Signed<Device>),
     role: AccountRole,
     inviter: Option<i64>,
     now: Timestamp,
 ) -> Result<i64> {
-    let card = joiner.card.card();
-    let fingerprint = joiner.card.fingerprint();
-    let device = joiner.device.body().device_key;
+    let (card, fingerprint, device) = (signed.card(), signed.fingerprint(), first.body().device_key);
     let taken = query(
         "SELECT 1 FROM account WHERE mailbox = $1 OR fingerprint = $2
          UNION ALL SELECT 1 FROM device WHERE device_key = $3
@@ -246,7 +260,7 @@ async fn enroll(
     if taken.is_some() {
         return refuse(ProblemKind::Conflict, "mailbox, identity or device key has an account here already");
     }
-    let detached = joiner.card.detached();
+    let detached = signed.detached();
     let account = query(
         "INSERT INTO account (mailbox, fingerprint, name, role, contractor, inviter, card_statement, card_signature, created)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING seq",
@@ -255,7 +269,7 @@ async fn enroll(
     .bind(fingerprint.as_bytes().as_slice())
     .bind(card.name.as_str())
     .bind(role_word(role))
-    .bind(is_contractor(role))
+    .bind(member_kind(role))
     .bind(inviter)
     .bind(detached.statement)
     .bind(detached.signature)
@@ -263,6 +277,6 @@ async fn enroll(
     .fetch_one(conn)
     .await?;
     let seq: i64 = account.get("seq")?;
-    devices::store(conn, seq, &joiner.device, now).await?;
+    devices::store(conn, seq, first, now).await?;
     Ok(seq)
 }

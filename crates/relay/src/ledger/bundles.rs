@@ -1,7 +1,8 @@
 //! Bundles as their sender sees them: begun, looked at, revoked.
 
 use super::database::{Conn, Lock, Row, query};
-use super::roles;
+use super::pipelines;
+use super::roles::{self, Reach};
 use super::row::{BundleRow, Limits, bytes, give_space, mailbox, maybe_time, select_bundle, state_word, uint};
 use super::{Ledger, LedgerError, Once, Result, int, refuse};
 use base64::Engine as _;
@@ -111,9 +112,12 @@ async fn begin(conn: &mut Conn, account: i64, new: &NewBundle, limits: Limits, n
     if new.recipients.len() > MAX_RECIPIENTS {
         return refuse(ProblemKind::BadRequest, "more recipients than a bundle may have");
     }
-    let limited = roles::is_limited(conn, account).await?;
+    let reach = Reach::of(conn, account).await?;
+    if reach == Reach::Named {
+        pipelines::check_end(conn, account, new.expires).await?;
+    }
     for recipient in &new.recipients {
-        roles::recipient(conn, account, limited, *recipient).await?;
+        roles::recipient(conn, account, reach, *recipient).await?;
     }
     count_one(conn, account, limits).await?;
     query("INSERT INTO bundle (id, sender, state, created, touched, expires, burn) VALUES ($1, $2, 'pending', $3, $3, $4, $5)")

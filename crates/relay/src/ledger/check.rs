@@ -81,6 +81,7 @@ const ACCOUNTS: &str = "SELECT a.seq, a.used, a.bundles, a.ended,
                         FROM bundle b WHERE b.sender = a.seq), 0)
             + COALESCE((SELECT SUM(p.length) FROM blob p WHERE p.account = a.seq AND p.state = 'pending'), 0)
             + COALESCE((SELECT SUM(p.owed) FROM blob p WHERE p.account = a.seq AND p.state = 'doomed'), 0)
+            + COALESCE((SELECT length(j.sealed) FROM journal j WHERE j.account = a.seq), 0)
             AS BIGINT) AS held,
          (SELECT COUNT(*) FROM bundle b WHERE b.sender = a.seq AND b.ended IS NULL) AS live,
          (SELECT COUNT(*) FROM bundle b WHERE b.sender = a.seq AND b.ended IS NOT NULL) AS over

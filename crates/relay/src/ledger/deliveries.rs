@@ -11,7 +11,9 @@ use pouch_statement::{BundleId, Outcome, Sha256Digest, Timestamp};
 macro_rules! select_delivery {
     ($tail:literal) => {
         select_bundle!(
-            ", d.seq AS delivery, d.released, d.received, d.revision, d.outcome, d.commitment, d.sealed, s.mailbox AS sender_mailbox",
+            ", d.seq AS delivery, d.released, d.received, d.revision, d.outcome, d.commitment, d.sealed, \
+             COALESCE((SELECT m.mailbox FROM pipeline p JOIN account m ON m.seq = p.maker WHERE p.account = s.seq), s.mailbox) \
+             AS sender_mailbox",
             "delivery d JOIN bundle b ON b.seq = d.bundle JOIN account s ON s.seq = b.sender ",
             $tail
         )

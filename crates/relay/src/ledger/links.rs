@@ -2,7 +2,7 @@
 
 use super::accounts::{mac, mac_text};
 use super::database::{Conn, Lock, query};
-use super::roles::{is_contractor, link_role, role};
+use super::roles::{link_role, member_kind, role};
 use super::row::{bytes, time};
 use super::{Ledger, Once, Result, int, refuse};
 use pouch_protocol::{LinkStatus, Links, MacedCard, NewLink, ProblemKind};
@@ -139,7 +139,7 @@ async fn insert(conn: &mut Conn, account: i64, link: &NewLink, card: &SignedCard
     .bind(link.admit_sha256.as_bytes().as_slice())
     .bind(int(now.unix()))
     .bind(int(link.expires.unix()))
-    .bind(is_contractor(link.role))
+    .bind(member_kind(link.role))
     .bind(link.inviter.card.statement.as_str())
     .bind(link.inviter.card.signature.as_str())
     .bind(mac_text(&link.inviter.mac)?)

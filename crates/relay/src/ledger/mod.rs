@@ -17,8 +17,10 @@ mod database;
 mod deliveries;
 mod devices;
 mod health;
+mod journal;
 mod links;
 mod objects;
+mod pipelines;
 mod roles;
 mod rotations;
 mod row;
@@ -39,10 +41,11 @@ use crate::config::Config;
 use crate::disk::{self, Disk};
 
 pub(crate) use access::{AccessRow, MANY};
-pub(crate) use accounts::{DeviceAccount, Joiner};
+pub(crate) use accounts::{DeviceAccount, Joiner, Until};
 pub(crate) use check::{Mended, StoredObject, Summed};
 pub(crate) use deliveries::Receipt;
 pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Sealed, Slot};
+pub(crate) use pipelines::Wanted;
 pub(crate) use rotations::Rotating;
 pub(crate) use row::Limits;
 pub(crate) use store::CLAIM_SECONDS;
@@ -371,6 +374,7 @@ where
 
 async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
     still_enrolled(conn, once).await?;
+    still_a_pipeline(conn, once, now).await?;
     let fresh = query("INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(once.account)
         .bind(once.nonce.as_slice())
@@ -393,6 +397,16 @@ async fn still_enrolled(conn: &mut Conn, once: Once) -> Result<()> {
         None => refuse(ProblemKind::Signature, "the key is not enrolled here"),
         Some(Some(_)) => refuse(ProblemKind::Suspended, ""),
         Some(None) => Ok(()),
+    }
+}
+
+/// The same for a pipeline that was revoked, or whose time was over, meanwhile.
+async fn still_a_pipeline(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
+    let row = query("SELECT expires, revoked FROM pipeline WHERE account = $1").bind(once.account);
+    let Some(row) = row.fetch_optional(conn).await? else { return Ok(()) };
+    match row::maybe_time(&row, "revoked")?.is_none() && row::time(&row, "expires")? > now {
+        true => Ok(()),
+        false => refuse(ProblemKind::PipelineOver, ""),
     }
 }
 

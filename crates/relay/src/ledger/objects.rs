@@ -5,7 +5,7 @@
 //! the room back.
 
 use super::database::{Conn, Lock, query};
-use super::roles;
+use super::roles::{self, Reach};
 use super::row::{BundleRow, Limits, bytes, give_space, take_space, uint};
 use super::{Ledger, Once, Result, amend, commit, int, refuse};
 use crate::blob::BlobName;
@@ -412,8 +412,8 @@ async fn envelope(conn: &mut Conn, bundle: i64, to: MailboxId) -> Result<Option<
 }
 
 async fn new_recipient(conn: &mut Conn, bundle: &BundleRow, mailbox: MailboxId) -> Result<i64> {
-    let limited = roles::is_limited(conn, bundle.sender).await?;
-    let account = roles::recipient(conn, bundle.sender, limited, mailbox).await?;
+    let reach = Reach::of(conn, bundle.sender).await?;
+    let account = roles::recipient(conn, bundle.sender, reach, mailbox).await?;
     let row = query("SELECT COUNT(*) AS n FROM envelope WHERE bundle = $1").bind(bundle.seq).fetch_one(conn).await?;
     if uint(&row, "n")? >= MAX_RECIPIENTS as u64 {
         return refuse(ProblemKind::Conflict, "the bundle has as many recipients as it may have");

@@ -7,7 +7,7 @@ use super::row::public_key;
 use super::{Ledger, Once, Result, int, refuse, still_enrolled};
 use crate::auth::Caller;
 use pouch_protocol::limits::MAX_ROTATIONS;
-use pouch_protocol::{AccountRole, ProblemKind, Rotations};
+use pouch_protocol::{ProblemKind, Rotations};
 use pouch_statement::{Detached, Device, MailboxId, Signed, SignedRotation, Timestamp};
 
 /// A rotation that was held against the account's card.
@@ -42,10 +42,7 @@ impl Ledger {
         let mut conn = self.read().await?;
         let account = match mailbox == caller.mailbox {
             true => caller.account,
-            false => {
-                let limited = caller.role == AccountRole::Contractor;
-                recipient(&mut conn, caller.account, limited, mailbox).await?
-            }
+            false => recipient(&mut conn, caller.account, caller.role.into(), mailbox).await?,
         };
         let rows = query("SELECT statement, signature FROM rotation WHERE account = $1 ORDER BY serial")
             .bind(account)

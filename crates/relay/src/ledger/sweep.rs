@@ -12,7 +12,7 @@ use super::bundles::{end, forget};
 use super::database::{Conn, Lock, Row, query};
 use super::objects::doom;
 use super::row::{BundleRow, bytes, give_own, give_total, select_bundle, uint};
-use super::{Ledger, Result, int};
+use super::{Ledger, Result, int, journal};
 use crate::blob::BlobName;
 
 /// Bundles or blobs that one transaction takes, so that nobody waits long for it.
@@ -69,6 +69,7 @@ impl Ledger {
         let mut pruned = self.write((), move |conn, ()| Box::pin(prune_nonces(conn, now))).await?;
         pruned += self.write((), move |conn, ()| Box::pin(prune_links(conn, limit, now))).await?;
         pruned += self.write((), move |conn, ()| Box::pin(prune_access(conn, limit))).await?;
+        pruned += self.write((), move |conn, ()| Box::pin(prune_journals(conn, limit))).await?;
         Ok(pruned + self.write((), move |conn, ()| Box::pin(prune_bundles(conn, limit))).await?)
     }
 
@@ -99,6 +100,21 @@ async fn lock_accounts(conn: &mut Conn, accounts: impl Iterator<Item = i64>) -> 
         conn.lock(Lock::Account(account)).await?;
     }
     Ok(())
+}
+
+/// Journals of pipelines that were over long ago: nobody can fetch them.
+async fn prune_journals(conn: &mut Conn, limit: i64) -> Result<u64> {
+    let rows = query(
+        "SELECT p.account FROM pipeline p JOIN journal j ON j.account = p.account WHERE p.expires <= $1
+         ORDER BY p.account LIMIT $2",
+    );
+    let rows = rows.bind(limit).bind(GROUP).fetch_all(conn).await?;
+    let accounts = rows.iter().map(|row| row.get::<i64>("account")).collect::<Result<Vec<_>>>()?;
+    lock_accounts(conn, accounts.iter().copied()).await?;
+    for account in &accounts {
+        journal::forget(conn, *account).await?;
+    }
+    Ok(accounts.len() as u64)
 }
 
 async fn end_overdue(conn: &mut Conn, now: Timestamp) -> Result<usize> {

@@ -7,6 +7,7 @@ mod authority;
 mod bounds;
 mod cases;
 mod faults;
+mod pipelines;
 mod races;
 mod stores;
 mod upkeep;
@@ -319,6 +320,11 @@ const SUITE: &[(&str, Case)] = suite![
     races::device_keys_revoke_each_other,
     races::device_keys_are_not_enrolled_beyond_their_number,
     races::commit_meets_role,
+    pipelines::a_pipeline_sends_to_those_who_were_named,
+    pipelines::a_pipeline_is_over_with_its_time_its_maker_and_its_revocation,
+    pipelines::pipelines_of_one_account_are_few,
+    pipelines::a_journal_comes_in_place_of_the_one_that_it_follows,
+    pipelines::journals_do_not_fork,
 ];
 
 async fn run(world: World, case: Case) {

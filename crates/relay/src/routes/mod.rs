@@ -3,6 +3,7 @@
 mod download;
 mod page;
 mod people;
+mod pipelines;
 mod upload;
 
 use std::net::SocketAddr;
@@ -73,6 +74,11 @@ routes! {
     POST route::SUSPEND => people::suspend;
     POST route::RESTORE => people::restore;
     POST route::ROLE => people::role;
+    POST route::PIPELINES => pipelines::make;
+    GET route::PIPELINES => pipelines::mine;
+    DELETE route::PIPELINE => pipelines::revoke;
+    GET route::JOURNAL => pipelines::journal;
+    PUT route::JOURNAL => pipelines::put_journal;
     GET route::ACCESS => people::access;
     POST route::BUNDLES => upload::begin;
     GET route::BUNDLE => upload::bundle;

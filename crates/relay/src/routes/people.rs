@@ -11,19 +11,19 @@ use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage, parse, unsigned};
 use crate::ledger::{Joiner, Rotating};
 
-fn bad(detail: &'static str) -> Failure {
+pub(super) fn bad(detail: &'static str) -> Failure {
     Failure::new(ProblemKind::BadRequest, detail)
 }
 
 /// A card that verifies, is valid now, and names this relay.
-fn card(call: &Call, detached: &Detached) -> Result<SignedCard, Failure> {
+pub(super) fn card(call: &Call, detached: &Detached) -> Result<SignedCard, Failure> {
     let card = SignedCard::verify(detached).map_err(|_| bad("the card does not verify"))?;
     card.check_valid_at(call.now).map_err(|_| bad("the card is not valid now"))?;
     if card.card().relay == call.app.config.origin { Ok(card) } else { Err(bad("the card names another relay")) }
 }
 
 /// A device key that the card's identity enrols.
-fn device(card: &SignedCard, detached: &Detached) -> Option<Signed<Device>> {
+pub(super) fn device(card: &SignedCard, detached: &Detached) -> Option<Signed<Device>> {
     let key = card.card().signing_key;
     let device = Signed::<Device>::verify(detached.statement.as_bytes(), &detached.signature, &key).ok()?;
     (device.body().identity == card.fingerprint()).then_some(device)
@@ -151,7 +151,7 @@ pub(super) async fn account(call: Call) -> Answer {
 fn owner(caller: &Caller) -> Result<(), Failure> {
     match caller.role {
         AccountRole::Owner => Ok(()),
-        AccountRole::Member | AccountRole::Contractor => {
+        AccountRole::Member | AccountRole::Contractor | AccountRole::Pipeline => {
             Err(Failure::new(ProblemKind::Forbidden, "for the relay's owner"))
         }
     }
@@ -178,10 +178,11 @@ pub(super) async fn restore(call: Call) -> Answer {
     done()
 }
 
-/// Refuses a role that is not given by anybody: an owner is whoever joins with the relay's own link.
+/// Refuses a role that is not given to anybody who is there: an owner is whoever joins with the relay's own link, and a
+/// pipeline is made as one.
 fn not_owner(role: AccountRole) -> Result<(), Failure> {
     match role {
-        AccountRole::Owner => Err(bad("the role is member or contractor")),
+        AccountRole::Owner | AccountRole::Pipeline => Err(bad("the role is member or contractor")),
         AccountRole::Member | AccountRole::Contractor => Ok(()),
     }
 }

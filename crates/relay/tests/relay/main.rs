@@ -22,6 +22,7 @@ mod kills;
 mod limits;
 mod operations;
 mod people;
+mod pipelines;
 mod proxies;
 mod rates;
 mod requests;

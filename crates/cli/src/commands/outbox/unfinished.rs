@@ -38,11 +38,11 @@ impl Resume {
         let request = send::resumed(&party, &identity, &sent)?;
         let compression = request.compressed();
         let bar = Bar::new(context.show);
-        let sent = interruptible(context, &party, &bar, false, async {
+        let delivery = interruptible(context, &party, &bar, false, async {
             let api = context.relay(&party).await?;
             Ok(send::send(&party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
         })?;
-        Report { sent: &sent, compression, file: None, variable: "NAME" }.print(context)
+        Report { delivery: &delivery, compression, file: None, variable: "NAME" }.print(context)
     }
 }
 

@@ -57,12 +57,15 @@ pub(super) fn handle(command: &str, folder: &Path, done: &Done, passphrase: Opti
     for name in ["FILE", "COMMAND", "FD"] {
         child.env_remove(format!("POUCH_PASSPHRASE_{name}"));
     }
-    child.env("POUCH_BUNDLE", done.bundle.to_string()).env("POUCH_SENDER", done.from.to_string());
+    child.env("POUCH_BUNDLE", done.bundle.to_string()).env("POUCH_SENDER", done.from.contact.name.to_string());
     child.env("POUCH_PATH", whole);
-    match &done.note {
-        Some(note) => child.env("POUCH_NOTE", note.to_string()),
-        None => child.env_remove("POUCH_NOTE"),
-    };
+    let pipeline = done.from.pipeline().map(ToString::to_string);
+    for (name, value) in [("POUCH_NOTE", done.note.as_ref().map(ToString::to_string)), ("POUCH_PIPELINE", pipeline)] {
+        match value {
+            Some(value) => child.env(name, value),
+            None => child.env_remove(name),
+        };
+    }
     let status = child.status().map_err(|error| Failure::other(format_args!("cannot run sh: {error}")))?;
     // As a shell tells of a child that a signal ended.
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));

@@ -25,7 +25,7 @@ impl Receive {
     /// Who it is from and what is in it, before any of it is fetched.
     pub(super) fn introduce(&self, context: &Context, ready: &Ready) -> Outcome {
         let manifest = ready.opening.manifest().body();
-        let from = &ready.from.name;
+        let from = &ready.from;
         if ready.again {
             context.show.warn("you have received this bundle before");
         }
@@ -46,7 +46,8 @@ impl Receive {
                     .warn(format_args!("{from} signed another bundle in the place of the last one that you have"));
             }
         }
-        if ready.from.verified == Verified::No {
+        if from.contact.verified == Verified::No {
+            let from = &from.contact.name;
             context.show.warn(format_args!("the card of {from} was never verified; run `pouch contact verify {from}`"));
         }
         if self.list || manifest.kind == Kind::Request {
@@ -74,7 +75,8 @@ impl Receive {
             .object(&json!({
                 "type": "contents",
                 "bundle": manifest.bundle,
-                "from": ready.from.name,
+                "from": ready.from.contact.name,
+                "pipeline": ready.from.pipeline(),
                 "kind": manifest.kind,
                 "compression": ready.opening.index().compression(),
                 "created": iso(manifest.created),
@@ -86,7 +88,7 @@ impl Receive {
             .map_err(printing)?;
         if let (Some(due), note) = (manifest.due, &manifest.note) {
             let what = note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-            let line = format_args!("{} asks for files by {}{what}", ready.from.name, local(due));
+            let line = format_args!("{} asks for files by {}{what}", ready.from, local(due));
             return context.show.line(line).map_err(printing);
         }
         for entry in ready.opening.entries() {
@@ -133,7 +135,8 @@ impl Receive {
             .object(&json!({
                 "type": "received",
                 "bundle": done.bundle,
-                "from": from,
+                "from": from.contact.name,
+                "pipeline": from.pipeline(),
                 "files": files,
                 "size": bytes,
                 "resumed": resumed,

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use pouch_client::outbox::Sent;
+use pouch_client::send::Delivery;
 use pouch_client::transfer::{self, Standing};
 use pouch_client::{Class, Party};
 use pouch_core::bundle::{Compression, Kind};
@@ -16,7 +17,8 @@ use crate::show::{iso, local, many, short, size};
 
 /// A bundle that was sent.
 pub(crate) struct Report<'a> {
-    pub(crate) sent: &'a Sent,
+    pub(crate) delivery: &'a Delivery,
+    /// How what was sent now is compressed.
     pub(crate) compression: Option<Compression>,
     /// The `.pouch` file, if it is in one.
     pub(crate) file: Option<&'a Path>,
@@ -26,7 +28,8 @@ pub(crate) struct Report<'a> {
 
 impl Report<'_> {
     pub(crate) fn print(&self, context: &Context) -> Done {
-        let Self { sent, compression, file, variable } = *self;
+        let Self { delivery: Delivery { sent, again }, compression, file, variable } = *self;
+        let compression = compression.filter(|_| !again);
         let to: Vec<_> = sent.recipients.iter().map(|recipient| &recipient.name).collect();
         context
             .show
@@ -39,9 +42,14 @@ impl Report<'_> {
                 "compression": compression,
                 "expires": iso(sent.expires),
                 "file": file,
+                "again": again,
             }))
             .map_err(printing)?;
         context.show.essence(sent.bundle).map_err(printing)?;
+        if *again {
+            let text = format!("delivered before under this key, {}, as {}", local(sent.created), short(sent.bundle));
+            return context.show.line(format_args!("{text}; nothing was sent now")).map_err(printing);
+        }
         let command = match file {
             Some(file) => format!("pouch receive {}", file.file_name().unwrap_or_default().to_string_lossy()),
             None if sent.kind == Kind::Credential => {
@@ -69,13 +77,13 @@ pub(crate) fn names(names: &[impl Display]) -> String {
 }
 
 /// Runs a send. If it ends early and something is kept to go on with, says how; if there cannot be, says that.
-pub(crate) fn interruptible(
+pub(crate) fn interruptible<T>(
     context: &Context,
     party: &Party,
     bar: &Bar,
     is_stream: bool,
-    work: impl Future<Output = Result<Sent, Failure>>,
-) -> Result<Sent, Failure> {
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     context.run(work).map_err(|failure| match (bar.begun(), &failure) {
         (Some(bundle), _) if matches!(transfer::standing(party, bundle), Ok(Standing::Interrupted { .. })) => {
             let id = short(bundle);

@@ -1,0 +1,187 @@
+//! Pipelines: scoped identities for jobs that keep nothing (docs/pipelines.md, "A runner that keeps nothing").
+
+mod kept;
+mod pack;
+mod secret;
+
+use pouch_protocol::{AccountRole, NewPipeline, PipelineStatus};
+use pouch_statement::{
+    Card, Delegation, Device, MAX_DELEGATION, MailboxId, Name, Signed, SignedCard, SigningKey, Timestamp,
+};
+
+pub use self::kept::Scratch;
+pub(crate) use self::kept::{Pipeline, put, put_delivered};
+pub use self::secret::{Secret, SecretError};
+
+use self::secret::Recipient;
+use crate::api::RelayApi;
+use crate::clock::now;
+use crate::contacts::{AddressBook, Contact, Verified};
+use crate::error::{Error, Result, Span};
+use crate::home::Home;
+use crate::identity::Identity;
+use crate::journal::{Action, Ended, Event, Journal};
+use crate::party::{Party, StoredAccount};
+use crate::send::{Addressee, addressee_here, again};
+use crate::transport::Network;
+
+/// The party of a secret, for one run: nothing is known yet of what the runs before did.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn party(secret: Secret, scratch: Scratch, network: Network) -> Result<Party> {
+    let home = Home::open(Some(scratch.path()))?;
+    home.create()?;
+    let names = secret.recipients().iter().map(|to| Ok((to.name.clone(), SignedCard::verify(&to.card)?)));
+    for one in names.collect::<Result<Vec<_>>>()? {
+        AddressBook::change(&home, |book| book.add(Contact::new(one.0, one.1, Verified::Link, now())))?;
+    }
+    let card = secret.card.clone();
+    let account = StoredAccount {
+        relay: card.card().relay.clone(),
+        pins: card.card().relay_pins.clone(),
+        role: AccountRole::Pipeline,
+        journal: secret.journal(),
+        sequences_from: 0,
+    };
+    Ok(Party::of_pipeline(&home, account, card, Pipeline::new(secret, scratch))?.over(network))
+}
+
+/// Fetches what the runs before left, and checks it.
+///
+/// # Errors
+/// The relay cannot be reached or refuses; or, which is evidence, what it has is not what a run has put there.
+pub async fn fetch(party: &Party, api: &RelayApi) -> Result<()> {
+    kept::fetch(party, api).await
+}
+
+/// Puts the journal of a run back, if it has changed; nothing where the party is no pipeline.
+///
+/// # Errors
+/// The relay cannot be reached, or another run of this pipeline came between.
+pub async fn keep(party: &Party, api: &RelayApi) -> Result<()> {
+    put(party, api).await
+}
+
+/// Makes a pipeline that sends to these in my name, for so many seconds, and leaves its journal on the relay.
+///
+/// # Errors
+/// There is one of this name, somebody may not be sent to, or the relay refuses or cannot be reached.
+pub async fn make(
+    party: &Party,
+    api: &RelayApi,
+    identity: &Identity,
+    (name, to, lifetime): (&Name, &[Name], u64),
+    network: &Network,
+) -> Result<(Secret, Timestamp)> {
+    if lifetime > MAX_DELEGATION || lifetime == 0 {
+        return Err(Error::PipelineLifetime(Span(MAX_DELEGATION)));
+    }
+    if live(api).await?.iter().any(|one| one.name == *name) {
+        return Err(Error::PipelineExists(name.clone()));
+    }
+    let to = to.iter().map(|name| addressee_here(party, name)).collect::<Result<Vec<_>>>()?;
+    let made = now();
+    let expires = made.plus(lifetime);
+    let keys = Identity::generate()?;
+    let device = SigningKey::generate()?;
+    let card = card(party, &keys, name, (made, expires))?;
+    let mut recipients: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
+    recipients.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
+    let delegation = Delegation {
+        identity: party.fingerprint(),
+        name: name.clone(),
+        age_recipient: keys.age.recipient().to_string().parse()?,
+        signing_key: keys.signing.public(),
+        recipients,
+        created: made,
+        expires,
+    };
+    delegation.check()?;
+    let delegation = Signed::sign(delegation, &identity.signing)?;
+    let said = Device { identity: card.fingerprint(), device_key: device.public(), created: made };
+    let new = NewPipeline {
+        card: card.detached(),
+        device: Signed::sign(said, &keys.signing)?.detached(),
+        recipients: to.iter().map(|to| to.contact.card().mailbox).collect(),
+        expires,
+    };
+    let event = event(Action::PipelineMade, name);
+    let event = Event { statement_sha256: Some(delegation.digest()), ..event };
+    let result = again(|| api.new_pipeline(&new)).await;
+    party.journal().append(&event.ended(&result))?;
+    result?;
+    let begun = begin((&keys, &device), &card, (party.card(), &delegation), &to, network).await;
+    if begun.is_err() {
+        // Without its journal nobody can run it.
+        let _ = api.revoke_pipeline(card.card().mailbox).await;
+    }
+    Ok((begun?, expires))
+}
+
+fn event(action: Action, name: &Name) -> Event {
+    Event { pipeline: Some(name.clone()), ..Event::new(action, Ended::Done) }
+}
+
+fn card(party: &Party, keys: &Identity, name: &Name, (created, expires): (Timestamp, Timestamp)) -> Result<SignedCard> {
+    let card = Card {
+        name: name.clone(),
+        age_recipient: keys.age.recipient().to_string().parse()?,
+        signing_key: keys.signing.public(),
+        relay: party.relay().clone(),
+        relay_pins: party.relay_pins().to_vec(),
+        mailbox: MailboxId::random()?,
+        serial: 1,
+        created,
+        expires,
+    };
+    Ok(SignedCard::sign(card, &keys.signing)?)
+}
+
+/// Begins the pipeline's journal, and puts it where its runs fetch it.
+async fn begin(
+    keys: (&Identity, &SigningKey),
+    card: &SignedCard,
+    by: (&SignedCard, &Signed<Delegation>),
+    to: &[Addressee],
+    network: &Network,
+) -> Result<Secret> {
+    let scratch = Scratch::new()?;
+    let home = Home::open(Some(scratch.path()))?;
+    home.create()?;
+    let id = Journal::create(&home)?;
+    let journal = Journal::new(home, keys.0.age.recipient(), id);
+    journal.append(&event(Action::Joined, &card.card().name))?;
+    let recipient = |to: &Addressee| Recipient { name: to.contact.name.clone(), card: to.contact.card.detached() };
+    let secret = Secret::new(keys, card, by, to.iter().map(recipient).collect(), (id, &journal.frontier()?))?;
+    let again = Secret::parse(&secret.to_line()?)?;
+    let party = party(secret, scratch, network.clone())?;
+    put(&party, &party.api()?).await?;
+    Ok(again)
+}
+
+/// My pipelines, by the relay's word.
+///
+/// # Errors
+/// The relay cannot be reached.
+pub async fn list(api: &RelayApi) -> Result<Vec<PipelineStatus>> {
+    Ok(again(|| api.pipelines()).await?.pipelines)
+}
+
+async fn live(api: &RelayApi) -> Result<Vec<PipelineStatus>> {
+    let now = now();
+    Ok(list(api).await?.into_iter().filter(|one| one.revoked.is_none() && one.expires > now).collect())
+}
+
+/// Has the relay refuse a pipeline from now on.
+///
+/// # Errors
+/// There is none of this name that runs, or the relay cannot be reached.
+pub async fn revoke(party: &Party, api: &RelayApi, name: &Name) -> Result<PipelineStatus> {
+    let found = live(api).await?.into_iter().find(|one| one.name == *name);
+    let found = found.ok_or_else(|| Error::NoPipeline(name.clone()))?;
+    let result = again(|| api.revoke_pipeline(found.mailbox)).await;
+    party.journal().append(&event(Action::PipelineRevoked, name).ended(&result))?;
+    result?;
+    Ok(found)
+}
