@@ -37,7 +37,7 @@ pub struct Network {
     pub(crate) patience: Duration,
 }
 
-/// [`Network::patience`], if nothing else is said.
+/// For how long [`Network::retry_for`] lets it be, if nothing else is said.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Default for Network {
