@@ -267,6 +267,56 @@ fn a_journal_that_no_run_left_is_refused() {
     assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().text().lines().count(), 3);
 }
 
+// Whoever had the secret once can sign a journal. It sends to nobody else for that.
+#[test]
+fn a_journal_with_other_recipients_is_refused() {
+    let pair = Pair::new();
+    let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+    let cy = pair.stranger("cy");
+    cy.join(&pair.ada.invite("cy"));
+    pair.ada.run(&["contact", "list"]).ok();
+    let both = new(&pair.ada, "both", &["--to", "bo,cy"]);
+    let (mine, of_both) = (client(&secret), client(&both));
+    let (keys, others) = (mine.unlock(|| unreachable!()).unwrap(), of_both.unlock(|| unreachable!()).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let open = |party: &pouch_client::Party, keys: &pouch_client::identity::Identity| {
+        let sealed = runtime.block_on(party.api().unwrap().journal()).unwrap();
+        let (mut packed, mut text) = (Vec::new(), Vec::new());
+        pouch_core::age::open_part(&keys.age, &sealed, &mut packed).unwrap();
+        let unpacked = Run::of("zstd").args(["-dcq"]).input(packed).end().ok();
+        text.extend_from_slice(unpacked.text().as_bytes());
+        let whole: Value = serde_json::from_slice(&text).unwrap();
+        (sealed, serde_json::from_str::<Value>(whole["state"].as_str().unwrap()).unwrap())
+    };
+    let ((sealed, mut state), (_, foreign)) = (open(&mine, &keys), open(&of_both, &others));
+    state["contacts.json"] = foreign["contacts.json"].clone();
+    let state = state.to_string();
+    let signature =
+        pouch_statement::sign_detached("pouch.pipeline-journal.v1", state.as_bytes(), &keys.signing).unwrap();
+    let whole = serde_json::json!({ "signature": signature, "state": state }).to_string();
+    let path = pair.root().join("packed");
+    fs::write(pair.root().join("plain"), whole).unwrap();
+    Run::of("zstd").args(["-q", text(&pair.root().join("plain")), "-o", text(&path)]).end().ok();
+    let planted = pouch_core::age::seal_to_vec(mine.recipient(), &fs::read(path).unwrap()).unwrap();
+    let before = pouch_statement::Sha256Digest::of(&sealed);
+    runtime.block_on(mine.api().unwrap().put_journal(Some(before), planted.into())).unwrap();
+    let runner = Runner::new(&pair, "job", &secret);
+    runner.party.file("x", "x");
+    runner.pouch(&["send", "x", "--to", "bo"]).end().fails(4, "other recipients");
+    runner.leaves_nothing();
+}
+
+#[test]
+fn a_revoked_contact_gets_nothing_from_pipelines() {
+    let pair = Pair::new();
+    let secret = new(&pair.ada, "nightly", &["--to", "bo"]);
+    pair.ada.run(&["contact", "revoke", "bo"]).ok().says("pipeline nightly sent to bo and is revoked");
+    let runner = Runner::new(&pair, "job", &secret);
+    runner.party.file("x", "x");
+    runner.pouch(&["send", "x", "--to", "bo"]).end().ends(6);
+    assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().text(), "");
+}
+
 #[test]
 fn runs_at_once_are_numbered_one_after_the_other() {
     let pair = Pair::new();

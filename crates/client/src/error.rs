@@ -75,8 +75,13 @@ pub enum Error {
     /// No such request among those that I was sent.
     #[error("no request {0} here")]
     NoRequest(String),
+    /// My keys or a recipient's changed in the middle of something.
+    #[error("keys changed in the meantime; nothing is signed or sealed with those of before")]
+    KeysChanged,
     /// A manifest that a key signed after its time.
-    #[error("it is signed with a key that {0} had before, and dated after it was replaced")]
+    #[error(
+        "it is signed with a key that {0} had before, and dated after it was replaced, or by a pipeline that is from before"
+    )]
     FormerKey(Name),
     /// A rotation that is not right.
     #[error("the rotation of {name} is not good: {error}")]
@@ -289,6 +294,7 @@ impl Error {
             Self::PipelineExists(_) | Self::PipelineLifetime(_) | Self::PipelineSecret(_) => Class::Usage,
             Self::Delegation(_) => Class::Other,
             Self::NulByte => Class::Other,
+            Self::KeysChanged => Class::Refused,
             Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
             Self::NotResumable(..) | Self::NotForgotten(..) => Class::Refused,
             Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient => Class::Usage,

@@ -30,7 +30,7 @@ use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 use crate::send::{Purpose, say};
-use crate::transfer::{self, Standing, Transfer};
+use crate::transfer::{self, Envelope, Standing, Transfer};
 use crate::watch::Unwatched;
 
 const FOLDER: &str = "outbox";
@@ -366,6 +366,11 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identit
 async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle: BundleId) -> Result<bool> {
     let transfer = Transfer::open(party, identity, bundle)?;
     let Some(last) = transfer.as_ref().and_then(|transfer| transfer.last.as_ref()) else { return Ok(false) };
+    let book = party.contacts()?;
+    let revoked = |one: &Envelope| book.by_mailbox(&one.mailbox).is_some_and(|contact| contact.revoked.is_some());
+    if last.envelopes.iter().any(revoked) {
+        return Ok(api.delete_bundle(bundle).await.map(|()| false)?);
+    }
     match say(api, bundle, last, &Unwatched).await {
         Ok(()) => Ok(true),
         Err(Error::Api(error)) if error.is_final() => Ok(false),

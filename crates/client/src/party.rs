@@ -66,6 +66,19 @@ impl Party {
         Self::assemble(home, account, card)
     }
 
+    /// As it is in the home now, reached in the same way.
+    pub(crate) fn again(&self) -> Result<Self> {
+        let now = Self::open(&self.home)?;
+        Ok(Self { transport: self.transport.clone(), network: self.network.clone(), ..now })
+    }
+
+    /// Refuses to sign with a card that is mine no more.
+    pub(crate) fn check_current(&self) -> Result<()> {
+        // A pipeline's keys are those of its secret.
+        let same = self.pipeline.is_some() || self.again()?.fingerprint() == self.fingerprint();
+        if same { Ok(()) } else { Err(Error::KeysChanged) }
+    }
+
     fn assemble(home: &Home, account: StoredAccount, card: SignedCard) -> Result<Self> {
         let recipient = card.card().age_recipient.as_str().parse().map_err(|_| damaged(home, "its recipient"))?;
         Ok(Self {

@@ -173,6 +173,12 @@ async fn live(api: &RelayApi) -> Result<Vec<PipelineStatus>> {
     Ok(list(api).await?.into_iter().filter(|one| one.revoked.is_none() && one.expires > now).collect())
 }
 
+/// The names of those that run and send to this mailbox.
+pub(crate) async fn to(api: &RelayApi, mailbox: MailboxId) -> Result<Vec<Name>> {
+    let live = live(api).await?.into_iter().filter(|one| one.recipients.contains(&mailbox));
+    Ok(live.map(|one| one.name).collect())
+}
+
 /// Has the relay refuse a pipeline from now on.
 ///
 /// # Errors

@@ -134,7 +134,11 @@ pub(crate) fn keep(party: &Party, from: &Contact, manifest: &Signed<Manifest>) -
     let path = path(party, bundle);
     home::private_folder(&party.home.state(FOLDER))?;
     let _lock = party.home.lock()?;
-    let answers = home::read_json::<Asked>(&path)?.map(|before| before.answers).unwrap_or_default();
+    let before = home::read_json::<Asked>(&path)?;
+    if before.as_ref().is_some_and(|before| !from.is_or_was(&before.from)) {
+        return Err(Error::Replayed(bundle));
+    }
+    let answers = before.map(|before| before.answers).unwrap_or_default();
     Ok(home::write_json(&path, &Asked { bundle, from: from.fingerprint(), due, expires, answers, note })?)
 }
 

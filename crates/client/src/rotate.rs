@@ -70,8 +70,9 @@ pub struct Rotated {
 /// ended, with the same keys.
 pub async fn rotate(party: &Party, passphrase: Option<&Passphrase>, classic: bool) -> Result<Rotated> {
     let identity = party.unlock_with(passphrase)?;
-    // Not while a send numbers and signs its manifests.
+    // Not while a send numbers and signs its manifests; and not over the keys that another rotation has just made.
     let _turn = party.home.sending_turn().await?;
+    party.check_current()?;
     let (identity, rotation) = match read(party, NEXT)?.pop() {
         Some(next) => match SignedRotation::verify(&next, party.card()) {
             Ok(rotation) => (identity, rotation),

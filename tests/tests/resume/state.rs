@@ -47,7 +47,7 @@ fn attack_33_a_planted_bundle_key_is_not_taken() {
     ];
     for (what, forge) in forgeries {
         std::fs::write(source.join("round"), what).unwrap();
-        deadly.killed_after_parts(&words, 1);
+        deadly.killed_at_the_index(&words);
         let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
         let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
         replant(&deadly, &file, |text| text);
@@ -120,6 +120,21 @@ fn what_only_lacks_its_commit_is_not_given_up() {
     deadly.arrives(&begun, &source);
     deadly.nothing_is_left();
     deadly.check_keys();
+}
+
+// What only lacks its commit is not delivered to somebody who is revoked, whoever else it is for.
+#[test]
+fn what_only_lacks_its_commit_is_withdrawn_from_who_is_revoked() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let words = ["send", text(&source), "--to", "bo", "-q"];
+    deadly.killed(&words, Death::at(|seen| seen.path.ends_with("/commit")));
+    let begun = deadly.standing("committing")["bundle"].as_str().unwrap().to_owned();
+    deadly.world.run("ada", &["contact", "revoke", "bo"]).ok().says("withdrawn");
+    assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
+    assert_eq!(deadly.standing("revoked")["bundle"], begun.as_str());
+    deadly.world.run("ada", &words).ends(6);
+    assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::journal::{Action, Ended, Event};
 use crate::outbox::{self, Progress};
 use crate::party::Party;
+use crate::pipeline;
 
 /// What became of the bundles that were sent to somebody who is revoked now.
 #[derive(Debug, Default)]
@@ -21,13 +22,17 @@ pub struct Withdrawn {
     pub too_late: Vec<BundleId>,
     /// Left as they are, because somebody else is waiting for them, too.
     pub shared: Vec<BundleId>,
+    /// Pipelines of mine that sent to them, and to whom else: ended.
+    pub pipelines: Vec<Name>,
 }
 
 /// Marks a contact as revoked: from then on, nothing is sent to them and nothing is taken from them.
 ///
 /// # Errors
 /// Nobody of that name, or local state.
-pub fn mark(party: &Party, name: &Name) -> Result<()> {
+pub async fn mark(party: &Party, name: &Name) -> Result<()> {
+    // Not while a send addresses them.
+    let _turn = party.home.sending_turn().await?;
     let event = Event::new(Action::ContactRevoked, Ended::Done);
     let changed = AddressBook::change(&party.home, |book| {
         let contact = book.named_mut(name)?;
@@ -48,27 +53,31 @@ pub async fn withdraw(party: &Party, api: &RelayApi, name: &Name) -> Result<With
     let mut withdrawn = Withdrawn::default();
     for mut sent in outbox::list(party)? {
         let theirs = |r: &outbox::Recipient| contact.is_or_was(&r.fingerprint);
-        if !matches!(sent.progress, Progress::Sent | Progress::Committing) || !sent.recipients.iter().any(theirs) {
+        let open = matches!(sent.progress, Progress::Sent | Progress::Committing | Progress::Undelivered);
+        if !open || !sent.recipients.iter().any(theirs) {
             continue;
         }
-        if sent.progress == Progress::Committing && !outbox::settle(party, api, &mut sent).await? {
-            continue;
-        }
+        outbox::settle(party, api, &mut sent).await?;
         let status = match api.bundle(sent.bundle).await {
             Ok(status) => status,
             // Over for so long that the relay has forgotten it.
             Err(error) if error.refused() == Some(pouch_protocol::ProblemKind::NotFound) => continue,
             Err(error) => return Err(error.into()),
         };
-        if status.state != BundleState::Committed {
+        // One that only lacks its commit is as good as there: whoever goes on with it would deliver it.
+        if !matches!(status.state, BundleState::Committed | BundleState::Pending) {
             continue;
         }
-        if !sent.recipients.iter().all(theirs) {
+        if status.state == BundleState::Committed && !sent.recipients.iter().all(theirs) {
             withdrawn.shared.push(sent.bundle);
             continue;
         }
         let had = outbox::revoke(party, api, &mut sent).await?;
         if had.is_empty() { withdrawn.in_time.push(sent.bundle) } else { withdrawn.too_late.push(sent.bundle) }
+    }
+    for pipeline in pipeline::to(api, contact.card().mailbox).await? {
+        pipeline::revoke(party, api, &pipeline).await?;
+        withdrawn.pipelines.push(pipeline);
     }
     Ok(withdrawn)
 }

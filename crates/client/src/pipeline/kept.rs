@@ -184,6 +184,7 @@ async fn take(party: &Party, api: &RelayApi, known: &Frontier) -> Result<()> {
     };
     let state = pipeline.open(&sealed)?;
     lay_out(&party.home, &state)?;
+    check_recipients(party, pipeline)?;
     let journal = party.journal();
     let report = journal.verify().map_err(|error| broken(error.to_string()))?;
     if !report.is_sound() {
@@ -196,6 +197,19 @@ async fn take(party: &Party, api: &RelayApi, known: &Frontier) -> Result<()> {
     }
     pipeline.set((Sha256Digest::of(&sealed), state));
     Ok(())
+}
+
+/// Whoever had the secret once has its key: to whom it sends is what the secret says, and not what a journal says.
+fn check_recipients(party: &Party, pipeline: &Pipeline) -> Result<()> {
+    let (book, wanted) = (party.contacts()?, pipeline.secret.recipients());
+    let known = |contact: &crate::contacts::Contact| {
+        contact.former.is_empty()
+            && wanted.iter().any(|to| to.name == contact.name && to.card == contact.card.detached())
+    };
+    if book.all().len() == wanted.len() && book.all().iter().all(known) {
+        return Ok(());
+    }
+    Err(broken("it names other recipients than this pipeline was made for"))
 }
 
 /// Puts the journal back, if it has changed.

@@ -56,6 +56,14 @@ impl Addressee {
         Ok(Self { contact, age })
     }
 
+    /// Refuses whoever was revoked, or has other keys, since they were looked up. It is the caller's turn.
+    pub(crate) fn check_current(&self, party: &Party) -> Result<()> {
+        let book = AddressBook::load(&party.home)?;
+        let now = book.by_fingerprint(&self.contact.fingerprint()).ok_or(Error::KeysChanged)?;
+        now.check_not_revoked()?;
+        if now.fingerprint() == self.contact.fingerprint() { Ok(()) } else { Err(Error::KeysChanged) }
+    }
+
     /// The next sequence number to them, and the manifest that it follows. It is the caller's turn.
     pub(crate) fn place(&self, party: &Party) -> Result<(u64, Option<Sha256Digest>)> {
         let last = AddressBook::load(&party.home)?.by_fingerprint(&self.contact.fingerprint()).and_then(|c| c.sent);
@@ -82,6 +90,8 @@ pub(super) fn address(
     purpose: &Purpose,
     sealed: &SealedBundle,
 ) -> Result<(Signed<Manifest>, Vec<u8>)> {
+    party.check_current()?;
+    to.check_current(party)?;
     let (sequence, previous) = to.place(party)?;
     let terms = Terms {
         bundle: sent.bundle,

@@ -30,22 +30,22 @@ where
     F: Future<Output = std::result::Result<T, ApiError>>,
 {
     let mut pause = Pause::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut end = None;
+    let mut begun = None;
     loop {
         match request().await {
             Err(error) if error.is_passing() => {
-                let end = end.get_or_insert_with(|| {
+                let begun = begun.get_or_insert_with(|| {
                     watch.news(News::Retrying(api.patience.as_secs()));
-                    Instant::now() + api.patience
+                    Instant::now()
                 });
                 let wait = pause.after(Some(&error));
-                if Instant::now() + wait > *end {
+                if begun.elapsed() + wait > api.patience {
                     return Err(error);
                 }
                 tokio::time::sleep(wait).await;
             }
             other => {
-                if end.is_some() {
+                if begun.is_some() {
                     watch.news(News::Reached);
                 }
                 return other;

@@ -237,7 +237,9 @@ impl Sending<'_> {
             Ok(()) => self.delivered(ongoing, last, turn),
             Err(Error::Api(error)) if error.is_final() => {
                 self.refused(ongoing)?;
-                Err(error.into())
+                // A part of the process before that came in late has taken the place of ours.
+                let late = ongoing.continued && error.refused() == Some(ProblemKind::Conflict);
+                Err(if late { Stop::StartOver(StartsOver::Gone) } else { error.into() })
             }
             Err(error) => Err(error.into()),
         }

@@ -204,7 +204,9 @@ impl Manifest {
             return Err(ManifestError::Sequence);
         }
         if (self.kind == Kind::Request) != self.due.is_some()
-            || self.due.is_some_and(|due| due <= self.created || self.content_size != 0 || self.answers.is_some())
+            || self.due.is_some_and(|due| {
+                (self.revision == 1 && due <= self.created) || self.content_size != 0 || self.answers.is_some()
+            })
         {
             return Err(ManifestError::Request);
         }

@@ -146,6 +146,16 @@ async fn revoke(conn: &mut Conn, maker: i64, pipeline: MailboxId, now: Timestamp
     journal::forget(conn, account).await
 }
 
+/// Revokes all that an account made. It is locked.
+pub(super) async fn revoke_all(conn: &mut Conn, maker: i64, now: Timestamp) -> Result<()> {
+    query("UPDATE pipeline SET revoked = $1 WHERE maker = $2 AND revoked IS NULL")
+        .bind(int(now.unix()))
+        .bind(maker)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Refuses an end of a bundle after that of the pipeline that sends it.
 pub(super) async fn check_end(conn: &mut Conn, account: i64, expires: Timestamp) -> Result<()> {
     let row = query("SELECT expires FROM pipeline WHERE account = $1").bind(account).fetch_one(conn).await?;

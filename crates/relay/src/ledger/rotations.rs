@@ -2,6 +2,7 @@
 
 use super::database::{Conn, Lock, query};
 use super::devices::move_to_retired;
+use super::pipelines;
 use super::roles::recipient;
 use super::row::public_key;
 use super::{Ledger, Once, Result, int, refuse, still_enrolled};
@@ -61,6 +62,12 @@ async fn rotate(conn: &mut Conn, once: Once, rotating: &Rotating, now: Timestamp
     still_enrolled(conn, once).await?;
     let row = query("SELECT card_statement FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
     if row.get::<&str>("card_statement")? != from.statement {
+        // The same again, while the first one was on its way: its answer was lost, not it.
+        let Detached { statement, signature } = rotation.detached();
+        let taken = query("SELECT 1 FROM rotation WHERE account = $1 AND statement = $2 AND signature = $3");
+        if taken.bind(account).bind(statement).bind(signature).fetch_optional(conn).await?.is_some() {
+            return Ok(());
+        }
         return refuse(ProblemKind::Conflict, "the account's card changed meanwhile");
     }
     let fingerprint = rotation.card().fingerprint();
@@ -87,6 +94,9 @@ async fn rotate(conn: &mut Conn, once: Once, rotating: &Rotating, now: Timestamp
         .execute(conn)
         .await?;
     keep(conn, account, rotation, now).await?;
+    // What was made in the old identity's name ends with it: contacts believe no delegation of its keys any more.
+    pipelines::revoke_all(conn, account, now).await?;
+    query("DELETE FROM link WHERE inviter = $1 AND joiner IS NULL").bind(account).execute(conn).await?;
     only_device(conn, account, device, now).await
 }
 

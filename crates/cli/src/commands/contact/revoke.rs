@@ -20,8 +20,8 @@ pub(super) struct Revoke {
 impl Revoke {
     pub(super) fn run(self, party: &Party, context: &Context) -> Outcome {
         // Before anything else: it holds also where the relay cannot be reached.
-        revoke::mark(party, &self.name)?;
         let withdrawn = context.run(async {
+            revoke::mark(party, &self.name).await?;
             let api = context.relay(party).await?;
             Ok(revoke::withdraw(party, &api, &self.name).await?)
         })?;
@@ -33,6 +33,7 @@ impl Revoke {
                 "withdrawn": withdrawn.in_time,
                 "fetched": withdrawn.too_late,
                 "shared": withdrawn.shared,
+                "pipelines": withdrawn.pipelines,
             }))
             .map_err(printing)?;
         let name = &self.name;
@@ -48,6 +49,12 @@ impl Revoke {
             let ids = ids(&withdrawn.too_late);
             context.show.warn(format_args!(
                 "{name} had fetched the envelope of {ids} before; what they have cannot be called back"
+            ));
+        }
+        for pipeline in &withdrawn.pipelines {
+            context.show.warn(format_args!(
+                "pipeline {pipeline} sent to {name} and is revoked; what it sent stays until it is over. \
+                 `pouch pipeline new` makes one for its other recipients"
             ));
         }
         for id in &withdrawn.shared {
