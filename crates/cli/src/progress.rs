@@ -87,7 +87,10 @@ impl Watch for Bar {
             }
             News::Retrying(seconds) => {
                 if !self.waits.swap(true, Ordering::Relaxed) {
-                    let text = format!("the relay does not answer; trying again for up to {}", span(seconds));
+                    let text = format!(
+                        "the relay does not answer, or cannot for the moment; trying again for up to {}",
+                        span(seconds)
+                    );
                     self.bar.suspend(|| self.show.remark(text));
                 }
             }
