@@ -87,6 +87,14 @@ def map_query(context, query):
 
 
 @schemathesis.hook
+def map_headers(context, headers):
+    """Fields that are HTTP (RFC 9110, section 5.5): others end in its parser, before there is a request to describe."""
+    for name, value in (headers or {}).items():
+        headers[name] = "".join(c for c in str(value) if c.isprintable()).strip()
+    return headers
+
+
+@schemathesis.hook
 def map_body(context, body):
     """Sealed objects begin as age files do, half of the time; ids in messages are of what is there now and then."""
     if isinstance(body, bytes) and random.random() < 0.5:

@@ -2,13 +2,14 @@
 //! or have bytes changed on the way, as a plan or chance says.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use crate::Random;
+use crate::listening::Listening;
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +33,14 @@ pub enum Fate {
 /// Stops when it is dropped.
 pub struct Faults {
     shared: Arc<Shared>,
-    listens: Option<JoinHandle<()>>,
+    _listening: Listening,
 }
 
 type Plan = Box<dyn FnMut() -> Fate + Send>;
 
 struct Shared {
-    port: u16,
     relay: u16,
     plan: Mutex<Plan>,
-    stopped: AtomicBool,
     met: AtomicU64,
 }
 
@@ -49,15 +48,13 @@ impl Faults {
     /// Behind `listener`, in front of the relay that listens on this port. All passes until there is a plan.
     #[must_use]
     pub fn start(listener: TcpListener, relay: u16) -> Self {
-        let port = listener.local_addr().unwrap().port();
-        let (stopped, met) = (AtomicBool::new(false), AtomicU64::new(0));
         let plan: Mutex<Plan> = Mutex::new(Box::new(|| Fate::Passes));
-        let shared = Arc::new(Shared { port, relay, plan, stopped, met });
-        let listens = Some(thread::spawn({
+        let shared = Arc::new(Shared { relay, plan, met: AtomicU64::new(0) });
+        let listening = Listening::start(listener, {
             let shared = Arc::clone(&shared);
-            move || shared.serve(&listener)
-        }));
-        Self { shared, listens }
+            move |client| shared.take(client)
+        });
+        Self { shared, _listening: listening }
     }
 
     /// What becomes of each connection from now on.
@@ -91,33 +88,12 @@ impl Faults {
     }
 }
 
-impl Drop for Faults {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // One more connection, so that it looks.
-        let _ = TcpStream::connect(address(self.shared.port));
-        if let Some(listens) = self.listens.take() {
-            let _ = listens.join();
-        }
-    }
-}
-
-fn address(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
 impl Shared {
-    fn serve(self: &Arc<Self>, listener: &TcpListener) {
-        loop {
-            let Ok((client, _)) = listener.accept() else { return };
-            if self.stopped.load(Ordering::Relaxed) {
-                return;
-            }
-            let fate = (self.plan.lock().unwrap())();
-            self.met.fetch_add(u64::from(fate != Fate::Passes), Ordering::Relaxed);
-            let relay = self.relay;
-            thread::spawn(move || pass(client, relay, fate));
-        }
+    fn take(&self, client: TcpStream) {
+        let fate = (self.plan.lock().unwrap())();
+        self.met.fetch_add(u64::from(fate != Fate::Passes), Ordering::Relaxed);
+        let relay = self.relay;
+        thread::spawn(move || pass(client, relay, fate));
     }
 }
 
@@ -127,7 +103,7 @@ fn pass(client: TcpStream, relay: u16, fate: Fate) {
         Fate::Late(held) => thread::sleep(held),
         _ => {}
     }
-    let Ok(server) = TcpStream::connect(address(relay)) else { return };
+    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, relay)) else { return };
     let (Ok(from), Ok(to)) = (client.try_clone(), server.try_clone()) else { return };
     let moved = Arc::new(AtomicU64::new(0));
     let up = Line { moved: Arc::clone(&moved), fate, up: true };

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pouch_client::Home;
 use pouch_client::identity::Identity;
+use pouch_client::send::{Purpose, Request};
+use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
 use pouch_services::Postgres;
 use tempfile::TempDir;
 
@@ -163,6 +165,22 @@ impl Party {
         let party = pouch_client::Party::open(&Home::open(Some(&self.home())).unwrap()).unwrap();
         let identity = party.unlock(|| unreachable!("no passphrase")).unwrap();
         (party, identity)
+    }
+}
+
+/// What `pouch send FILE --to bo` asks the client for.
+#[must_use]
+pub fn request(file: &Path) -> Request {
+    Request {
+        content: Content::Tree(Scan::new(&[file.to_owned()], ScanOptions::default()).unwrap()),
+        source: None,
+        compression: None,
+        to: vec!["bo".parse().unwrap()],
+        purpose: Purpose { kind: Kind::Dataset, note: None, due: None, answers: None },
+        lifetime: 3600,
+        burn: false,
+        resume: None,
+        once: None,
     }
 }
 

@@ -4,11 +4,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pouch_client::send::{Purpose, Request, send};
+use pouch_client::send::send;
 use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
 use pouch_client::{Party, Unwatched, outbox};
-use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
-use pouch_tests::{Pair, text};
+use pouch_tests::{Pair, request, text};
 use tokio::sync::Notify;
 
 /// Passes everything on, but holds one kind of request until it is let go.
@@ -50,17 +49,7 @@ fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
     let (party, identity) = pair.ada.client();
     let holding = Holding::new(&party, "POST", "/commit");
     let party = party.with_transport(holding.clone());
-    let request = Request {
-        content: Content::Tree(Scan::new(&[file], ScanOptions::default()).unwrap()),
-        source: None,
-        compression: None,
-        to: vec!["bo".parse().unwrap()],
-        purpose: Purpose { kind: Kind::Dataset, note: None, due: None, answers: None },
-        lifetime: 3600,
-        burn: false,
-        resume: None,
-        once: None,
-    };
+    let request = request(&file);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let sent = runtime.block_on(async {
         let api = party.api().unwrap();

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pouch_client::Unwatched;
-use pouch_client::send::{Purpose, Request, send};
+use pouch_client::send::send;
 use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
-use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
-use pouch_tests::Pair;
 use pouch_tests::hostile::Trap;
+use pouch_tests::{Pair, request};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -108,17 +107,8 @@ fn attack_52_the_relay_connects_to_nobody_that_a_client_names() {
     let (party, identity) = pair.ada.client();
     let inner = Https::new(party.relay().clone(), party.relay_pins(), &Network::default()).unwrap();
     let party = party.with_transport(Arc::new(Adding { inner, url: url.clone() }));
-    let request = Request {
-        content: Content::Tree(Scan::new(&[folder], ScanOptions::default()).unwrap()),
-        source: None,
-        compression: None,
-        to: vec!["bo".parse().unwrap()],
-        purpose: Purpose { kind: Kind::Dataset, note: Some(url.parse().unwrap()), due: None, answers: None },
-        lifetime: 3600,
-        burn: false,
-        resume: None,
-        once: None,
-    };
+    let mut request = request(&folder);
+    request.purpose.note = Some(url.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sent = runtime.block_on(async {
         let api = party.api().unwrap();

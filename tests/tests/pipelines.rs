@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pouch_client::Unwatched;
-use pouch_client::send::{Once, Purpose, Request, send};
+use pouch_client::send::{Once, Request, send};
 use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
-use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
-use pouch_tests::{Pair, Party, Run, find_bytes, text};
+use pouch_tests::{Pair, Party, Run, find_bytes, request, text};
 use serde_json::Value;
 
 /// A job's machine: it has a secret in a file, and is empty otherwise.
@@ -403,17 +402,8 @@ impl Transport for Ending {
 
 fn first_try(pair: &Pair, identity: &pouch_client::identity::Identity) -> Request {
     let file = pair.ada.file("dump", "the first try");
-    Request {
-        content: Content::Tree(Scan::new(&[file], ScanOptions::default()).unwrap()),
-        source: None,
-        compression: None,
-        to: vec!["bo".parse().unwrap()],
-        purpose: Purpose { kind: Kind::Dataset, note: None, due: None, answers: None },
-        lifetime: 3600,
-        burn: false,
-        resume: None,
-        once: Some(Once::new(identity, &"monday".parse().unwrap())),
-    }
+    let once = Once::new(identity, &"monday".parse().unwrap());
+    Request { once: Some(once), ..request(&file) }
 }
 
 #[test]

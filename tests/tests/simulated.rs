@@ -2,7 +2,7 @@
 //! users say the same again until it is done. Nothing is lost, nothing comes twice, nothing wrong is accepted.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use pouch_client::contacts::Verified;
 use pouch_client::identity::Identity;
 use pouch_client::outbox::{self, Progress};
 use pouch_client::receive::{self, Placed, Source, Target};
-use pouch_client::send::{Purpose, Request, send};
+use pouch_client::send::{Request, send};
 use pouch_client::transport::{Answer, HttpAnswer, HttpRequest, Https, Network, Transport, TransportError};
-use pouch_client::{Class, Error, Party, Unwatched, inbox};
-use pouch_core::bundle::{Content, Kind, Scan, ScanOptions};
+use pouch_client::{Class, Error, Party, Unwatched, inbox, transfer};
+use pouch_core::bundle::ScanOptions;
 use pouch_statement::{BundleId, Outcome, RelayOrigin};
-use pouch_tests::{Pair, Random, noise, seeds, snapshot};
+use pouch_tests::{Pair, Random, noise, request, seeds, snapshot};
 
 /// Exchanges in an ordinary run; `POUCH_EXCHANGES` sets another number.
 const EXCHANGES: u64 = 500;
@@ -187,7 +187,6 @@ async fn exchange(ada: &Person, bo: &Person, root: &Path, seed: u64) {
     let mut random = Random(seed);
     let (source, target) = (root.join(format!("source {seed}")), root.join(format!("target {seed}")));
     plant(&source, &mut random);
-    let paths: Vec<PathBuf> = vec![source.clone()];
     let before: Vec<_> = outbox::list(&ada.party).unwrap().iter().map(|sent| sent.bundle).collect();
     let bundle = ada
         .until_done("a send", async |died| {
@@ -197,17 +196,8 @@ async fn exchange(ada: &Person, bo: &Person, root: &Path, seed: u64) {
             if let Some(sent) = sent {
                 return Ok(sent.bundle);
             }
-            let request = Request {
-                content: Content::Tree(Scan::new(&paths, ScanOptions::default()).unwrap()),
-                source: Some(pouch_client::transfer::Source::new(&paths, ScanOptions::default()).unwrap()),
-                compression: None,
-                to: vec!["bo".parse().unwrap()],
-                purpose: Purpose { kind: Kind::Dataset, note: None, due: None, answers: None },
-                lifetime: 86_400,
-                burn: false,
-                resume: None,
-                once: None,
-            };
+            let again = transfer::Source::new(std::slice::from_ref(&source), ScanOptions::default()).unwrap();
+            let request = Request { source: Some(again), ..request(&source) };
             Ok(send(&ada.party, &ada.api(), &ada.identity, request, Arc::new(Unwatched)).await?.sent.bundle)
         })
         .await;

@@ -3,7 +3,7 @@
 //! By hand, because an honest HTTP library would not write what these tests need written.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,8 @@ use pouch_statement::RelayOrigin;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::listening::Listening;
 
 /// The longest answer of the honest relay that is passed on.
 const MAX_PASSED: usize = 400 << 20;
@@ -165,8 +167,7 @@ struct Shared {
 /// The hostile relay. Stops when dropped.
 pub struct Hostile {
     shared: Arc<Shared>,
-    address: SocketAddr,
-    accepting: Option<JoinHandle<()>>,
+    listening: Option<Listening>,
 }
 
 /// TLS with the key and certificate in these files.
@@ -216,12 +217,11 @@ impl Hostile {
             stopped: AtomicBool::new(false),
             open: Mutex::default(),
         });
-        let address = listener.local_addr().unwrap();
-        let accepting = {
+        let listening = Listening::start(listener, {
             let shared = shared.clone();
-            std::thread::spawn(move || accept(&shared, &listener))
-        };
-        Self { shared, address, accepting: Some(accepting) }
+            move |stream| take(&shared, stream)
+        });
+        Self { shared, listening: Some(listening) }
     }
 
     /// From now on requests with this method and path (`*` is any one component) are answered by `act`. A later rule
@@ -256,10 +256,8 @@ impl Hostile {
 impl Drop for Hostile {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.accepting.take() {
-            let _ = thread.join();
-        }
+        // Before the connections, so that none comes after them.
+        drop(self.listening.take());
         let open: Vec<_> = std::mem::take(&mut *self.shared.open.lock().unwrap());
         for (stream, thread) in open {
             if let Some(stream) = stream {
@@ -270,24 +268,19 @@ impl Drop for Hostile {
     }
 }
 
-fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    while let Ok((stream, _)) = listener.accept() {
-        if shared.stopped.load(Ordering::Relaxed) {
-            return;
-        }
-        let also = stream.try_clone().ok();
-        let thread = {
-            let shared = shared.clone();
-            // A client that hangs up is what many of these tests are about, so errors are none here.
-            std::thread::spawn(move || {
-                let last = stream.try_clone();
-                drop(serve(&shared, stream));
-                // The copy that is kept for stopping would hold the connection open.
-                last.and_then(|stream| stream.shutdown(Shutdown::Both))
-            })
-        };
-        shared.open.lock().unwrap().push((also, thread));
-    }
+fn take(shared: &Arc<Shared>, stream: TcpStream) {
+    let also = stream.try_clone().ok();
+    let thread = {
+        let shared = shared.clone();
+        // A client that hangs up is what many of these tests are about, so errors are none here.
+        std::thread::spawn(move || {
+            let last = stream.try_clone();
+            drop(serve(&shared, stream));
+            // The copy that is kept for stopping would hold the connection open.
+            last.and_then(|stream| stream.shutdown(Shutdown::Both))
+        })
+    };
+    shared.open.lock().unwrap().push((also, thread));
 }
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
