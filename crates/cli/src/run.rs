@@ -221,11 +221,9 @@ impl Context {
 
     /// Runs `work` on an async runtime until it is done or a signal comes. What it began is dropped then, and cleans up.
     pub(crate) fn run<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(Failure::other)?;
+        // One thread speaks with the relay, as fast as any network: sealing and opening have threads of their own, and each
+        // piece that changed threads on its way would cost more than it gains.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)?;
         let result = runtime.block_on(async {
             tokio::select! {
                 result = work => result,

@@ -15,8 +15,8 @@ use super::stream::{CHUNK_LEN, SEALED_CHUNK_LEN, payload_len};
 /// Seals `len` bytes of content as a complete age file in `sealed`, with a fresh file key.
 ///
 /// `fill` is given the room of one chunk after the other and must write all of it; what stands there already stays
-/// until then, so that content may also be put there before ([`rooms`]). `done` sees the bytes of the file in order as
-/// they become final. Memory is kept for the next file.
+/// until then, so that content may also be put there before ([`rooms`]). `done` sees the bytes of the file in order when
+/// they are final, up to the end in stretches of whole [`CHUNK_LEN`]s from its beginning, which a tree of digests likes best. Memory is kept for the next file.
 ///
 /// # Errors
 ///
@@ -44,16 +44,21 @@ fn try_seal<E: From<Error>>(
 ) -> std::result::Result<(), E> {
     let (header, key) = start(&Sealer::from(recipient))?;
     make_room(sealed, len)?;
-    let (front, chunks) = sealed.split_at_mut_checked(header.len()).ok_or(Error::Library)?;
-    front.copy_from_slice(&header);
-    done(front);
-    let mut chunks = chunks.chunks_mut(SEALED_CHUNK_LEN).peekable();
+    sealed.get_mut(..header.len()).ok_or(Error::Library)?.copy_from_slice(&header);
+    let (mut start, mut told) = (header.len(), 0);
     for number in 0.. {
-        let Some(chunk) = chunks.next() else { break };
+        let end = sealed.len().min(start + SEALED_CHUNK_LEN);
+        let last = end == sealed.len();
+        let chunk = sealed.get_mut(start..end).ok_or(Error::Library)?;
         let room = chunk.len().checked_sub(TAG_LEN).and_then(|len| chunk.get_mut(..len)).ok_or(Error::Library)?;
         fill(room)?;
-        key.seal_in_place(number, chunks.peek().is_none(), chunk)?;
-        done(chunk);
+        key.seal_in_place(number, last, chunk)?;
+        let whole = if last { end } else { end - end % CHUNK_LEN };
+        done(sealed.get(told..whole).ok_or(Error::Library)?);
+        if last {
+            break;
+        }
+        (start, told) = (end, whole);
     }
     Ok(())
 }

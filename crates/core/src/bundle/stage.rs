@@ -72,7 +72,7 @@ pub struct Staging {
     private: String,
     root: Folder,
     /// Files that lie in several parts, until they are complete.
-    shared: Mutex<HashMap<usize, Arc<File>>>,
+    shared: Mutex<HashMap<usize, Arc<Mutex<File>>>>,
     /// What to go on with when this is cut off, if it may be.
     record: Option<Record>,
     /// Files of which something was there before.

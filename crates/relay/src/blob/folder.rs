@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::group::GroupSync;
+use super::stride::{Stride, Strides};
 use super::{
     Announced, BlobFuture, BlobName, BlobStore, BlobStream, ID, Listed, Page, ReceiveError, StoreError, StoreId,
     Unfinished, first_batch, next_batch,
@@ -36,10 +37,6 @@ use crate::disk::{Disk, DiskFile};
 
 const FOLDER: &str = "blobs";
 const STAGING: &str = "staging";
-/// Bytes that are hashed and written in one go. Two such batches for each upload are in memory.
-const BATCH: usize = 128 << 10;
-/// Bytes read at once; these and the ones before them, on their way to the socket, are in memory for each download.
-const CHUNK: u64 = 128 << 10;
 /// Disk calls at once: bounds the threads that wait for the disk.
 const PARALLEL: usize = 32;
 /// Of a file that is read whole.
@@ -89,6 +86,7 @@ pub(super) struct Folder {
     reserve: u64,
     /// Announced bytes of the uploads under way.
     coming: Arc<AtomicU64>,
+    strides: Strides,
 }
 
 /// A file being written, moved from one blocking step to the next.
@@ -173,7 +171,7 @@ impl Folder {
         }
         disk.sync_folder(&root)?;
         disk.sync_folder(data)?;
-        Ok(Self { data: data.into(), disk, steps, syncs, reserve, coming: Arc::default() })
+        Ok(Self { data: data.into(), disk, steps, syncs, reserve, coming: Arc::default(), strides: Strides::new() })
     }
 
     fn staging(&self, name: BlobName) -> PathBuf {
@@ -225,7 +223,9 @@ impl Folder {
     /// Hashing and writing of one batch overlap with reading the next.
     async fn stream_in(&self, name: BlobName, body: &Upload, announced: Announced) -> Result<(), ReceiveError> {
         let (disk, path, target) = (self.disk.clone(), self.staging(name), self.path(name));
-        let mut batch = first_batch(body, BATCH).await?;
+        let stride = self.strides.take(announced.length);
+        let size = usize::try_from(stride.bytes()).unwrap_or(usize::MAX);
+        let mut batch = first_batch(body, size).await?;
         let mut room = self.take_room(announced.length).await?;
         if length(&batch) >= announced.length {
             // All of it: one step instead of three.
@@ -238,7 +238,7 @@ impl Folder {
             while !batch.is_empty() {
                 let bytes = length(&batch);
                 let written = self.upload_step(move || sink.append(&batch));
-                let (written, next) = tokio::join!(written, next_batch(body, BATCH));
+                let (written, next) = tokio::join!(written, next_batch(body, size));
                 sink = written?;
                 room.written(bytes);
                 batch = next?;
@@ -281,7 +281,8 @@ impl BlobStore for Folder {
             let (disk, path) = (self.disk.clone(), self.path(name));
             let file = self.step(move || disk.open(&path)).await?;
             let (disk, steps) = (self.disk.clone(), Arc::clone(&self.steps));
-            let mut reading = Reading { disk, steps, file: file.into(), offset, unread: length, chunk: None };
+            let stride = self.strides.take(length);
+            let mut reading = Reading { disk, steps, file: file.into(), offset, unread: length, stride, chunk: None };
             reading.read_on();
             Ok(Box::pin(reading) as BlobStream)
         })
@@ -384,6 +385,7 @@ struct Reading {
     offset: u64,
     /// Not yet asked of the disk.
     unread: u64,
+    stride: Stride,
     chunk: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
@@ -392,7 +394,7 @@ impl Reading {
         if self.unread == 0 {
             return;
         }
-        let length = self.unread.min(CHUNK);
+        let length = self.unread.min(self.stride.bytes());
         let (disk, steps, file, offset) =
             (self.disk.clone(), Arc::clone(&self.steps), Arc::clone(&self.file), self.offset);
         self.chunk = Some(tokio::spawn(async move {

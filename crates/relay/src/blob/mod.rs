@@ -5,6 +5,7 @@ mod admission;
 mod folder;
 mod group;
 mod s3;
+mod stride;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pouch_statement::Blake3Digest;
 
@@ -55,19 +55,14 @@ impl<'a> StagingPart<'a> {
 enum Written {
     /// By this part alone.
     Whole(File),
-    /// By several parts.
-    Shared(Arc<File>),
+    /// By several parts, one at a time: the system lets only one write to a file, and those who waited for it there would
+    /// wait busily, on cores that have better things to do.
+    Shared(Arc<Mutex<File>>),
 }
 
-impl Deref for Written {
-    type Target = File;
-
-    fn deref(&self) -> &File {
-        match self {
-            Self::Whole(file) => file,
-            Self::Shared(file) => file,
-        }
-    }
+fn lock(file: &Mutex<File>) -> MutexGuard<'_, File> {
+    // It is only written at places that are named each time, so a thread that panicked left nothing behind in it.
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The permissions of a file, without what the umask takes away.
@@ -110,7 +105,7 @@ impl SinkPart for StagingPart<'_> {
                 } else {
                     self.create(entry, Folder::create_file)?
                 };
-                let file = Arc::new(file);
+                let file = Arc::new(Mutex::new(file));
                 shared.insert(number, file.clone());
                 file
             }
@@ -120,21 +115,24 @@ impl SinkPart for StagingPart<'_> {
     }
 
     fn bytes(&mut self, at: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        match &self.file {
-            Some(file) => Ok(file.write_all_at(bytes, at).map_err(self.staging.io("write into"))?),
-            None => Err(StageError::Replaced.into()),
-        }
+        let written = match &self.file {
+            Some(Written::Whole(file)) => file.write_all_at(bytes, at),
+            Some(Written::Shared(file)) => lock(file).write_all_at(bytes, at),
+            None => return Err(StageError::Replaced.into()),
+        };
+        Ok(written.map_err(self.staging.io("write into"))?)
     }
 
     fn end_file(&mut self, number: usize, entry: &Entry) -> Result<(), SinkError> {
         let EntryKind::File { executable, .. } = entry.kind else { return Ok(()) };
         let Some(file) = self.file.take() else { return Ok(()) };
         // Now, while the handle is open.
-        let set = if let Written::Shared(file) = &file {
-            self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-            apply(file, entry.mtime, executable, self.staging.umask)
-        } else {
-            os::set_file_time(&file, entry.mtime)
+        let set = match &file {
+            Written::Whole(file) => os::set_file_time(file, entry.mtime),
+            Written::Shared(file) => {
+                self.staging.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+                apply(&lock(file), entry.mtime, executable, self.staging.umask)
+            }
         };
         Ok(set.map_err(|error| entry_error(entry, error))?)
     }
