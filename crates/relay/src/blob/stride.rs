@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What any transfer gets.
-const NARROW: u64 = 128 << 10;
+pub(super) const NARROW: u64 = 128 << 10;
 /// What some get.
-const WIDE: u64 = 512 << 10;
+pub(super) const WIDE: u64 = 512 << 10;
 /// How many.
 const WIDE_AT_ONCE: usize = 12;
 

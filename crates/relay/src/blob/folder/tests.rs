@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::blob::AGE;
+use crate::blob::stride::{NARROW, WIDE};
 use crate::blob::tests::{announced, collect, frames};
 use crate::disk::DiskOp;
 use crate::disk::simulated::{Lies, Random, SimulatedDisk};
@@ -42,8 +43,8 @@ impl Life {
         for _ in 0..UPLOADS {
             let length = match self.random.below(3) {
                 0 => 1 + self.random.below(5_000),
-                1 => BATCH as u64 - 30 + self.random.below(60),
-                _ => 1 + self.random.below(500_000),
+                1 => [NARROW, WIDE][self.random.below(2) as usize] - 30 + self.random.below(60),
+                _ => 1 + self.random.below(1_200_000),
             };
             let bytes = [AGE, &self.random.bytes(length as usize)].concat();
             // Few folders, so that syncs are shared.
@@ -183,6 +184,7 @@ fn the_power_goes_at_every_kind_of_call() {
 // What is written is not free any more: counted as coming besides, one upload would take the room of two.
 #[tokio::test]
 async fn an_upload_needs_the_less_room_the_more_of_it_is_written() {
+    const BATCH: usize = WIDE as usize;
     let data = tempfile::tempdir().unwrap();
     let (coming, seen) = (Arc::new(std::sync::OnceLock::<Arc<AtomicU64>>::new()), Arc::new(Mutex::new(Vec::new())));
     let hook = {
