@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use etcetera::BaseStrategy as _;
+use pouch_statement::BundleId;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use serde::Serialize;
@@ -286,7 +287,7 @@ pub(crate) fn create_private(path: &Path, bytes: &[u8]) -> Result<(), HomeError>
 }
 
 fn temporary_name(path: &Path) -> Result<PathBuf, HomeError> {
-    let random = pouch_statement::BundleId::random().map_err(|e| failed("cannot write", path)(io::Error::other(e)))?;
+    let random = BundleId::random().map_err(|e| failed("cannot write", path)(io::Error::other(e)))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{random}.tmp"));
     Ok(path.with_file_name(name))
@@ -324,6 +325,22 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, H
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|e| HomeError::Damaged { path: path.to_owned(), reason: format!("line {}", e.line()) })
+}
+
+/// The bundles of which this folder has a file with this ending; none where there is no folder. Whatever else lies there, as what a
+/// kill left of [`write_private`], is passed over.
+pub(crate) fn bundles(folder: &Path, ending: &str) -> Result<Vec<BundleId>, HomeError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed("cannot list", folder)(e)),
+    };
+    let mut bundles = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed("cannot list", folder))?.file_name();
+        bundles.extend(name.to_str().and_then(|name| name.strip_suffix(ending)?.parse::<BundleId>().ok()));
+    }
+    Ok(bundles)
 }
 
 /// Writes a JSON file of the state.
@@ -385,6 +402,20 @@ mod tests {
         for path in [&pipe, &socket, &folder.path().to_owned()] {
             assert!(matches!(read(path), Err(HomeError::NotAFile { .. })), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn what_a_kill_left_beside_a_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = BundleId::random().unwrap();
+        let path = folder.path().join(format!("{bundle}.json"));
+        assert_eq!(bundles(&folder.path().join("none"), ".json").unwrap(), []);
+        write_private(&path, b"1").unwrap();
+        fs::write(temporary_name(&path).unwrap(), b"{").unwrap();
+        fs::write(folder.path().join("other.json"), b"{").unwrap();
+        assert_eq!(bundles(folder.path(), ".json").unwrap(), [bundle]);
+        assert_eq!(bundles(folder.path(), "").unwrap(), []);
+        assert!(matches!(bundles(&path, ".json"), Err(HomeError::Io { doing: "cannot list", .. })));
     }
 
     #[test]

@@ -149,13 +149,7 @@ async fn look_until<T>(
 }
 
 fn received_before(party: &Party) -> Result<Vec<BundleId>> {
-    let folder = party.home.state(RECEIVED);
-    let names = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.filter_map(|e| e.ok()?.file_name().into_string().ok()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::File(format!("cannot list {}", folder.display()), e)),
-    };
-    Ok(names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
+    Ok(home::bundles(&party.home.state(RECEIVED), ".json")?)
 }
 
 /// Marks a bundle whose envelope or sender was refused: `next` passes it over, its id still receives it.

@@ -28,6 +28,7 @@ pub mod rotate;
 pub mod send;
 pub mod transfer;
 pub mod transport;
+mod typed;
 mod watch;
 
 pub use error::{Class, Error, Result, Span};

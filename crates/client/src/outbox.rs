@@ -12,9 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
 use pouch_protocol::{BundleState, DeliveryState, ProblemKind};
-use pouch_statement::{
-    Blake3Digest, BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp, matches_prefix,
-};
+use pouch_statement::{Blake3Digest, BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -31,6 +29,7 @@ use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 use crate::send::{Purpose, say};
 use crate::transfer::{self, Envelope, Standing, Transfer};
+use crate::typed;
 use crate::watch::Unwatched;
 
 const FOLDER: &str = "outbox";
@@ -263,20 +262,9 @@ pub(crate) fn load(party: &Party, bundle: BundleId) -> Result<Option<Sent>> {
 /// # Errors
 /// A damaged state.
 pub fn list(party: &Party) -> Result<Vec<Sent>> {
-    let folder = party.home.state(FOLDER);
     let mut sent = Vec::new();
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(sent),
-        Err(e) => return Err(Error::File(format!("cannot list {}", folder.display()), e)),
-    };
-    for entry in entries {
-        let path = entry.map_err(|e| Error::File(format!("cannot list {}", folder.display()), e))?.path();
-        if path.extension().is_some_and(|e| e == "json")
-            && let Some(one) = home::read_json::<Sent>(&path)?
-        {
-            sent.push(one);
-        }
+    for bundle in home::bundles(&party.home.state(FOLDER), ".json")? {
+        sent.extend(load(party, bundle)?);
     }
     sent.sort_by(|a, b| b.created.cmp(&a.created).then(a.bundle.cmp(&b.bundle)));
     Ok(sent)
@@ -287,16 +275,7 @@ pub fn list(party: &Party) -> Result<Vec<Sent>> {
 /// # Errors
 /// None, or several.
 pub fn find(party: &Party, typed: &str) -> Result<Sent> {
-    let mut found: Vec<Sent> =
-        list(party)?.into_iter().filter(|s| matches_prefix(&s.bundle.to_string(), typed)).collect();
-    match (found.pop(), found.len()) {
-        (Some(one), 0) => Ok(one),
-        (None, _) => Err(Error::NoBundle(typed.to_owned())),
-        (Some(last), _) => {
-            found.push(last);
-            Err(Error::Ambiguous { prefix: typed.to_owned(), found: found.iter().map(|s| s.bundle).collect() })
-        }
-    }
+    typed::only(list(party)?, |sent| sent.bundle, typed, Error::NoBundle)
 }
 
 /// Finds out whether a bundle was delivered whose commit got no answer. `false`: the relay says that it was not. One that the

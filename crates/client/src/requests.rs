@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{Content, EntryPath, Kind, Manifest};
 use pouch_protocol::ProblemKind;
-use pouch_statement::{BundleId, Fingerprint, Name, Note, Signed, Timestamp, matches_prefix};
+use pouch_statement::{BundleId, Fingerprint, Name, Note, Signed, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::api::RelayApi;
@@ -23,6 +23,7 @@ use crate::identity::Identity;
 use crate::outbox::{self, Sent};
 use crate::party::Party;
 use crate::send::{self, Purpose, Request, again};
+use crate::typed;
 use crate::watch::Watch;
 
 const FOLDER: &str = "requests";
@@ -180,15 +181,9 @@ async fn is_withdrawn(api: &RelayApi, bundle: BundleId) -> Result<bool> {
 }
 
 fn all(party: &Party) -> Result<Vec<Asked>> {
-    let folder = party.home.state(FOLDER);
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::File(format!("cannot list {}", folder.display()), e)),
-    };
     let mut all = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| Error::File(format!("cannot list {}", folder.display()), e))?.path();
+    for bundle in home::bundles(&party.home.state(FOLDER), ".json")? {
+        let path = path(party, bundle);
         let Some(asked) = home::read_json::<Asked>(&path)? else { continue };
         if asked.expires > now() {
             all.push(asked);
@@ -204,16 +199,7 @@ fn all(party: &Party) -> Result<Vec<Asked>> {
 /// # Errors
 /// None, or several.
 pub fn find(party: &Party, typed: &str) -> Result<Asked> {
-    let mut found = all(party)?;
-    found.retain(|asked| matches_prefix(&asked.bundle.to_string(), typed));
-    match (found.pop(), found.len()) {
-        (Some(one), 0) => Ok(one),
-        (None, _) => Err(Error::NoRequest(typed.to_owned())),
-        (Some(last), _) => {
-            let found = found.iter().chain([&last]).map(|asked| asked.bundle).collect();
-            Err(Error::Ambiguous { prefix: typed.to_owned(), found })
-        }
-    }
+    typed::only(all(party)?, |asked| asked.bundle, typed, Error::NoRequest)
 }
 
 /// Notes that a bundle which was received and verified answers a request of mine. `false`: I asked its sender for nothing of

@@ -2,8 +2,9 @@
 //! and removed at the end (docs/format.md, "Transfer").
 //!
 //! Its first line holds, signed by and sealed to myself, what is sent and how, with the bundle key and the key of the digests:
-//! nobody else can give me a bundle key to seal to. Each part that the relay acknowledged adds a line. No line is waited for until it is durable: what a crash takes away is sealed and
-//! sent again, with a fresh file key. So does a file that was restored from a backup, or copied.
+//! nobody else can give me a bundle key to seal to. Each part that the relay acknowledged adds a line. No line is waited for until
+//! it is durable: what a crash takes away is sealed and sent again, with a fresh file key. So does a file that was restored from a
+//! backup, or copied.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -376,18 +377,7 @@ pub fn standing(party: &Party, bundle: BundleId) -> Result<Standing> {
 
 /// The bundles of which there is a transfer.
 pub(crate) fn list(party: &Party) -> Result<Vec<BundleId>> {
-    let folder = party.home.state(FOLDER);
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failed("list", &folder)(e)),
-    };
-    let mut bundles = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(failed("list", &folder))?.file_name();
-        bundles.extend(name.to_str().and_then(|name| name.parse::<BundleId>().ok()));
-    }
-    Ok(bundles)
+    Ok(home::bundles(&party.home.state(FOLDER), "")?)
 }
 
 /// Removes what is left of a send that nobody goes on with, unless somebody sends it.

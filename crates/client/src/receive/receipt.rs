@@ -45,6 +45,10 @@ pub(super) struct SealedReceipt {
     message: ReceiptMessage,
 }
 
+fn path(party: &Party, bundle: BundleId) -> PathBuf {
+    party.home.state(RECEIPTS).join(format!("{bundle}.json"))
+}
+
 /// Signs a receipt and seals it to the sender.
 pub(super) fn sign(
     identity: &Identity,
@@ -77,10 +81,6 @@ pub(super) fn sign(
 }
 
 impl SealedReceipt {
-    fn path(&self, party: &Party) -> PathBuf {
-        party.home.state(RECEIPTS).join(format!("{}.json", self.bundle))
-    }
-
     fn event(&self, outcome: Ended) -> Event {
         let event = Event::new(Action::ReceiptSent, outcome).with_peer(&self.to, self.fingerprint);
         Event { bundle: Some(self.bundle), statement_sha256: Some(self.sha256), ..event }
@@ -93,7 +93,7 @@ impl SealedReceipt {
             return Ok(());
         }
         home::private_folder(&party.home.state(RECEIPTS))?;
-        Ok(home::write_json(&self.path(party), self)?)
+        Ok(home::write_json(&path(party, self.bundle), self)?)
     }
 
     /// Hands the kept receipt to the relay; if that cannot be, the next command does. The bundle is received either way.
@@ -115,7 +115,7 @@ impl SealedReceipt {
     /// Journals the end and lets the kept receipt go.
     fn done(&self, party: &Party, event: Event) -> Result<()> {
         party.journal().append(&event)?;
-        let _ = std::fs::remove_file(self.path(party));
+        let _ = std::fs::remove_file(path(party, self.bundle));
         Ok(())
     }
 }
@@ -125,10 +125,8 @@ impl SealedReceipt {
 /// # Errors
 /// Local state; a relay that cannot be reached is no error here.
 pub async fn send_pending_receipts(party: &Party, api: &RelayApi) -> Result<()> {
-    let folder = party.home.state(RECEIPTS);
-    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(()) };
-    for name in entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| n.ends_with(".json")) {
-        let Some(receipt) = home::read_json::<SealedReceipt>(&folder.join(&name))? else { continue };
+    for bundle in home::bundles(&party.home.state(RECEIPTS), ".json")? {
+        let Some(receipt) = home::read_json::<SealedReceipt>(&path(party, bundle))? else { continue };
         match api.put_receipt(receipt.bundle, &receipt.message).await {
             Ok(()) => receipt.done(party, receipt.event(Ended::Done))?,
             Err(error) if is_final(&error) => {
