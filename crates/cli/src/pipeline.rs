@@ -26,7 +26,10 @@ pub(crate) fn party(context: &Context) -> Result<Option<Party>, Failure> {
 
 /// Puts back what a pipeline's command has added to its journal, however it ended; nothing for anybody else.
 pub(crate) fn keep<T>(context: &Context, party: &Party, outcome: Result<T, Failure>) -> Result<T, Failure> {
-    let kept: Outcome = context.run(async { Ok(pipeline::keep(party, &party.api()?).await?) });
+    if !context.is_pipeline() {
+        return outcome;
+    }
+    let kept: Outcome = context.run(async { Ok(pipeline::put(party, &party.api()?).await?) });
     let value = outcome?;
     kept.map(|()| value)
 }

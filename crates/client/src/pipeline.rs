@@ -9,8 +9,8 @@ use pouch_statement::{
     Card, Delegation, Device, MAX_DELEGATION, MailboxId, Name, Signed, SignedCard, SigningKey, Timestamp,
 };
 
-pub use self::kept::Scratch;
-pub(crate) use self::kept::{Pipeline, put, put_delivered};
+pub(crate) use self::kept::{Pipeline, put_delivered};
+pub use self::kept::{Scratch, fetch, put};
 pub use self::secret::{Secret, SecretError};
 
 use self::secret::Recipient;
@@ -45,22 +45,6 @@ pub fn party(secret: Secret, scratch: Scratch, network: Network) -> Result<Party
         sequences_from: 0,
     };
     Ok(Party::of_pipeline(&home, account, card, Pipeline::new(secret, scratch))?.over(network))
-}
-
-/// Fetches what the runs before left, and checks it.
-///
-/// # Errors
-/// The relay cannot be reached or refuses; or, which is evidence, what it has is not what a run has put there.
-pub async fn fetch(party: &Party, api: &RelayApi) -> Result<()> {
-    kept::fetch(party, api).await
-}
-
-/// Puts the journal of a run back, if it has changed; nothing where the party is no pipeline.
-///
-/// # Errors
-/// The relay cannot be reached, or another run of this pipeline came between.
-pub async fn keep(party: &Party, api: &RelayApi) -> Result<()> {
-    put(party, api).await
 }
 
 /// Makes a pipeline that sends to these in my name, for so many seconds, and leaves its journal on the relay.

@@ -162,8 +162,12 @@ fn lay_out(home: &Home, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Takes the journal from the relay, and checks that it goes on from where the pipeline was made.
-pub(super) async fn fetch(party: &Party, api: &RelayApi) -> Result<()> {
+/// Takes the journal from the relay, and checks that it goes on from where the pipeline was made. Nothing where the party is no
+/// pipeline.
+///
+/// # Errors
+/// The relay cannot be reached or refuses; or, which is evidence, what it has is not what a run has put there.
+pub async fn fetch(party: &Party, api: &RelayApi) -> Result<()> {
     let Some(pipeline) = &party.pipeline else { return Ok(()) };
     // First: whatever was delivered by then stands in each journal from then on.
     let sent = again(|| api.outbox()).await?.rows;
@@ -212,8 +216,11 @@ fn check_recipients(party: &Party, pipeline: &Pipeline) -> Result<()> {
     Err(broken("it names other recipients than this pipeline was made for"))
 }
 
-/// Puts the journal back, if it has changed.
-pub(crate) async fn put(party: &Party, api: &RelayApi) -> Result<()> {
+/// Puts the journal of a run back, if it has changed. Nothing where the party is no pipeline.
+///
+/// # Errors
+/// The relay cannot be reached, or another run of this pipeline came between.
+pub async fn put(party: &Party, api: &RelayApi) -> Result<()> {
     let Some(pipeline) = &party.pipeline else { return Ok(()) };
     let state = collect(party)?;
     let has = pipeline.has();
