@@ -157,10 +157,9 @@ async fn live(api: &RelayApi) -> Result<Vec<PipelineStatus>> {
     Ok(list(api).await?.into_iter().filter(|one| one.revoked.is_none() && one.expires > now).collect())
 }
 
-/// The names of those that run and send to this mailbox.
-pub(crate) async fn to(api: &RelayApi, mailbox: MailboxId) -> Result<Vec<Name>> {
-    let live = live(api).await?.into_iter().filter(|one| one.recipients.contains(&mailbox));
-    Ok(live.map(|one| one.name).collect())
+/// Those that run and send to this mailbox.
+pub(crate) async fn to(api: &RelayApi, mailbox: MailboxId) -> Result<Vec<PipelineStatus>> {
+    Ok(live(api).await?.into_iter().filter(|one| one.recipients.contains(&mailbox)).collect())
 }
 
 /// Has the relay refuse a pipeline from now on.
@@ -170,8 +169,13 @@ pub(crate) async fn to(api: &RelayApi, mailbox: MailboxId) -> Result<Vec<Name>> 
 pub async fn revoke(party: &Party, api: &RelayApi, name: &Name) -> Result<PipelineStatus> {
     let found = live(api).await?.into_iter().find(|one| one.name == *name);
     let found = found.ok_or_else(|| Error::NoPipeline(name.clone()))?;
-    let result = again(|| api.revoke_pipeline(found.mailbox)).await;
-    party.journal().append(&event(Action::PipelineRevoked, name).ended(&result))?;
-    result?;
+    end(party, api, &found).await?;
     Ok(found)
+}
+
+/// [`revoke`], of one that the relay has listed.
+pub(crate) async fn end(party: &Party, api: &RelayApi, pipeline: &PipelineStatus) -> Result<()> {
+    let result = again(|| api.revoke_pipeline(pipeline.mailbox)).await;
+    party.journal().append(&event(Action::PipelineRevoked, &pipeline.name).ended(&result))?;
+    Ok(result?)
 }

@@ -76,8 +76,8 @@ pub async fn withdraw(party: &Party, api: &RelayApi, name: &Name) -> Result<With
         if had.is_empty() { withdrawn.in_time.push(sent.bundle) } else { withdrawn.too_late.push(sent.bundle) }
     }
     for pipeline in pipeline::to(api, contact.card().mailbox).await? {
-        pipeline::revoke(party, api, &pipeline).await?;
-        withdrawn.pipelines.push(pipeline);
+        pipeline::end(party, api, &pipeline).await?;
+        withdrawn.pipelines.push(pipeline.name);
     }
     Ok(withdrawn)
 }
