@@ -414,4 +414,4 @@ impl From<&Former> for FormerRow {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

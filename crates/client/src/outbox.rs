@@ -357,13 +357,14 @@ async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle
     }
 }
 
-/// Settles what is open for this recipient, in the turn that the caller has, so that the next manifest follows the last
-/// that was delivered.
-pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identity, to: &Contact) -> Result<()> {
+/// Settles what is open for these recipients, in the turn that the caller has, so that the next manifest for each follows the
+/// last that was delivered.
+pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identity, to: &[&Contact]) -> Result<()> {
     let mut all = list(party)?;
     forget_keys(party, &mut all)?;
+    let theirs = |r: &Recipient| to.iter().any(|contact| contact.is_or_was(&r.fingerprint));
     for mut sent in all {
-        if sent.progress == Progress::Committing && sent.recipients.iter().any(|r| to.is_or_was(&r.fingerprint)) {
+        if sent.progress == Progress::Committing && sent.recipients.iter().any(theirs) {
             settle_in_turn(party, api, Some(identity), &mut sent).await?;
         }
     }

@@ -19,7 +19,7 @@ use pouch_protocol::ProblemKind;
 use pouch_statement::{Blake3Digest, BundleId, Fingerprint, Name, Note, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::address::{Addressee, addressee_here};
+pub(crate) use self::address::{Addressee, Places, addressee_here};
 pub(crate) use self::again::{again, ride_out};
 pub(crate) use self::commit::say;
 pub use self::file::send_to_file;

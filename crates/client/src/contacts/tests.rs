@@ -4,7 +4,7 @@ use pouch_statement::SigningKey;
 
 const CLASSIC: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
-fn contact(name: &str, seed: u8, serial: u64) -> Contact {
+pub(crate) fn contact(name: &str, seed: u8, serial: u64) -> Contact {
     contact_for(CLASSIC, name, seed, serial)
 }
 

@@ -19,7 +19,7 @@ use crate::home;
 use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
-use crate::send::{Addressee, addressee_here, again, check_lifetime};
+use crate::send::{Addressee, Places, addressee_here, again, check_lifetime};
 
 /// What re-seals a bundle: its key, and the newest manifest for each recipient.
 struct Kept {
@@ -153,6 +153,7 @@ fn readdress(
     open: &[Recipient],
     expires: Timestamp,
 ) -> Result<Vec<Addressed>> {
+    party.check_current()?;
     let mut kept = Kept::open(identity, sent)?;
     let (book, mut addressed) = (party.contacts()?, Vec::new());
     for old in open {
@@ -231,9 +232,9 @@ pub async fn add(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut 
     if sent.recipients.iter().any(|r| to.contact.is_or_was(&r.fingerprint)) {
         return Err(Error::AlreadyRecipient(name.clone()));
     }
-    settle_for(party, api, identity, &to.contact).await?;
+    settle_for(party, api, identity, &[&to.contact]).await?;
     let mut kept = Kept::open(identity, sent)?;
-    let (sequence, previous) = to.place(party)?;
+    let (sequence, previous) = Places::load(party)?.next(&to.contact)?;
     let template = kept.manifests.first().map(|m| m.body().clone());
     let template = template.ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
     let recipient = to.contact.fingerprint();

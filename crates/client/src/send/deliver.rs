@@ -7,7 +7,7 @@ use pouch_core::bundle::{Content, SealError, SealedBundle};
 use pouch_protocol::{BundleState, Commit, NewBundle, PartField, ProblemKind};
 use pouch_statement::{MailboxId, Sha256Digest};
 
-use super::address::{Addressee, address};
+use super::address::{Addressee, Places, address};
 use super::commit::say;
 use super::ongoing::Ongoing;
 use super::upload::Uploaded;
@@ -205,15 +205,16 @@ impl Sending<'_> {
     /// caller's turn.
     async fn address(&self, ongoing: &mut Ongoing, sealed: &SealedBundle, parts_sha256: Sha256Digest) -> Step<Last> {
         let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
-        for to in self.to {
-            outbox::settle_for(self.party, self.api, self.identity, &to.contact).await?;
-        }
+        let contacts: Vec<_> = self.to.iter().map(|to| &to.contact).collect();
+        outbox::settle_for(self.party, self.api, self.identity, &contacts).await?;
         if let Some(delivered) = once::meanwhile(self.party, &ongoing.sent)? {
             return Err(Stop::Again(Box::new(delivered)));
         }
+        let places = Places::load(self.party)?;
         for to in self.to {
             let purpose = &self.how.purpose;
-            let (manifest, envelope) = address(self.party, self.identity, to, &ongoing.sent, purpose, sealed)?;
+            let (manifest, envelope) =
+                address(self.party, self.identity, (to, &places), &ongoing.sent, purpose, sealed)?;
             let mailbox: MailboxId = to.contact.card().mailbox;
             manifests.push(manifest);
             envelopes.push(Envelope { mailbox, sealed: STANDARD.encode(envelope) });

@@ -5,7 +5,7 @@ use std::path::Path;
 use pouch_core::bundle::PouchWriter;
 use pouch_statement::BundleId;
 
-use super::address::{Addressee, address, addressee};
+use super::address::{Addressee, Places, address, addressee};
 use super::upload::{Making, Spare, planned, seal_in_background};
 use super::{Delivered, Request, begun, conclude};
 use crate::clock::now;
@@ -68,7 +68,7 @@ async fn write_file(
     let sealed = worker.await.map_err(|_| Error::Worker)??;
     sent.describe(&sealed);
     let turn = party.home.sending_turn().await?;
-    let (manifest, envelope) = address(party, identity, to, sent, &purpose, &sealed)?;
+    let (manifest, envelope) = address(party, identity, (to, &Places::load(party)?), sent, &purpose, &sealed)?;
     sent.commit_to(party, &[manifest], &sealed.key, Progress::Carried)?;
     if let Err(error) = writer.finish(&sealed.sealed_index, &envelope) {
         sent.forget(party)?;
