@@ -261,6 +261,11 @@ impl Journal {
     /// # Errors
     /// The file system, or a head that is missing, another journal's, or not readable.
     pub fn verify(&self) -> Result<Report, JournalError> {
+        Ok(self.check()?.0)
+    }
+
+    /// [`Journal::verify`], and the leaves that the records are.
+    fn check(&self) -> Result<(Report, Vec<Hash>), JournalError> {
         let _lock = self.home.lock()?;
         let (head, frontier) = self.head()?;
         let mut leaves = Vec::new();
@@ -280,7 +285,7 @@ impl Journal {
         let size = frontier.size();
         let root = frontier.root();
         let comparison = compare(&leaves, &Remembered::from(frontier));
-        Ok(Report { journal: head.journal, size, root, comparison, unreadable, torn })
+        Ok((Report { journal: head.journal, size, root, comparison, unreadable, torn }, leaves))
     }
 
     /// Opens all records with the owner's keys, of now and before, oldest first.

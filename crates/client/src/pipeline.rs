@@ -8,6 +8,7 @@ use pouch_protocol::{AccountRole, NewPipeline, PipelineStatus};
 use pouch_statement::{
     Card, Delegation, Device, MAX_DELEGATION, MailboxId, Name, Signed, SignedCard, SigningKey, Timestamp,
 };
+use zeroize::Zeroizing;
 
 pub(crate) use self::kept::{Pipeline, put_delivered};
 pub use self::kept::{Scratch, fetch, put};
@@ -25,17 +26,14 @@ use crate::party::{Party, StoredAccount};
 use crate::send::{Addressee, addressee_here, again};
 use crate::transport::Network;
 
-/// The party of a secret, for one run: nothing is known yet of what the runs before did.
+/// The party of a secret, for one run: nothing is known yet of its recipients and of what the runs before did, which [`fetch`]
+/// brings.
 ///
 /// # Errors
 /// A folder that cannot be written.
 pub fn party(secret: Secret, scratch: Scratch, network: Network) -> Result<Party> {
     let home = Home::open(Some(scratch.path()))?;
     home.create()?;
-    let names = secret.recipients().iter().map(|to| Ok((to.name.clone(), SignedCard::verify(&to.card)?)));
-    for one in names.collect::<Result<Vec<_>>>()? {
-        AddressBook::change(&home, |book| book.add(Contact::new(one.0, one.1, Verified::Link, now())))?;
-    }
     let card = secret.card.clone();
     let account = StoredAccount {
         relay: card.card().relay.clone(),
@@ -47,7 +45,8 @@ pub fn party(secret: Secret, scratch: Scratch, network: Network) -> Result<Party
     Ok(Party::of_pipeline(&home, account, card, Pipeline::new(secret, scratch))?.over(network))
 }
 
-/// Makes a pipeline that sends to these in my name, for so many seconds, and leaves its journal on the relay.
+/// Makes a pipeline that sends to these in my name, for so many seconds, and leaves its journal on the relay. Gives the line of its
+/// secret, and when it ends.
 ///
 /// # Errors
 /// There is one of this name, somebody may not be sent to, or the relay refuses or cannot be reached.
@@ -57,7 +56,7 @@ pub async fn make(
     identity: &Identity,
     (name, to, lifetime): (&Name, &[Name], u64),
     network: &Network,
-) -> Result<(Secret, Timestamp)> {
+) -> Result<(Zeroizing<String>, Timestamp)> {
     if lifetime > MAX_DELEGATION || lifetime == 0 {
         return Err(Error::PipelineLifetime(Span(MAX_DELEGATION)));
     }
@@ -122,26 +121,30 @@ fn card(party: &Party, keys: &Identity, name: &Name, (created, expires): (Timest
     Ok(SignedCard::sign(card, &keys.signing)?)
 }
 
-/// Begins the pipeline's journal, and puts it where its runs fetch it.
+/// Begins the pipeline's journal, and puts it where its runs fetch it. Gives the line that they run with.
 async fn begin(
     keys: (&Identity, &SigningKey),
     card: &SignedCard,
     by: (&SignedCard, &Signed<Delegation>),
     to: &[Addressee],
     network: &Network,
-) -> Result<Secret> {
+) -> Result<Zeroizing<String>> {
     let scratch = Scratch::new()?;
     let home = Home::open(Some(scratch.path()))?;
     home.create()?;
+    AddressBook::change(&home, |book| {
+        let known = |to: &Contact| Contact::new(to.name.clone(), to.card.clone(), Verified::Link, now());
+        to.iter().try_for_each(|to| book.add(known(&to.contact)))
+    })?;
     let id = Journal::create(&home)?;
     let journal = Journal::new(home, keys.0.age.recipient(), id);
     journal.append(&event(Action::Joined, &card.card().name))?;
     let recipient = |to: &Addressee| Recipient { name: to.contact.name.clone(), card: to.contact.card.detached() };
     let secret = Secret::new(keys, card, by, to.iter().map(recipient).collect(), (id, &journal.frontier()?))?;
-    let again = Secret::parse(&secret.to_line()?)?;
+    let line = secret.to_line()?;
     let party = party(secret, scratch, network.clone())?;
     put(&party, &party.api()?).await?;
-    Ok(again)
+    Ok(line)
 }
 
 /// My pipelines, by the relay's word.

@@ -67,11 +67,10 @@ impl New {
         let party = context.party()?;
         let identity = context.unlock(&party)?;
         let network = context.network()?;
-        let (secret, expires) = context.run(async {
+        let (line, expires) = context.run(async {
             let api = context.relay(&party).await?;
             Ok(pipeline::make(&party, &api, &identity, (&self.name, &self.to, self.until), &network).await?)
         })?;
-        let line = secret.to_line().map_err(pouch_client::Error::from)?;
         let (name, to) = (&self.name, &self.to);
         context
             .show

@@ -2,7 +2,7 @@
 
 use pouch_log::{Comparison, Frontier, Remembered, compare};
 
-use super::{Head, Journal, JournalError};
+use super::{Head, Journal, JournalError, Report};
 
 impl Journal {
     /// The compact tree as it stands.
@@ -17,14 +17,9 @@ impl Journal {
         Frontier::decode(&head.frontier).map_err(|_| broken())
     }
 
-    /// How the records compare with an earlier state of the tree.
-    pub(crate) fn against(&self, known: &Frontier) -> Result<Comparison, JournalError> {
-        let _lock = self.home.lock()?;
-        let mut leaves = Vec::new();
-        self.each(0, |record, sealed| {
-            leaves.extend(record.zip(sealed).map(|(record, sealed)| record.leaf(&sealed)));
-            Ok(())
-        })?;
-        Ok(compare(&leaves, &Remembered::from(known.clone())))
+    /// [`Journal::verify`], and how the same records compare with an earlier state of the tree.
+    pub(crate) fn verify_against(&self, known: &Frontier) -> Result<(Report, Comparison), JournalError> {
+        let (report, leaves) = self.check()?;
+        Ok((report, compare(&leaves, &Remembered::from(known.clone()))))
     }
 }

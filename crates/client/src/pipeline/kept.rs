@@ -2,6 +2,9 @@
 //! while a run lasts (docs/format.md, "Pipeline journal").
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -31,6 +34,9 @@ const LEVEL: i32 = 3;
 /// How often the journal is brought together with one that came between.
 const TRIES: usize = 5;
 const OUTBOX: &str = "outbox/";
+const HEAD: &str = "journal/head";
+/// The files that each state may have, beside those of bundles.
+const FILES: [&str; 3] = ["journal/records", HEAD, "contacts.json"];
 
 /// A folder for one run, removed with all that is in it at the end.
 pub struct Scratch(PathBuf);
@@ -128,7 +134,7 @@ impl Pipeline {
 /// The files of the home that outlast a run. Of bundles what addresses them again is left out: a pipeline does not.
 fn collect(party: &Party) -> Result<State> {
     let mut state = State::new();
-    for name in ["journal/records", "journal/head", "contacts.json"] {
+    for name in FILES {
         if let Some(bytes) = home::read(&party.home.state(name))? {
             state.insert(name.to_owned(), String::from_utf8(bytes).map_err(|_| Error::Worker)?);
         }
@@ -143,11 +149,10 @@ fn collect(party: &Party) -> Result<State> {
 /// Whether a run writes this file.
 fn is_ours(name: &str) -> bool {
     let sent = |name: &str| name.strip_suffix(".json")?.parse::<pouch_statement::BundleId>().ok();
-    matches!(name, "journal/records" | "journal/head" | "contacts.json")
-        || name.strip_prefix(OUTBOX).and_then(sent).is_some()
+    FILES.contains(&name) || name.strip_prefix(OUTBOX).and_then(sent).is_some()
 }
 
-/// Lays a state out in the home, in place of what is there.
+/// Lays a state out in the home, in place of what is there. Nothing of it is made durable: it goes with the run.
 fn lay_out(home: &Home, state: &State) -> Result<()> {
     if !state.keys().all(|name| is_ours(name)) {
         return Err(broken("it holds what no run writes"));
@@ -157,7 +162,10 @@ fn lay_out(home: &Home, state: &State) -> Result<()> {
         home::private_folder(&home.state(folder))?;
     }
     for (name, text) in state {
-        home::write_private(&home.state(name), text.as_bytes())?;
+        let path = home.state(name);
+        let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| Error::File(format!("cannot write {}", path.display()), error))?;
     }
     Ok(())
 }
@@ -189,12 +197,12 @@ async fn take(party: &Party, api: &RelayApi, known: &Frontier) -> Result<()> {
     let state = pipeline.open(&sealed)?;
     lay_out(&party.home, &state)?;
     check_recipients(party, pipeline)?;
-    let journal = party.journal();
-    let report = journal.verify().map_err(|error| broken(error.to_string()))?;
+    let verified = party.journal().verify_against(known).map_err(|error| broken(error.to_string()))?;
+    let (report, comparison) = verified;
     if !report.is_sound() {
         return Err(broken(report.finding()));
     }
-    match journal.against(known).map_err(|error| broken(error.to_string()))? {
+    match comparison {
         Comparison::Intact | Comparison::Extended { .. } => {}
         Comparison::Truncated { .. } => return Err(broken("it is older than what this pipeline knows")),
         _ => return Err(broken("it does not go on from what this pipeline knows")),
@@ -248,7 +256,7 @@ pub(crate) async fn put_delivered(party: &Party, api: &RelayApi, sent: &mut Sent
             other => return other,
         }
         let known = party.pipeline.as_ref().and_then(|pipeline| pipeline.has());
-        let head = known.as_ref().and_then(|(_, state)| state.get("journal/head"));
+        let head = known.as_ref().and_then(|(_, state)| state.get(HEAD));
         let head = head.map(|text| party.journal().frontier_of(text)).transpose()?.ok_or(Error::Worker)?;
         take(party, api, &head).await?;
         *sent = outbox::load(party, sent.bundle)?.ok_or_else(|| broken("it lacks what this run has sent"))?;
