@@ -197,6 +197,34 @@ fn a_bundle_is_ended_earlier_and_not_extended_beyond_the_relay() {
     pair.ada.run(&["outbox", "extend", &id, "--until", "1h"]).fails(5, "not on the relay");
 }
 
+// One who is revoked keeps nobody else from the new end, and gets no envelope with it.
+#[test]
+fn attack_37_an_extension_leaves_out_who_is_revoked() {
+    let pair = Pair::new();
+    let cy = invited(&pair, "cy", "contractor");
+    let file = pair.ada.file("f", "for both");
+    let id = pair.ada.send(&[text(&file), "--to", "bo,cy"]);
+    let manifests = || {
+        let shown = pair.ada.run(&["outbox", &id, "--json"]).ok().object("bundle");
+        let of = |who: &str| {
+            let all = shown["recipients"].as_array().unwrap();
+            all.iter().find(|r| r["name"] == who).unwrap()["manifest_sha256"].clone()
+        };
+        (of("bo"), of("cy"))
+    };
+    let before = manifests();
+    pair.ada.run(&["contact", "revoke", "bo"]).ok().says("to others, too");
+    let ran = pair.ada.run(&["outbox", "extend", &id, "--until", "30d"]).ok();
+    ran.says("bo gets no new envelope: bo is revoked").says("by cy");
+    let after = manifests();
+    assert_eq!(after.0, before.0);
+    assert_ne!(after.1, before.1);
+    assert_eq!(fs::read(cy.receive(&id).join("f")).unwrap(), b"for both");
+    // With nobody else there is nothing to extend it for.
+    pair.ada.run(&["outbox", "extend", &id, "--until", "20d"]).fails(6, "is revoked");
+    assert_eq!(manifests(), after);
+}
+
 #[test]
 fn a_recipient_is_added_without_sending_again() {
     let pair = Pair::new();

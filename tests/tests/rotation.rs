@@ -185,6 +185,27 @@ fn a_reseal_that_was_cut_off_goes_on() {
 }
 
 #[test]
+fn one_bundle_that_cannot_be_resealed_does_not_keep_the_others() {
+    let pair = Pair::new();
+    let file = pair.ada.file("f", "f");
+    let sent = [(); 2].map(|()| pair.ada.send(&[text(&file), "--to", "bo"]));
+    pair.bo.run(&["card", "rotate", "--yes"]).ok();
+    take(&pair.ada, "bo", &pair.bo);
+    // The one that comes first.
+    let first = pair.ada.run(&["outbox", "-q"]).ok().text().lines().next().unwrap().to_owned();
+    let path = pair.ada.home().join(format!("outbox/{first}.json"));
+    let mut damaged: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    damaged["private"] = "AAAA".into();
+    fs::write(&path, serde_json::to_vec(&damaged).unwrap()).unwrap();
+    let ran = pair.ada.run(&["outbox", "reseal", "-q"]);
+    let other = sent.iter().find(|id| **id != first).unwrap();
+    assert_eq!((ran.code == 0, ran.word()), (false, other.clone()), "{ran}");
+    assert!(ran.err.contains(&format!("bundle {}: ", &first[..6])), "{ran}");
+    pair.bo.receive(other);
+    pair.ada.run(&["outbox", other]).ok().says("received and verified");
+}
+
+#[test]
 fn attack_50_a_rotation_that_is_killed_at_any_write_is_finished_by_the_same_command() {
     if !have(&["strace"]) {
         return;

@@ -16,7 +16,7 @@ use pouch_statement::{Blake3Digest, BundleId, Detached, Name, Outcome, Receipt, 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-pub use self::amend::{add, extend, needs_reseal, reseal};
+pub use self::amend::{Readdressed, add, extend, needs_reseal, reseal};
 pub use self::receipt::{awaits_receipt, refresh, wait_receipt};
 pub use self::recipient::{FormerKey, Recipient};
 pub use self::unfinished::forget;

@@ -19,6 +19,7 @@ use serde_json::json;
 use self::reseal::Reseal;
 use self::unfinished::{Forget, Resume};
 use super::request;
+use super::send::report::names;
 use crate::pipeline;
 use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{iso, local, many, parse_span, short, size};
@@ -52,7 +53,8 @@ enum Verb {
 
 /// Let a bundle be fetched for longer, or end it earlier
 ///
-/// Each recipient who has not received it gets a new signed manifest with the new end. The content stays as it is.
+/// Each recipient who has not received it gets a new signed manifest with the new end. The content stays as it is. Whoever is revoked,
+/// or may not be sent to for another reason, is left out and told of.
 #[derive(Args)]
 struct Extend {
     /// Which
@@ -338,16 +340,22 @@ impl Extend {
         let party = context.party()?;
         let mut sent = outbox::find(&party, &self.id)?;
         let identity = context.unlock(&party)?;
-        let names = context.run(async {
+        let done = context.run(async {
             let api = context.relay(&party).await?;
             let expires = pouch_client::clock::now().plus(self.until);
             Ok(outbox::extend(&party, &api, &identity, &mut sent, expires).await?)
         })?;
         object(context, &party, &sent, None)?;
         context.show.essence(sent.bundle).map_err(printing)?;
-        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let (id, until) = (short(sent.bundle), local(sent.expires));
-        context.show.line(format_args!("{id} may be fetched until {until} by {}", names.join(", "))).map_err(printing)
+        context
+            .show
+            .line(format_args!("{id} may be fetched until {until} by {}", names(&done.to)))
+            .map_err(printing)?;
+        for (name, why) in &done.left_out {
+            context.show.warn(format_args!("{id}: {name} gets no new envelope: {why}"));
+        }
+        Ok(())
     }
 }
 

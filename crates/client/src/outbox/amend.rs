@@ -1,5 +1,5 @@
-//! A bundle that is delivered, addressed again: to the same recipients with another end or to their new keys, or to one more. Parts and index stay
-//! as they are; each recipient gets a new manifest and a small envelope around it and the bundle key.
+//! A bundle that is delivered, addressed again: to the same recipients with another end or to their new keys, or to one more.
+//! Parts and index stay as they are; each recipient gets a new manifest and a small envelope around it and the bundle key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -79,50 +79,91 @@ impl Kept {
     }
 }
 
+/// Who is left out, and why.
+type LeftOut = (Name, Error);
+
+/// To whom a bundle was addressed again.
+#[derive(Debug)]
+pub struct Readdressed {
+    /// Those who have a new envelope.
+    pub to: Vec<Name>,
+    /// Those who may not be sent to as things are, and why: theirs stays as it is.
+    pub left_out: Vec<LeftOut>,
+}
+
 /// Gives a delivered bundle another end, later or earlier: on the relay, and in a new manifest for each recipient who has not
-/// verified it yet. Gives those.
+/// verified it yet.
 ///
 /// # Errors
-/// Nobody waits for it any more, its key is not kept, or the relay refuses or cannot be reached: then the same again goes on
-/// from there.
+/// Nobody waits for it any more who may be sent to, its key is not kept, or the relay refuses or cannot be reached: then the same
+/// again goes on from there.
 pub async fn extend(
     party: &Party,
     api: &RelayApi,
     identity: &Identity,
     sent: &mut Sent,
     expires: Timestamp,
-) -> Result<Vec<Name>> {
+) -> Result<Readdressed> {
     check_lifetime(api, expires).await?;
     let _turn = open_again(party, api, identity, sent).await?;
-    let open: Vec<Recipient> = sent.recipients.iter().filter(|r| !has_verified(sent, r)).cloned().collect();
-    if open.is_empty() {
+    if sent.recipients.iter().all(|r| has_verified(sent, r)) {
         return Err(Error::AllReceived(sent.bundle));
     }
+    let open = sent.recipients.iter().filter(|r| !has_verified(sent, r));
+    let (open, left_out) = addressable(&party.contacts()?, open)?;
     let addressed = readdress(party, identity, sent, &open, expires)?;
     let result = push_extension(api, sent, expires, &addressed).await;
     conclude(party, sent, Action::Extended, &addressed, &open, &result)?;
     result?;
     sent.change(party, |sent| sent.expires = expires)?;
-    Ok(open.into_iter().map(|recipient| recipient.name).collect())
+    Ok(Readdressed { to: names(open), left_out })
 }
 
-/// Seals a delivered bundle for the new keys of those recipients whose keys changed and who have not verified it yet: a new manifest
-/// and a new envelope for each, and no part. Gives those.
+/// Seals a delivered bundle for the new keys of those recipients whose keys changed and who have not verified it yet: a new
+/// manifest and a new envelope for each, and no part.
 ///
 /// # Errors
-/// As [`extend`]; then the same again goes on from there.
-pub async fn reseal(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut Sent) -> Result<Vec<Name>> {
+/// As [`extend`]; then the same again goes on from there. That nobody has new keys is none.
+pub async fn reseal(party: &Party, api: &RelayApi, identity: &Identity, sent: &mut Sent) -> Result<Readdressed> {
     let _turn = open_again(party, api, identity, sent).await?;
     let book = party.contacts()?;
-    let open: Vec<Recipient> = waiting_with_new_keys(&book, sent).cloned().collect();
+    let (open, left_out) = addressable(&book, waiting_with_new_keys(&book, sent))?;
     if open.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Readdressed { to: Vec::new(), left_out });
     }
     let addressed = readdress(party, identity, sent, &open, sent.expires)?;
     let result = push(api, sent, &addressed).await;
     conclude(party, sent, Action::Resealed, &addressed, &open, &result)?;
     result?;
-    Ok(open.into_iter().map(|recipient| recipient.name).collect())
+    Ok(Readdressed { to: names(open), left_out })
+}
+
+/// A recipient as they were, and the contact that they are now.
+type Open = (Recipient, Addressee);
+
+fn names(open: Vec<Open>) -> Vec<Name> {
+    open.into_iter().map(|(recipient, _)| recipient.name).collect()
+}
+
+/// Those who may be sent to, as the contacts that they are now, and the others. It is an error if there are only others.
+fn addressable<'a>(
+    book: &AddressBook,
+    recipients: impl Iterator<Item = &'a Recipient>,
+) -> Result<(Vec<Open>, Vec<LeftOut>)> {
+    let (mut open, mut left_out) = (Vec::new(), Vec::new());
+    for recipient in recipients {
+        match known(book, recipient) {
+            Ok(to) => open.push((recipient.clone(), to)),
+            Err(why) => left_out.push((recipient.name.clone(), why)),
+        }
+    }
+    match left_out.pop() {
+        Some((_, why)) if open.is_empty() => Err(why),
+        last => {
+            left_out.extend(last);
+            Ok((open, left_out))
+        }
+    }
 }
 
 /// Those who have not verified it and whose keys changed since it was addressed to them.
@@ -144,20 +185,19 @@ fn has_verified(sent: &Sent, recipient: &Recipient) -> bool {
     sent.verdict(recipient).is_some_and(|verdict| verdict.outcome == Outcome::Verified)
 }
 
-/// The next revision of the manifest for each of these recipients, by my key and for theirs of now, with the envelope around it.
-/// All of it is written down before any is out of the house: a receipt may name it, and no other manifest may bear its revision.
+/// The next revision of the manifest for each of these recipients, by my key and for theirs of now, with the envelope around
+/// it. All of it is written down before any is out of the house: a receipt may name it, and no other manifest may bear its
+/// revision.
 fn readdress(
     party: &Party,
     identity: &Identity,
     sent: &mut Sent,
-    open: &[Recipient],
+    open: &[Open],
     expires: Timestamp,
 ) -> Result<Vec<Addressed>> {
     party.check_current()?;
-    let mut kept = Kept::open(identity, sent)?;
-    let (book, mut addressed) = (party.contacts()?, Vec::new());
-    for old in open {
-        let to = known(&book, old)?;
+    let (mut kept, mut addressed) = (Kept::open(identity, sent)?, Vec::new());
+    for (old, to) in open {
         let manifest = kept.of(&old.fingerprint).ok_or(Error::NotKept(sent.bundle, "a manifest is missing"))?;
         let manifest = Manifest {
             sender: party.fingerprint(),
@@ -167,7 +207,7 @@ fn readdress(
             expires,
             ..manifest.clone()
         };
-        addressed.push(kept.address(identity, &to, manifest)?);
+        addressed.push(kept.address(identity, to, manifest)?);
     }
     let private = kept.seal(party)?;
     sent.change(party, |sent| {
@@ -192,10 +232,10 @@ fn conclude(
     sent: &mut Sent,
     action: Action,
     addressed: &[Addressed],
-    open: &[Recipient],
+    open: &[Open],
     result: &Result<()>,
 ) -> Result<()> {
-    for (one, to) in addressed.iter().zip(open) {
+    for (one, (to, _)) in addressed.iter().zip(open) {
         party.journal().append(&about(action, sent, &one.manifest, to).ended(result))?;
     }
     if result.is_err() {

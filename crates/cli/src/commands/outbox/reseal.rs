@@ -1,14 +1,15 @@
 use clap::Args;
-use pouch_client::Party;
-use pouch_client::outbox::{self, Progress, Sent};
+use pouch_client::outbox::{self, Progress, Readdressed, Sent};
+use pouch_client::{Class, Error, Party};
 
-use super::object;
+use super::{names, object};
 use crate::run::{Context, Outcome as Done, printing};
 use crate::show::short;
 
 /// Seal what waits for a contact's old key for the new one, without sending the content again
 ///
-/// Each recipient whose keys changed (`pouch contact rotate`) and who has not received it gets a new signed manifest.
+/// Each recipient whose keys changed (`pouch contact rotate`) and who has not received it gets a new signed manifest. Without ID, one
+/// bundle that fails does not keep the others; the first failure decides on the exit code.
 #[derive(Args)]
 pub(super) struct Reseal {
     /// Which; all that need it if not given
@@ -32,25 +33,42 @@ impl Reseal {
             return Ok(());
         }
         let identity = context.unlock(&party)?;
+        let mut failed = None;
         context.run(async {
             let api = context.relay(&party).await?;
+            let several = which.len() > 1;
             for sent in &mut which {
-                let names = outbox::reseal(&party, &api, &identity, sent).await?;
-                tell(context, &party, sent, &names)?;
+                let errors: Vec<Error> = match outbox::reseal(&party, &api, &identity, sent).await {
+                    Ok(done) => {
+                        tell(context, &party, sent, &done)?;
+                        done.left_out.into_iter().map(|(_, why)| why).collect()
+                    }
+                    Err(error) => vec![error],
+                };
+                for error in errors {
+                    if several {
+                        context.show.warn(format_args!("bundle {}: {error}", short(sent.bundle)));
+                    }
+                    failed.get_or_insert(error);
+                }
+                // The others would fare no better.
+                if failed.as_ref().is_some_and(|error| error.class() == Class::Unreachable) {
+                    break;
+                }
             }
             Ok(())
-        })
+        })?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
-fn tell(context: &Context, party: &Party, sent: &Sent, names: &[pouch_statement::Name]) -> Done {
+fn tell(context: &Context, party: &Party, sent: &Sent, done: &Readdressed) -> Done {
     let id = short(sent.bundle);
-    if names.is_empty() {
+    if done.to.is_empty() {
         context.show.remark(format_args!("{id}: nobody who waits for it has new keys"));
         return Ok(());
     }
     object(context, party, sent, None)?;
     context.show.essence(sent.bundle).map_err(printing)?;
-    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-    context.show.line(format_args!("{id} is sealed for the new keys of {}", names.join(", "))).map_err(printing)
+    context.show.line(format_args!("{id} is sealed for the new keys of {}", names(&done.to))).map_err(printing)
 }
