@@ -15,7 +15,6 @@ use serde_json::json;
 use self::revoke::Revoke;
 use self::rotate::Rotate;
 use crate::commands::card::strength;
-use crate::exit;
 use crate::run::{Context, Failure, Outcome, printing};
 use crate::show::{iso, local};
 
@@ -149,12 +148,16 @@ fn add(verb: Add, party: &Party, context: &Context) -> Outcome {
     party.pin(contact.clone())?;
     print(&contact, context)?;
     if verified == Verified::No {
-        context.show.remark(format_args!(
-            "not verified yet: compare the words with them, then run `pouch contact verify {}`",
-            contact.name
-        ));
+        to_be_verified(context, &contact);
     }
     Ok(())
+}
+
+fn to_be_verified(context: &Context, contact: &contacts::Contact) {
+    context.show.remark(format_args!(
+        "not verified yet: compare the words with them, then run `pouch contact verify {}`",
+        contact.name
+    ));
 }
 
 /// Warns if a new name can be taken for that of somebody else (attacks.md 36).
@@ -256,7 +259,7 @@ fn verify(verb: Verify, party: &Party, context: &Context) -> Outcome {
     let event = |outcome| Event::new(Action::ContactVerified, outcome).with_peer(&contact.name, contact.fingerprint());
     let checked = match &verb.words {
         Some(words) => matches(&contact.card, words),
-        None => ask(&contact),
+        None => ask(&contact.name, &contact.card, "give the words that they told you: --words \"…\""),
     };
     if let Err(failure) = checked {
         party.journal().append(&event(Ended::Failed))?;
@@ -277,18 +280,13 @@ fn verify(verb: Verify, party: &Party, context: &Context) -> Outcome {
 }
 
 /// Has the person type what the other side reads out: whoever only confirms what is shown compares nothing.
-fn ask(contact: &contacts::Contact) -> Outcome {
+fn ask(name: &Name, card: &SignedCard, instead: &str) -> Outcome {
     if !crate::prompt::can_prompt() {
-        return Err(Failure::Told {
-            code: exit::USAGE,
-            text: "no terminal to ask on".into(),
-            hint: Some("give the words that they told you: --words \"…\"".into()),
-            kind: None,
-        });
+        return Err(Failure::usage("no terminal to ask on", instead));
     }
-    let question = format!("type the twelve words that {} reads to you: ", contact.name);
+    let question = format!("type the twelve words that {name} reads to you: ");
     let words = crate::prompt::visible(&question).map_err(Failure::other)?;
-    matches(&contact.card, &words)
+    matches(card, &words)
 }
 
 fn remove(name: &Name, party: &Party, context: &Context) -> Outcome {

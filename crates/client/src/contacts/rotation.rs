@@ -4,7 +4,7 @@ use pouch_statement::{
     Detached, Fingerprint, Name, RotationClaim, RotationError, SignatureError, SignedCard, SignedRotation,
 };
 
-use super::{AddressBook, Contact, ContactError};
+use super::{AddressBook, Contact, ContactError, Verified};
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::error::{Error, Result};
@@ -158,8 +158,9 @@ fn next(
     Ok(found)
 }
 
-/// Pins the new card in place of the old one, whose key still counts for what was signed with it before. With `compared`, its words
-/// were compared with its owner; otherwise the contact is as verified as it was.
+/// Pins the new card in place of the old one, whose key still counts for what was signed with it before. With `compared`, its
+/// words were compared with its owner. Otherwise the contact is not verified, as one whose card was added without comparing: it
+/// is the word of whoever has the old keys.
 ///
 /// # Errors
 /// The contact has another card by now, is revoked or gone, or somebody else has the new card.
@@ -182,9 +183,8 @@ pub fn accept(party: &Party, offered: &Offered, compared: bool) -> Result<Contac
                 return Err(ContactError::Stale { name: contact.name.clone() });
             }
             chain.iter().for_each(|rotation| known.rotate(rotation));
-            if compared {
-                (known.verified, known.verified_at) = (super::Verified::Words, Some(now()));
-            }
+            let verified = if compared { Verified::Words } else { Verified::No };
+            (known.verified, known.verified_at) = (verified, compared.then(now));
             Ok(known.clone())
         })
     };

@@ -5,14 +5,13 @@ use pouch_client::contacts::rotation::{self, Offered};
 use pouch_client::{Error, Party};
 use pouch_statement::{Detached, Name};
 
-use super::{matches, object, read_text};
-use crate::prompt;
+use super::{ask, matches, object, read_text, to_be_verified};
 use crate::run::{Context, Failure, Outcome, printing};
 
 /// Take new keys of a contact, by the word of the old ones and the new ones
 ///
-/// Shows the words of the new card. Whoever has stolen the old keys could have made it: compare the words with its owner, on another
-/// channel.
+/// Whoever has stolen the old keys could have made the new card: compare its words with its owner, on another channel. Without --words a
+/// terminal has you type them.
 #[derive(Args)]
 pub(super) struct Rotate {
     /// Who
@@ -23,7 +22,7 @@ pub(super) struct Rotate {
     /// The twelve words of the new card that they told you
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
-    /// Take it without asking and without words
+    /// Take it without asking and without words: it is not verified then, and `contact verify` makes up for that
     #[arg(long)]
     yes: bool,
 }
@@ -38,7 +37,11 @@ impl Rotate {
         context.show.essence(contact.fingerprint()).map_err(printing)?;
         let words = contact.fingerprint().words();
         context.show.line(format_args!("{} has new keys: {words}", contact.name)).map_err(printing)?;
-        context.show.remark("`pouch outbox reseal` seals for them what waits for the old ones");
+        if compared {
+            context.show.remark("`pouch outbox reseal` seals for them what waits for the old ones");
+        } else {
+            to_be_verified(context, &contact);
+        }
         Ok(())
     }
 
@@ -51,18 +54,16 @@ impl Rotate {
         context.run(async { Ok(rotation::fetch(party, &context.relay(party).await?, &contact).await?) })
     }
 
-    /// Whether the words were compared; an error if the user does not want it.
+    /// Whether the words were compared; an error if they are others, or nobody is there to ask.
     fn agreed(&self, offered: &Offered, context: &Context) -> Result<bool, Failure> {
-        if let Some(words) = &self.words {
-            return matches(offered.card(), words).map(|()| true);
+        match &self.words {
+            Some(words) => matches(offered.card(), words)?,
+            None if self.yes => {
+                context.show.remark(format_args!("{} had: {}", self.name, offered.contact.fingerprint().words()));
+                return Ok(false);
+            }
+            None => ask(&self.name, offered.card(), "give the words that they told you with --words, or --yes")?,
         }
-        let (old, new) = (offered.contact.fingerprint().words(), offered.card().fingerprint().words());
-        context.show.remark(format_args!("{} had: {old}", self.name));
-        context.show.remark(format_args!("{} has: {new}", self.name));
-        if !self.yes {
-            let question = format!("are these the words that {} has now? Type yes: ", self.name);
-            prompt::agree(&question, "give the words that they told you with --words, or --yes")?;
-        }
-        Ok(false)
+        Ok(true)
     }
 }
