@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pouch_tests::hostile::World;
 use pouch_tests::hostile::forge::{Draft, Forger};
-use pouch_tests::{Pair, Ran, text};
+use pouch_tests::{Pair, Ran, have, text};
 use serde_json::Value;
 
 fn ask(pair: &Pair, words: &[&str]) -> String {
@@ -87,6 +87,43 @@ fn a_request_becomes_late_and_is_still_answered() {
     pair.ada
         .run(&["request", "--from", "bo", "--note", "x", "--until", "5000w"])
         .fails(2, "the relay keeps a bundle for");
+}
+
+// Wherever an answer is cut off: what is known to be delivered answers its request.
+#[test]
+fn an_answer_that_is_killed_at_any_write_is_answered_once_it_is_known_to_be_delivered() {
+    if !have(&["strace"]) {
+        return;
+    }
+    let pair = Pair::new();
+    let files = pair.bo.file("f", "f");
+    let state = |id: &str| row(pair.bo.run(&["outbox", "--json"]), "bundle", id).unwrap()["progress"].clone();
+    let (mut before, mut settled) = (Vec::new(), 0);
+    for at in 1.. {
+        let request = ask(&pair, &["--note", "x"]);
+        pair.bo.run(&["receive", &request]).ok();
+        let strace = format!("exec strace -f -o /dev/null -e trace=rename -e inject=rename:signal=KILL:when={at}");
+        let send = ["send", text(&files), "--request", &request, "-q"];
+        let ran = pair.bo.pouch(send).behind(&strace).end();
+        assert!(ran.code == 0 || ran.code == -9, "{ran}");
+        let listed = pair.bo.run(&["outbox", "-q"]).ok().text();
+        let new = listed.lines().find(|id| !before.iter().any(|old| old == id)).map(str::to_owned);
+        let Some(id) = new else { continue };
+        let open = state(&id) == "committing";
+        if open {
+            // This learns what came of it.
+            pair.bo.run(&["outbox", &id]).ok();
+        }
+        let delivered = state(&id) == "sent";
+        settled += u32::from(open && delivered);
+        let standing = row(pair.bo.run(&["inbox", "--json"]), "request", &request);
+        assert_eq!(standing.is_none(), delivered, "at {at}: {standing:?}");
+        before.push(id);
+        if ran.code == 0 {
+            break;
+        }
+    }
+    assert!(settled > 0, "none was delivered and cut off before that was known");
 }
 
 #[test]

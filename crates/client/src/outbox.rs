@@ -27,6 +27,7 @@ use crate::home;
 use crate::identity::Identity;
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
+use crate::requests;
 use crate::send::{Purpose, say};
 use crate::transfer::{self, Envelope, Standing, Transfer};
 use crate::typed;
@@ -63,6 +64,9 @@ pub struct Sent {
     /// Of a request: by when files are to be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Timestamp>,
+    /// The request that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) answers: Option<BundleId>,
     /// Where it stands.
     pub progress: Progress,
     /// When it was begun.
@@ -123,6 +127,7 @@ impl Sent {
             bundle,
             kind: purpose.kind,
             due: purpose.due,
+            answers: purpose.answers,
             progress: Progress::Sending,
             created: crate::clock::now(),
             expires,
@@ -214,6 +219,12 @@ impl Sent {
             }
             Ok(())
         })?)
+    }
+
+    /// Notes with the request that this answers that it is answered: once it is delivered, and before the state says so. What
+    /// is cut off in between is settled again.
+    pub(crate) fn note_answer(&self, party: &Party) -> Result<()> {
+        self.answers.map_or(Ok(()), |request| requests::answered(party, request, self.bundle))
     }
 
     /// Removes the state of a send that came to nothing; the journal keeps the attempt.
@@ -332,6 +343,9 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identit
     }
     // The number is used up either way: the envelope left this machine, and no other manifest may bear it.
     sent.advance(party)?;
+    if delivered {
+        sent.note_answer(party)?;
+    }
     sent.change(party, |sent| {
         if sent.is_open() {
             sent.progress = found;

@@ -38,7 +38,6 @@ use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{Progress, Sent};
 use crate::party::Party;
 use crate::pipeline;
-use crate::requests;
 use crate::transfer::{Plan, Source};
 use crate::watch::{News, Watch};
 
@@ -54,13 +53,6 @@ pub struct Purpose {
     pub due: Option<Timestamp>,
     /// The request that this answers.
     pub answers: Option<BundleId>,
-}
-
-impl Purpose {
-    /// Notes with the request that it is answered.
-    fn note_answer(&self, party: &Party, with: BundleId) -> Result<()> {
-        self.answers.map_or(Ok(()), |request| requests::answered(party, request, with))
-    }
 }
 
 /// What to send, and how.
@@ -198,7 +190,6 @@ pub async fn send(
         match result {
             Ok(delivered) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
-                how.purpose.note_answer(party, ongoing.sent.bundle)?;
                 let mut sent = ongoing.done()?;
                 pipeline::put_delivered(party, api, &mut sent).await?;
                 return Ok(Delivery { sent, again: false });
@@ -272,7 +263,11 @@ fn conclude(
         Err(reason) => event.clone().failed(reason),
     };
     attempt.conclude_all(&begun.iter().map(ended).collect::<Vec<_>>())?;
-    if result.is_ok() { sent.store(party) } else { Ok(()) }
+    if result.is_err() {
+        return Ok(());
+    }
+    sent.note_answer(party)?;
+    sent.store(party)
 }
 
 /// What the journal keeps of a delivery; and the turn, which ends once it is journaled and stored: until then another

@@ -33,13 +33,11 @@ pub async fn send_to_file(
     let mut sent = Sent::begin(BundleId::random()?, &request.purpose, expires, vec![to.recipient()]);
     let events = begun(std::slice::from_ref(&to), sent.bundle);
     let attempt = Attempt::begin_all(party.journal(), &events);
-    let purpose = request.purpose.clone();
     let result = write_file(party, identity, request, &to, &mut sent, out, watch).await;
     watch.done();
     let outcome = result.as_ref().map_err(ToString::to_string);
     conclude(party, attempt, &events, &mut sent, outcome.as_ref().map(|d| *d).map_err(String::as_str))?;
     result?;
-    purpose.note_answer(party, sent.bundle)?;
     Ok(sent)
 }
 
