@@ -6,13 +6,14 @@ use std::fs;
 use std::io;
 
 use pouch_core::age::Passphrase;
-use pouch_protocol::{DeviceKey, NewDevice};
-use pouch_statement::{Detached, Device, Name, Sha256Digest, Signed, SignedCard, SigningKey, Timestamp};
+use pouch_protocol::DeviceKey;
+use pouch_statement::{Detached, Name, Sha256Digest, SignedCard, SigningKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::clock::now;
 use crate::contacts::AddressBook;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::home::{self, Home, HomeError};
 use crate::identity::{self, Identity, IdentityError};
@@ -136,8 +137,8 @@ struct Restoring {
     card: Sha256Digest,
 }
 
-/// Makes a home of a backup: everything that is stored, and then a device key of its own. Without a relay the second half is missing: the
-/// same again goes on.
+/// Makes a home of a backup: everything that is stored, and then a device key of its own. Without a relay the second half is
+/// missing: the same again goes on.
 ///
 /// # Errors
 /// Somebody is here already. Once the home is made, [`enrol`] is what is left.
@@ -178,16 +179,7 @@ pub fn restore(home: &Home, backup: &Backup, passphrase: Option<&Passphrase>) ->
 /// # Errors
 /// The relay cannot be reached, or the identity is not the account's any more: its keys were replaced after the backup.
 pub async fn enrol(party: &Party, identity: &Identity) -> Result<DeviceKey> {
-    let device = identity::device(&party.home)?;
-    let key = DeviceKey(device.public());
-    let said = Device { identity: party.fingerprint(), device_key: key.0, created: now() };
-    let said = Signed::sign(said, &identity.signing)?;
-    let event = Event { statement_sha256: Some(said.digest()), ..Event::new(Action::DeviceEnrolled, Ended::Done) };
-    let event = Event { detail: Some(key.to_string()), ..event };
-    let new = NewDevice { mailbox: party.card().card().mailbox, device: said.detached(), replaces: None };
-    let result = party.api_of(device)?.enrol(&new).await;
-    party.journal().append(&event.ended(&result))?;
-    result?;
+    let key = device::enrol(party, identity, identity::device(&party.home)?, None).await?;
     match fs::remove_file(party.home.config(RESTORING)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(HomeError::Io { doing: "cannot remove", path: party.home.config(RESTORING), source }.into())

@@ -1,11 +1,11 @@
 //! Device keys of my account: which there are, a new one for this home, and revoking.
 
 use pouch_protocol::{DeviceKey, DeviceStatus, NewDevice, ProblemKind};
-use pouch_statement::{Device, Signed};
+use pouch_statement::{Device, Signed, SigningKey};
 
 use crate::api::RelayApi;
 use crate::clock::now;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::identity::{self, Identity};
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
@@ -32,25 +32,37 @@ pub async fn rotate(party: &Party, identity: &Identity) -> Result<(DeviceKey, De
     let _turn = party.home.sending_turn().await?;
     let old = current(party)?;
     let next = identity::next_device(&party.home)?;
-    let key = DeviceKey(next.public());
-    let statement = Device { identity: party.fingerprint(), device_key: key.0, created: now() };
-    let statement = Signed::sign(statement, &identity.signing)?;
-    let enrolled = Event::new(Action::DeviceEnrolled, Ended::Done);
-    let enrolled = Event { statement_sha256: Some(statement.digest()), detail: Some(key.to_string()), ..enrolled };
-    let api = party.api_of(next)?;
-    let new = NewDevice { mailbox: party.card().card().mailbox, device: statement.detached(), replaces: Some(old) };
-    if let Err(error) = api.enrol(&new).await {
-        if error.refused() == Some(ProblemKind::Conflict) {
-            identity::forget_next_device(&party.home);
-        }
-        party.journal().append(&enrolled.failed(format!("{key}: {error}")))?;
-        return Err(error.into());
+    let enrolled = enrol(party, identity, next, Some(old)).await;
+    if let Err(Error::Api(error)) = &enrolled
+        && error.refused() == Some(ProblemKind::Conflict)
+    {
+        identity::forget_next_device(&party.home);
     }
-    party.journal().append(&enrolled)?;
+    let key = enrolled?;
     identity::use_next_device(&party.home)?;
     let revoked = Event::new(Action::DeviceRevoked, Ended::Done);
     party.journal().append(&Event { detail: Some(old.to_string()), ..revoked })?;
     Ok((key, old))
+}
+
+/// Has the relay take a device key in the identity's name, in place of another one or beside those that there are, and journals
+/// that.
+pub(crate) async fn enrol(
+    party: &Party,
+    identity: &Identity,
+    device: SigningKey,
+    replaces: Option<DeviceKey>,
+) -> Result<DeviceKey> {
+    let key = DeviceKey(device.public());
+    let said = Device { identity: party.fingerprint(), device_key: key.0, created: now() };
+    let said = Signed::sign(said, &identity.signing)?;
+    let event = Event { statement_sha256: Some(said.digest()), ..Event::new(Action::DeviceEnrolled, Ended::Done) };
+    let event = Event { detail: Some(key.to_string()), ..event };
+    let new = NewDevice { mailbox: party.card().card().mailbox, device: said.detached(), replaces };
+    let result = party.api_of(device)?.enrol(&new).await;
+    party.journal().append(&event.ended(&result))?;
+    result?;
+    Ok(key)
 }
 
 /// Revokes a device key of my account, for good.
@@ -59,11 +71,7 @@ pub async fn rotate(party: &Party, identity: &Identity) -> Result<(DeviceKey, De
 /// It is the one that signs, none of mine, or the relay cannot be reached.
 pub async fn revoke(party: &Party, api: &RelayApi, key: DeviceKey) -> Result<()> {
     let event = Event { detail: Some(key.to_string()), ..Event::new(Action::DeviceRevoked, Ended::Done) };
-    match api.revoke_device(key).await {
-        Ok(()) => Ok(party.journal().append(&event)?),
-        Err(error) => {
-            party.journal().append(&event.failed(format!("{key}: {error}")))?;
-            Err(error.into())
-        }
-    }
+    let result = api.revoke_device(key).await;
+    party.journal().append(&event.ended(&result))?;
+    Ok(result?)
 }

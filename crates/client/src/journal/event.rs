@@ -137,9 +137,11 @@ impl Event {
         }
     }
 
-    /// Failed, and why.
+    /// Failed, and why: behind what its detail says already.
     pub(crate) fn failed(self, why: impl ToString) -> Self {
-        Self { outcome: Ended::Failed, detail: Some(why.to_string()), ..self }
+        let why = why.to_string();
+        let detail = self.detail.map_or_else(|| why.clone(), |about| format!("{about}: {why}"));
+        Self { outcome: Ended::Failed, detail: Some(detail), ..self }
     }
 
     /// As it is if `result` is none of an error, and otherwise failed.

@@ -111,3 +111,12 @@ fn half_a_record_is_no_tampering() {
     assert!(report.is_sound() && report.torn, "{}", report.finding());
     assert_eq!(journal.events(&[&identity]).unwrap().len(), 2);
 }
+
+#[test]
+fn a_failure_keeps_what_it_was_about() {
+    let about = Event { detail: Some("to new words".to_owned()), ..Event::new(Action::CardRotated, Ended::Done) };
+    assert_eq!(about.clone().ended::<(), &str>(&Ok(())).detail.as_deref(), Some("to new words"));
+    let failed = about.ended::<(), &str>(&Err("refused"));
+    assert_eq!((failed.outcome, failed.detail.as_deref()), (Ended::Failed, Some("to new words: refused")));
+    assert_eq!(Event::new(Action::Sent, Ended::Done).failed("why").detail.as_deref(), Some("why"));
+}

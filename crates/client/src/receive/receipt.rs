@@ -81,8 +81,8 @@ pub(super) fn sign(
 }
 
 impl SealedReceipt {
-    fn event(&self, outcome: Ended) -> Event {
-        let event = Event::new(Action::ReceiptSent, outcome).with_peer(&self.to, self.fingerprint);
+    fn event(&self) -> Event {
+        let event = Event::new(Action::ReceiptSent, Ended::Done).with_peer(&self.to, self.fingerprint);
         Event { bundle: Some(self.bundle), statement_sha256: Some(self.sha256), ..event }
     }
 
@@ -101,12 +101,11 @@ impl SealedReceipt {
         let Source::Relay(api, bundle) = source else { return Ok(ReceiptState::Carried) };
         match again(|| api.put_receipt(*bundle, &self.message)).await {
             Ok(()) => {
-                self.done(party, self.event(Ended::Done))?;
+                self.done(party, self.event())?;
                 Ok(ReceiptState::Sent)
             }
             Err(error) => {
-                let event = Event { detail: Some(error.to_string()), ..self.event(Ended::Failed) };
-                party.journal().append(&event)?;
+                party.journal().append(&self.event().failed(error))?;
                 Ok(ReceiptState::Kept)
             }
         }
@@ -128,9 +127,9 @@ pub async fn send_pending_receipts(party: &Party, api: &RelayApi) -> Result<()> 
     for bundle in home::bundles(&party.home.state(RECEIPTS), ".json")? {
         let Some(receipt) = home::read_json::<SealedReceipt>(&path(party, bundle))? else { continue };
         match api.put_receipt(receipt.bundle, &receipt.message).await {
-            Ok(()) => receipt.done(party, receipt.event(Ended::Done))?,
+            Ok(()) => receipt.done(party, receipt.event())?,
             Err(error) if is_final(&error) => {
-                receipt.done(party, Event { detail: Some(error.to_string()), ..receipt.event(Ended::Failed) })?;
+                receipt.done(party, receipt.event().failed(error))?;
             }
             // The others would fare no better; the command itself will tell.
             Err(_) => return Ok(()),
