@@ -124,14 +124,21 @@ impl Identity {
         self.keys_of(fingerprint).is_some()
     }
 
+    /// Of all these keys, those at `present` first; `None` if there are not so many.
+    fn of(mut all: Vec<Keys>, present: usize) -> Option<Self> {
+        if present >= all.len() {
+            return None;
+        }
+        let Keys { age, signing } = all.remove(present);
+        Some(Self { age, signing, others: all })
+    }
+
     /// With the keys of this fingerprint as the present ones; `None` if it has no such keys.
-    pub(crate) fn beginning_with(mut self, fingerprint: &Fingerprint) -> Option<Self> {
-        let mut others = std::mem::take(&mut self.others);
-        let first = Keys { age: self.age, signing: self.signing };
-        others.insert(0, first);
-        let at = others.iter().position(|keys| fingerprint_of(&keys.age, &keys.signing) == *fingerprint)?;
-        let Keys { age, signing } = others.remove(at);
-        Some(Self { age, signing, others })
+    pub(crate) fn beginning_with(self, fingerprint: &Fingerprint) -> Option<Self> {
+        let at = self.each().position(|(age, signing)| fingerprint_of(age, signing) == *fingerprint)?;
+        let mut all = vec![Keys { age: self.age, signing: self.signing }];
+        all.extend(self.others);
+        Self::of(all, at)
     }
 
     /// With the keys of `new` beside its own.
@@ -140,29 +147,32 @@ impl Identity {
         if self.others.len() < MAX_KEYS { Ok(self) } else { Err(IdentityError::TooMany) }
     }
 
-    /// A statement that I signed, whichever my key was then; the error is that of the present key.
+    /// A statement that I signed, whichever my key was then.
     pub(crate) fn verify<T: Statement>(&self, statement: &Detached) -> Result<Signed<T>, StatementError> {
-        let by = |key: &SigningKey| Signed::verify(statement.statement.as_bytes(), &statement.signature, &key.public());
-        by(&self.signing).or_else(|error| self.others.iter().find_map(|keys| by(&keys.signing).ok()).ok_or(error))
+        let Detached { statement, signature } = statement;
+        self.first(|_, key| Signed::verify(statement.as_bytes(), signature, &key.public()))
     }
 
     /// Whether I signed these bytes, whichever my key was then.
     pub(crate) fn has_signed(&self, namespace: &'static str, bytes: &[u8], armor: &str) -> bool {
-        self.each().any(|(_, key)| verify_detached(namespace, bytes, armor, &key.public()).is_ok())
+        self.first(|_, key| verify_detached(namespace, bytes, armor, &key.public())).is_ok()
     }
 
-    /// Opens what was sealed to me, whichever my key was then. The error is that of the present key.
+    /// Opens what was sealed to me, whichever my key was then.
     pub(crate) fn open_part(&self, sealed: &[u8], plain: &mut Vec<u8>) -> age::Result<()> {
-        self.first(|age| age::open_part(age, sealed, plain))
+        self.first(|age, _| age::open_part(age, sealed, plain))
     }
 
-    /// What `open` makes of the first key with which it succeeds; the error is that of the present key.
-    pub(crate) fn first<T, E>(&self, mut open: impl FnMut(&age::Identity) -> Result<T, E>) -> Result<T, E> {
-        let error = match open(&self.age) {
+    /// What `with` makes of the first keys with which it succeeds; the error is that of the present ones.
+    pub(crate) fn first<T, E>(
+        &self,
+        mut with: impl FnMut(&age::Identity, &SigningKey) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let error = match with(&self.age, &self.signing) {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        self.others.iter().find_map(|keys| open(&keys.age).ok()).ok_or(error)
+        self.others.iter().find_map(|keys| with(&keys.age, &keys.signing).ok()).ok_or(error)
     }
 
     pub(crate) fn from_text(text: &str) -> Option<Self> {
@@ -177,11 +187,7 @@ impl Identity {
             let seed: Zeroizing<[u8; 32]> = Zeroizing::new(bytes.as_slice().try_into().ok()?);
             all.push(Keys { age: lines.next()?.parse().ok()?, signing: SigningKey::from_seed(&seed) });
         }
-        if all.is_empty() || all.len() > MAX_KEYS {
-            return None;
-        }
-        let Keys { age, signing } = all.remove(0);
-        Some(Self { age, signing, others: all })
+        if all.len() > MAX_KEYS { None } else { Self::of(all, 0) }
     }
 
     /// Stores the identity, sealed with a passphrase if one is given. Never replaces another.

@@ -199,7 +199,7 @@ fn verify(
     wanted: Option<&Name>,
 ) -> Result<(Sender, pouch_core::bundle::Verified)> {
     // One that was sealed for a key that I had before is for me as well.
-    let opened = identity.first(|key| open_envelope(envelope, key)).map_err(OpenError::Envelope)?;
+    let opened = identity.first(|key, _| open_envelope(envelope, key)).map_err(OpenError::Envelope)?;
     let book = party.contacts()?;
     let claimed = opened.claimed_sender();
     let contact = book.by_fingerprint(&claimed).ok_or(Error::UnknownSender)?.clone();

@@ -105,7 +105,8 @@ fn open_receipt(
     identity: &Identity,
 ) -> std::result::Result<Signed<Receipt>, String> {
     let sealed = STANDARD.decode(&message.sealed).map_err(|_| "not base64".to_owned())?;
-    let (detached, commitment) = identity.first(|key| bundle::open_receipt(&sealed, key)).map_err(|e| e.to_string())?;
+    let (detached, commitment) =
+        identity.first(|key, _| bundle::open_receipt(&sealed, key)).map_err(|e| e.to_string())?;
     if commitment != message.commitment {
         return Err("it is not what was committed to".into());
     }
