@@ -139,6 +139,9 @@ fn a_pipeline_reaches_as_far_as_it_was_made_to() {
     ] {
         refused(&runner, words, 2);
     }
+    for verb in [&["extend", "x", "--until", "9d"][..], &["add", "x", "--to", "bo"], &["reseal"], &["forget", "x"]] {
+        assert!(refused(&runner, &[&["outbox"], verb].concat(), 2).contains("a pipeline's secret cannot do this"));
+    }
     // There is one of a name at a time, and for 90 days at most.
     pair.ada.run(&["pipeline", "new", "nightly", "--to", "bo"]).ends(2);
     pair.ada.run(&["pipeline", "new", "yearly", "--to", "bo", "--until", "91d"]).ends(2);

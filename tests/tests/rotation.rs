@@ -271,6 +271,20 @@ fn a_rotation_without_the_relay_waits_for_it_with_the_same_keys() {
     assert_eq!(pair.bo.run(&["card", "--rotation"]).ok().text().into_bytes(), next);
 }
 
+// What is begun is gone on with, or refused: not passed over.
+#[test]
+fn a_classic_key_is_not_what_a_begun_rotation_to_a_hybrid_one_leads_to() {
+    let mut pair = Pair::classic();
+    pair.relay.stop().ok();
+    pair.bo.run(&["card", "rotate", "--yes"]).ends(7);
+    let next = fs::read(pair.bo.home().join("rotation.next")).unwrap();
+    pair.bo.run(&["card", "rotate", "--yes", "--classic"]).fails(2, "hybrid").says("without --classic");
+    assert_eq!(fs::read(pair.bo.home().join("rotation.next")).unwrap(), next);
+    pair.relay.serve();
+    let rotated = pair.bo.run(&["card", "rotate", "--json"]).ok().object("card-rotated");
+    assert_eq!(rotated["post_quantum"], true);
+}
+
 // attacks.md 38
 #[test]
 fn attack_38_a_wrong_passphrase_changes_nothing_and_the_right_one_keeps_all_keys() {

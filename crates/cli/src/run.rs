@@ -242,7 +242,10 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let context = Context { global: cli.global, show };
     let wrapper = cli.verb.wraps_a_child();
     let outcome = match context.is_pipeline() && !cli.verb.is_for_pipelines() {
-        true => Err(Failure::usage("a pipeline does nothing but send", "`send`, `outbox` and `log` take its secret")),
+        true => Err(Failure::usage(
+            "a pipeline's secret cannot do this: a pipeline sends, and shows what it has sent",
+            "`send`, `log`, and `outbox` without a verb take it; for all else leave the secret out",
+        )),
         false => commands::run(cli.verb, &context),
     };
     match outcome {
@@ -315,6 +318,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Rotation { .. } | Error::TwoRotations(_) => {
             "ask its owner on another channel; if somebody else has their keys: `pouch contact revoke`, then a fresh invitation"
         }
+        Error::BegunHybrid => "without --classic the same goes on",
         Error::NoRotation(_) => "they run `pouch card rotate`; the relay has it then, or `--out FILE` writes it",
         Error::Contact(ContactError::Revoked(_)) => {
             "`pouch contact remove` forgets them, so that a new card can be pinned"

@@ -301,9 +301,9 @@ fn bind(home: &Home) -> Result<(UnixListener, Bound), AgentError> {
     Ok((listener, Bound { path, node }))
 }
 
-/// Reads the text of an identity, keeps it for so many seconds, and gives it to processes of this user that ask. Returns when the
-/// time is over, when it is told to forget, when the machine was suspended, and when its socket is not there any more. `ready` is
-/// called once it listens.
+/// Reads the text of an identity, keeps it for so many seconds, and gives it to processes of this user that ask. Returns when
+/// the time is over, when it is told to forget, when the machine was suspended, and when its socket is not there any more.
+/// `ready` is called once it listens.
 ///
 /// # Errors
 /// It cannot listen, or the text is none.

@@ -119,8 +119,8 @@ impl Backup {
         Ok((card, identity))
     }
 
-    /// Where the sequence numbers of a home made from this begin: beyond all that any home of this identity can have used since. The
-    /// random part keeps two homes from one backup apart.
+    /// Where the sequence numbers of a home made from this begin: beyond all that any home of this identity can have used
+    /// since. The random part keeps two homes from one backup apart.
     fn sequences_from(&self) -> Result<u64> {
         let sent = self.contacts.all().iter().filter_map(|contact| contact.sent).map(|last| last.sequence);
         let most = sent.max().unwrap_or(0).max(self.account.sequences_from);

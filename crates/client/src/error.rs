@@ -95,6 +95,9 @@ pub enum Error {
     /// Two rotations of one card.
     #[error("there are two rotations of {0} that lead from one card to different ones: somebody else has their keys")]
     TwoRotations(Name),
+    /// A classic key is asked for, and a rotation to a hybrid one is begun.
+    #[error("new keys are made already and wait for the relay, and they are hybrid ones")]
+    BegunHybrid,
     /// Nothing that leads on from the card that is pinned.
     #[error("there is no rotation that leads on from the card of {0}")]
     NoRotation(Name),
@@ -297,7 +300,7 @@ impl Error {
             Self::KeysChanged => Class::Refused,
             Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
             Self::NotResumable(..) | Self::NotForgotten(..) => Class::Refused,
-            Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient => Class::Usage,
+            Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient | Self::BegunHybrid => Class::Usage,
             Self::NoInvitation(_)
             | Self::NoRotation(_)
             | Self::NoPipeline(_)

@@ -26,7 +26,7 @@ impl<'a> Evidence<'a> {
         Self { object, name: format!("{FOLDER}/rotation-{}", Sha256Digest::of(object)) }
     }
 
-    /// The name, in the state folder, that it is kept under: that of its bundle and its SHA-256.
+    /// The name, in the state folder, that it is kept under: its bundle, or that it is a rotation, and its SHA-256.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

@@ -327,8 +327,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, H
         .map_err(|e| HomeError::Damaged { path: path.to_owned(), reason: format!("line {}", e.line()) })
 }
 
-/// The bundles of which this folder has a file with this ending; none where there is no folder. Whatever else lies there, as what a
-/// kill left of [`write_private`], is passed over.
+/// The bundles of which this folder has a file with this ending; none where there is no folder. Whatever else lies there, as
+/// what a kill left of [`write_private`], is passed over.
 pub(crate) fn bundles(folder: &Path, ending: &str) -> Result<Vec<BundleId>, HomeError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

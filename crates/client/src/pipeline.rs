@@ -45,8 +45,8 @@ pub fn party(secret: Secret, scratch: Scratch, network: Network) -> Result<Party
     Ok(Party::of_pipeline(&home, account, card, Pipeline::new(secret, scratch))?.over(network))
 }
 
-/// Makes a pipeline that sends to these in my name, for so many seconds, and leaves its journal on the relay. Gives the line of its
-/// secret, and when it ends.
+/// Makes a pipeline that sends to these in my name, for so many seconds, and leaves its journal on the relay. Gives the line of
+/// its secret, and when it ends.
 ///
 /// # Errors
 /// There is one of this name, somebody may not be sent to, or the relay refuses or cannot be reached.

@@ -1,7 +1,7 @@
 //! New keys for me: made, said by the old ones and the new ones, taken by the relay, used.
 //!
-//! The identity file holds all keys, and the card says which are the present ones. So everything is prepared before anybody hears
-//! of it, and one rename, that of the card, changes over. What is cut off before goes on with the same keys.
+//! The identity file holds all keys, and the card says which are the present ones. So everything is prepared before anybody
+//! hears of it, and one rename, that of the card, changes over. What is cut off before goes on with the same keys.
 
 use std::path::PathBuf;
 
@@ -62,12 +62,12 @@ pub struct Rotated {
     pub previous: Fingerprint,
 }
 
-/// Replaces both keys of my identity, on the relay and here. The ones before are kept, behind the same passphrase: what was sealed for
-/// them still opens. The new key is hybrid unless `classic`.
+/// Replaces both keys of my identity, on the relay and here. The ones before are kept, behind the same passphrase: what was
+/// sealed for them still opens. The new key is hybrid unless `classic`.
 ///
 /// # Errors
-/// A wrong passphrase, which changes nothing. The relay refuses or cannot be reached: then the same again goes on where this
-/// ended, with the same keys.
+/// A wrong passphrase, or a hybrid key that is begun where a classic one is asked for: both change nothing. The relay refuses
+/// or cannot be reached: then the same again goes on where this ended, with the same keys.
 pub async fn rotate(party: &Party, passphrase: Option<&Passphrase>, classic: bool) -> Result<Rotated> {
     let identity = party.unlock_with(passphrase)?;
     // Not while a send numbers and signs its manifests; and not over the keys that another rotation has just made.
@@ -75,6 +75,9 @@ pub async fn rotate(party: &Party, passphrase: Option<&Passphrase>, classic: boo
     party.check_current()?;
     let (identity, rotation) = match read(party, NEXT)?.pop() {
         Some(next) => match SignedRotation::verify(&next, party.card()) {
+            Ok(rotation) if classic && rotation.card().card().age_recipient.is_post_quantum() => {
+                return Err(Error::BegunHybrid);
+            }
             Ok(rotation) => (identity, rotation),
             Err(_) => return finished(party, &next),
         },
@@ -119,8 +122,8 @@ async fn take(party: &Party, identity: &Identity, rotation: &SignedRotation) -> 
     Ok(result?)
 }
 
-/// Another home of mine was first. It is kept under another name, and so are its keys in the identity file: a relay's word is no reason
-/// to forget a key.
+/// Another home of mine was first. It is kept under another name, and so are its keys in the identity file: a relay's word is
+/// no reason to forget a key.
 fn set_aside(party: &Party) -> Result<()> {
     let (path, id) = (party.home.config(NEXT), LinkId::random()?);
     let aside = party.home.config(&format!("rotation.abandoned-{id}"));

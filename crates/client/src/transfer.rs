@@ -2,9 +2,9 @@
 //! and removed at the end (docs/format.md, "Transfer").
 //!
 //! Its first line holds, signed by and sealed to myself, what is sent and how, with the bundle key and the key of the digests:
-//! nobody else can give me a bundle key to seal to. Each part that the relay acknowledged adds a line. No line is waited for until
-//! it is durable: what a crash takes away is sealed and sent again, with a fresh file key. So does a file that was restored from a
-//! backup, or copied.
+//! nobody else can give me a bundle key to seal to. Each part that the relay acknowledged adds a line. No line is waited for
+//! until it is durable: what a crash takes away is sealed and sent again, with a fresh file key. So does a file that was
+//! restored from a backup, or copied.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};

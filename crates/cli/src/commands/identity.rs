@@ -31,8 +31,8 @@ enum Verb {
 
 /// Write keys and address book into one age file
 ///
-/// It has the passphrase of the identity, or a new one where that has none; with -r it is for those recipients instead. Whoever opens it can be
-/// me. It does not hold the device key, the journal, what was sent or open invitations.
+/// It has the passphrase of the identity, or a new one where that has none; with -r it is for those recipients instead. Whoever
+/// opens it can be me. It does not hold the device key, the journal, what was sent or open invitations.
 #[derive(Args)]
 struct Save {
     /// The file, which must not be there
@@ -45,8 +45,8 @@ struct Save {
 
 /// Be somebody again, in a home where nobody is
 ///
-/// The home gets a journal and a device key of its own, and sequence numbers that no other home of this identity uses. If it is interrupted,
-/// the same again goes on.
+/// The home gets a journal and a device key of its own, and sequence numbers that no other home of this identity uses. If it is
+/// interrupted, the same again goes on.
 #[derive(Args)]
 struct Restore {
     /// The file that `pouch identity backup` wrote

@@ -29,8 +29,8 @@ const ASKED: usize = 20;
 
 /// Show what I sent, and the receipts
 ///
-/// Without ID: all bundles, with new receipts fetched and verified for the 20 newest that have no good one. If the relay cannot be
-/// reached, what is known here is shown. What is wrong with a receipt is told after the list.
+/// Without ID: all bundles, with new receipts fetched and verified for the 20 newest that have no good one. If the relay cannot
+/// be reached, what is known here is shown. What is wrong with a receipt is told after the list.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Outbox {
@@ -53,8 +53,8 @@ enum Verb {
 
 /// Let a bundle be fetched for longer, or end it earlier
 ///
-/// Each recipient who has not received it gets a new signed manifest with the new end. The content stays as it is. Whoever is revoked,
-/// or may not be sent to for another reason, is left out and told of.
+/// Each recipient who has not received it gets a new signed manifest with the new end. The content stays as it is. Whoever is
+/// revoked, or may not be sent to for another reason, is left out and told of.
 #[derive(Args)]
 struct Extend {
     /// Which

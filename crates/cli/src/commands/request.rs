@@ -15,8 +15,8 @@ use crate::show::{iso, local, parse_span, short};
 
 /// Ask somebody for files
 ///
-/// It stands in their `inbox` once they have received it, until they answer it with `send --request ID`, and for up to two weeks
-/// after its time. `outbox` shows what is open, late and done; `outbox revoke` takes a request back.
+/// It stands in their `inbox` once they have received it, until they answer it with `send --request ID`, and for up to two
+/// weeks after its time. `outbox` shows what is open, late and done; `outbox revoke` takes a request back.
 #[derive(Args)]
 pub(crate) struct Request {
     /// From whom; several times, or with commas, to ask several people
@@ -87,20 +87,15 @@ pub(super) fn list(context: &Context, party: &Party, open: &[(Asked, bool)]) -> 
     for (asked, withdrawn) in open {
         let note = identity.as_ref().and_then(|identity| asked.note(identity));
         let from = book.by_fingerprint(&asked.from).map(|contact| &contact.name);
-        let state = match (withdrawn, asked.standing()) {
-            (true, _) => "withdrawn",
-            (false, Standing::Late) => "late",
-            (false, _) => "open",
+        let (state, when) = match (withdrawn, asked.standing()) {
+            (true, _) => ("withdrawn", "withdrawn, the relay says".to_owned()),
+            (false, Standing::Late) => ("late", format!("LATE since {}", local(asked.due))),
+            (false, _) => ("open", format!("by {}", local(asked.due))),
         };
         Row { bundle: asked.bundle, from, due: asked.due, note: note.as_ref(), state }.object(context)?;
         let from = from.map_or_else(|| "somebody unknown".to_owned(), ToString::to_string);
         let what = note.map(|note| format!(": {note}")).unwrap_or_default();
         let id = short(asked.bundle);
-        let when = match state {
-            "withdrawn" => "withdrawn, the relay says".to_owned(),
-            "late" => format!("LATE since {}", local(asked.due)),
-            _ => format!("by {}", local(asked.due)),
-        };
         context.show.line(format_args!("{id}  {from} asks for files {when}{what}")).map_err(printing)?;
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Somebody that I do not deal with any more: nothing is sent to them, nothing taken from them, and what they have not fetched is
-//! withdrawn.
+//! Somebody that I do not deal with any more: nothing is sent to them, nothing taken from them, and what they have not fetched
+//! is withdrawn.
 
 use pouch_protocol::BundleState;
 use pouch_statement::{BundleId, Name};

@@ -102,15 +102,20 @@ fn event(contact: &Contact, outcome: Ended) -> Event {
 /// Why, and what is kept as evidence.
 type Wrong = Box<(Error, Option<Detached>)>;
 
+fn bad(contact: &Contact, error: RotationError, bad: &Detached) -> Wrong {
+    Box::new((Error::Rotation { name: contact.name.clone(), error }, Some(bad.clone())))
+}
+
+fn second(contact: &Contact, second: &Detached) -> Wrong {
+    Box::new((Error::TwoRotations(contact.name.clone()), Some(second.clone())))
+}
+
 /// The rotations that lead on from the contact's card, in their order.
 fn follow(contact: &Contact, found: &[Detached]) -> std::result::Result<Vec<SignedRotation>, Wrong> {
-    let wrong = |error: RotationError, bad: &Detached| -> Wrong {
-        Box::new((Error::Rotation { name: contact.name.clone(), error }, Some(bad.clone())))
-    };
     // Also those of before the contact was pinned.
     let (mut claims, mut leads_here) = (Vec::new(), false);
     for one in found {
-        let claim = RotationClaim::read(one).map_err(|e| wrong(e.into(), one))?;
+        let claim = RotationClaim::read(one).map_err(|e| bad(contact, e.into(), one))?;
         leads_here |= claim.card == contact.card.statement().digest();
         claims.push((claim.previous, one));
     }
@@ -118,9 +123,9 @@ fn follow(contact: &Contact, found: &[Detached]) -> std::result::Result<Vec<Sign
     for former in &contact.former {
         let old = former.card.fingerprint();
         for (_, one) in claims.iter().filter(|(previous, _)| *previous == old) {
-            let again = SignedRotation::verify(one, &former.card).map_err(|e| wrong(e, one))?;
+            let again = SignedRotation::verify(one, &former.card).map_err(|e| bad(contact, e, one))?;
             if again.digest() != former.rotation {
-                return Err(Box::new((Error::TwoRotations(contact.name.clone()), Some((*one).clone()))));
+                return Err(second(contact, one));
             }
         }
     }
@@ -133,7 +138,7 @@ fn follow(contact: &Contact, found: &[Detached]) -> std::result::Result<Vec<Sign
     }
     match (chain.is_empty(), claims.iter().find(|(previous, _)| !contact.is_or_was(previous))) {
         (false, _) => Ok(chain),
-        (true, Some((_, foreign))) if !leads_here => Err(wrong(RotationError::OtherKeys, foreign)),
+        (true, Some((_, foreign))) if !leads_here => Err(bad(contact, RotationError::OtherKeys, foreign)),
         (true, _) => Err(Box::new((Error::NoRotation(contact.name.clone()), None))),
     }
 }
@@ -147,11 +152,9 @@ fn next(
     let mut found: Option<SignedRotation> = None;
     let here = card.fingerprint();
     for (_, one) in claims.iter().filter(|(previous, _)| *previous == here) {
-        let name = || contact.name.clone();
-        let rotation = SignedRotation::verify(one, card)
-            .map_err(|error| Box::new((Error::Rotation { name: name(), error }, Some((*one).clone()))))?;
+        let rotation = SignedRotation::verify(one, card).map_err(|e| bad(contact, e, one))?;
         if found.as_ref().is_some_and(|first| first.digest() != rotation.digest()) {
-            return Err(Box::new((Error::TwoRotations(name()), Some((*one).clone()))));
+            return Err(second(contact, one));
         }
         found = Some(rotation);
     }

@@ -95,8 +95,8 @@ pub struct Readdressed {
 /// verified it yet.
 ///
 /// # Errors
-/// Nobody waits for it any more who may be sent to, its key is not kept, or the relay refuses or cannot be reached: then the same
-/// again goes on from there.
+/// Nobody waits for it any more who may be sent to, its key is not kept, or the relay refuses or cannot be reached: then the
+/// same again goes on from there.
 pub async fn extend(
     party: &Party,
     api: &RelayApi,

@@ -76,15 +76,15 @@ impl Recipient {
 
     /// A receipt that the key signed which it names as its recipient's.
     pub(super) fn check(&self, receipt: &Detached) -> std::result::Result<Signed<Receipt>, StatementError> {
-        let mut last = None;
+        let mut first = None;
         for FormerKey { fingerprint, signing_key } in self.keys() {
             match Signed::<Receipt>::verify(receipt.statement.as_bytes(), &receipt.signature, &signing_key) {
                 Ok(signed) if signed.body().recipient == fingerprint => return Ok(signed),
                 Ok(_) => {}
-                Err(error) => last = last.or(Some(error)),
+                Err(error) => first = first.or(Some(error)),
             }
         }
-        Err(last.unwrap_or(StatementError::Signature(SignatureError::Key)))
+        Err(first.unwrap_or(StatementError::Signature(SignatureError::Key)))
     }
 
     /// The manifest that the next one to this recipient follows: the first revision, whatever they have.

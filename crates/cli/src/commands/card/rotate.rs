@@ -12,9 +12,9 @@ use crate::run::{Context, Failure, Outcome, printing};
 
 /// Make new keys in place of mine, by the word of both
 ///
-/// The relay takes requests of this home alone from then on: other homes of mine are restored from a new backup. Contacts take the
-/// new card with `pouch contact rotate`, from the relay or from the file, after they have compared the words. What was sealed for the old
-/// key still opens, with the same passphrase. If it is interrupted, the same again goes on.
+/// The relay takes requests of this home alone from then on: other homes of mine are restored from a new backup. Contacts take
+/// the new card with `pouch contact rotate`, from the relay or from the file, after they have compared the words. What was
+/// sealed for the old key still opens, with the same passphrase. If it is interrupted, the same again goes on.
 #[derive(Args)]
 pub(super) struct Rotate {
     /// Do it without asking

@@ -9,8 +9,8 @@ use crate::show::short;
 
 /// Deal with somebody no more: withdraw what they have not fetched, send them nothing, take nothing from them
 ///
-/// What they have fetched cannot be called back. They stay in the list, so that no rotation brings them back; `pouch contact remove`
-/// forgets them.
+/// What they have fetched cannot be called back. They stay in the list, so that no rotation brings them back; `pouch contact
+/// remove` forgets them.
 #[derive(Args)]
 pub(super) struct Revoke {
     /// Who

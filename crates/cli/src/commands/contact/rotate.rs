@@ -10,8 +10,8 @@ use crate::run::{Context, Failure, Outcome, printing};
 
 /// Take new keys of a contact, by the word of the old ones and the new ones
 ///
-/// Whoever has stolen the old keys could have made the new card: compare its words with its owner, on another channel. Without --words a
-/// terminal has you type them.
+/// Whoever has stolen the old keys could have made the new card: compare its words with its owner, on another channel. Without
+/// --words a terminal has you type them.
 #[derive(Args)]
 pub(super) struct Rotate {
     /// Who

@@ -8,8 +8,8 @@ use crate::show::short;
 
 /// Seal what waits for a contact's old key for the new one, without sending the content again
 ///
-/// Each recipient whose keys changed (`pouch contact rotate`) and who has not received it gets a new signed manifest. Without ID, one
-/// bundle that fails does not keep the others; the first failure decides on the exit code.
+/// Each recipient whose keys changed (`pouch contact rotate`) and who has not received it gets a new signed manifest. Without
+/// ID, one bundle that fails does not keep the others; the first failure decides on the exit code.
 #[derive(Args)]
 pub(super) struct Reseal {
     /// Which; all that need it if not given

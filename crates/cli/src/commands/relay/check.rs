@@ -22,8 +22,8 @@ pub(super) struct Check {
     deep: bool,
     /// Take the blobs that `blobs` names for this relay's, though they are not known to be
     ///
-    /// For when the relay's own blobs are lost, and no other relay uses these: what the ledger does not know of them is deleted,
-    /// and what it knows and is not among them is lost.
+    /// For when the relay's own blobs are lost, and no other relay uses these: what the ledger does not know of them is
+    /// deleted, and what it knows and is not among them is lost.
     #[arg(long, conflicts_with = "repair")]
     adopt_store: bool,
 }
