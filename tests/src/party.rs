@@ -174,6 +174,7 @@ pub fn request(file: &Path) -> Request {
     Request {
         content: Content::Tree(Scan::new(&[file.to_owned()], ScanOptions::default()).unwrap()),
         source: None,
+        spool: false,
         compression: None,
         to: vec!["bo".parse().unwrap()],
         purpose: Purpose { kind: Kind::Dataset, note: None, due: None, answers: None },

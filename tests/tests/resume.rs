@@ -4,6 +4,8 @@
 
 #[path = "resume/deadly.rs"]
 mod deadly;
+#[path = "resume/spool.rs"]
+mod spool;
 #[path = "resume/state.rs"]
 mod state;
 

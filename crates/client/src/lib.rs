@@ -26,6 +26,7 @@ pub mod receive;
 pub mod requests;
 pub mod rotate;
 pub mod send;
+mod spool;
 pub mod transfer;
 pub mod transport;
 mod typed;

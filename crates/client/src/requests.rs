@@ -114,6 +114,7 @@ pub async fn ask(
     let request = Request {
         content: Content::Stream { name, mtime: 0, reader: Box::new(std::io::empty()) },
         source: None,
+        spool: false,
         compression: None,
         to: whom,
         purpose: Purpose { kind: Kind::Request, note: Some(note), due: Some(now().plus(within)), answers: None },

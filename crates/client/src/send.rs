@@ -14,7 +14,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
+use pouch_core::bundle::{Compression, Content, Kind, Layout, Scan, ScanOptions, SealError, SourceError};
 use pouch_protocol::ProblemKind;
 use pouch_statement::{Blake3Digest, BundleId, Fingerprint, Name, Note, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ pub(crate) use self::upload::threads;
 use self::address::addressees_here;
 use self::deliver::{Sending, Stop};
 use self::ongoing::Ongoing;
+use self::upload::planned;
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::error::{Error, Result, Span};
@@ -38,7 +39,8 @@ use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{Progress, Sent};
 use crate::party::Party;
 use crate::pipeline;
-use crate::transfer::{Plan, Source};
+use crate::spool::{self, Spool};
+use crate::transfer::{Files, Plan, Source};
 use crate::watch::{News, Watch};
 
 /// What a bundle is for: what its manifest says of that.
@@ -61,6 +63,8 @@ pub struct Request {
     pub content: Content,
     /// Where files come from, so that they can be read again after an interruption. `None`: it cannot go on then.
     pub source: Option<Source>,
+    /// Keep a stream, sealed, until it is delivered, so that it can be read again.
+    pub spool: bool,
     /// How to compress it, if at all. Passed over for a credential, whose size would tell of it.
     pub compression: Option<Compression>,
     /// To whom: my names for them.
@@ -107,14 +111,31 @@ impl Source {
         };
         let bytes = |path: &PathBuf| Ok(plain(std::path::absolute(path)?).as_os_str().as_bytes().to_vec());
         let paths = paths.iter().map(bytes).collect::<std::io::Result<_>>()?;
-        Ok(Self { paths, dereference: options.dereference, skip_special: options.skip_special })
+        Ok(Self::Files(Files { paths, dereference: options.dereference, skip_special: options.skip_special }))
     }
 
-    /// Lists what is there now.
+    /// What is there now.
     ///
     /// # Errors
-    /// As [`Scan::new`].
-    pub fn scan(&self) -> std::result::Result<Scan, SourceError> {
+    /// As [`Scan::new`]; a kept stream that cannot be read.
+    fn content(&self, party: &Party, identity: &Identity) -> Result<Content> {
+        match self {
+            Self::Files(files) => Ok(Content::Tree(files.scan().map_err(SealError::from)?)),
+            Self::Spool(spool) => spool.content(party, identity),
+        }
+    }
+
+    /// The kept stream, if it is one.
+    pub(crate) fn spool(&self) -> Option<&Spool> {
+        match self {
+            Self::Files(_) => None,
+            Self::Spool(spool) => Some(spool),
+        }
+    }
+}
+
+impl Files {
+    fn scan(&self) -> std::result::Result<Scan, SourceError> {
         let path = |bytes: &Vec<u8>| PathBuf::from(std::ffi::OsString::from_vec(bytes.clone()));
         let paths: Vec<PathBuf> = self.paths.iter().map(path).collect();
         Scan::new(&paths, ScanOptions { dereference: self.dereference, skip_special: self.skip_special })
@@ -134,8 +155,9 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
     let to = plan.to.iter().map(name).collect::<Option<Vec<Name>>>();
     let to = to.ok_or(Error::NotResumable(sent.bundle, "a recipient is no contact any more, or has other keys"))?;
     Ok(Request {
-        content: Content::Tree(plan.source.scan().map_err(SealError::from)?),
+        content: plan.source.content(party, identity)?,
         source: Some(plan.source),
+        spool: false,
         compression: plan.compression,
         to,
         purpose: plan.purpose,
@@ -160,7 +182,7 @@ pub async fn send(
 ) -> Result<Delivery> {
     let to = addressees_here(party, &request.to)?;
     let compression = request.compressed();
-    let Request { content, source, purpose, lifetime, burn, resume, once, .. } = request;
+    let Request { content, source, spool, purpose, lifetime, burn, resume, once, .. } = request;
     // A pipeline's word counts no longer than its delegation.
     let left = party.delegation().map(|delegation| delegation.body().expires.since(now()));
     let lifetime = left.map_or(lifetime, |left| left.min(lifetime));
@@ -173,16 +195,26 @@ pub async fn send(
         once::drain(content).await?;
         return Ok(Delivery { sent, again: true });
     }
+    let (content, source, fresh) = match (spool, source) {
+        (true, None) => {
+            let (spool, fresh) = spool::fill(party, content, Arc::clone(&watch)).await?;
+            (spool.content(party, identity)?, Some(Source::Spool(spool)), Some(fresh))
+        }
+        (_, source) => (content, source, None),
+    };
     let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints, once };
     let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
-    let (mut content, mut resume) = (content, Some(resume));
+    let (mut content, mut resume, mut fresh) = (content, Some(resume), fresh);
     loop {
         let found = match resume.take() {
             Some(only) => Ongoing::find(&sending, only)?,
             None => None,
         };
         let mut ongoing = found.map_or_else(|| Ongoing::begin(&sending, &content), Ok)?;
+        if let Some(fresh) = fresh.take() {
+            fresh.keep();
+        }
         let events = begun(&to, ongoing.sent.bundle);
         let attempt = Attempt::begin_all(party.journal(), &events);
         let result = sending.deliver(&mut ongoing, content).await;
@@ -190,7 +222,7 @@ pub async fn send(
         match result {
             Ok(delivered) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
-                let mut sent = ongoing.done()?;
+                let mut sent = ongoing.done(party)?;
                 pipeline::put_delivered(party, api, &mut sent).await?;
                 return Ok(Delivery { sent, again: false });
             }
@@ -208,8 +240,8 @@ pub async fn send(
             Err(Stop::StartOver(why)) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&why.to_string()))?;
                 watch.news(News::StartsOver(ongoing.sent.bundle, why));
-                ongoing.give_up(&sending).await?;
-                content = how.content()?;
+                content = how.content(party, identity)?;
+                ongoing.start_over(&sending).await?;
             }
         }
     }
@@ -228,10 +260,18 @@ struct How {
 }
 
 impl How {
-    /// The content, listed again.
-    fn content(&self) -> Result<Content> {
-        let plan = self.plan.as_ref().ok_or(Error::Worker)?;
-        Ok(Content::Tree(plan.source.scan().map_err(SealError::from)?))
+    /// The content, once more.
+    fn content(&self, party: &Party, identity: &Identity) -> Result<Content> {
+        self.plan.as_ref().ok_or(Error::Worker)?.source.content(party, identity)
+    }
+
+    /// How many bytes all parts will cover, if it is known before the end.
+    fn planned(&self, content: &Content) -> Option<u64> {
+        match (self.plan.as_ref().and_then(|plan| plan.source.spool()), self.compression) {
+            (None, _) => planned(content, self.compression),
+            (Some(spool), None) => Some(Layout::of(spool.size).ok()?.padded_size()),
+            (Some(spool), Some(_)) => Some(spool.size),
+        }
     }
 }
 

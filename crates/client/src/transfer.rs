@@ -6,7 +6,7 @@
 //! until it is durable: what a crash takes away is sealed and sent again, with a fresh file key. So does a file that was
 //! restored from a backup, or copied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
-use pouch_core::bundle::{Compression, DigestKey, Kept, KeptPart, MAX_PARTS};
+use pouch_core::bundle::{Compression, Content, DigestKey, Kept, KeptPart, MAX_PARTS};
 use pouch_protocol::Commit;
 use pouch_statement::{Blake3Digest, BundleId, Fingerprint, MailboxId, StatementError, sign_detached};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use crate::home::{self, Home};
 use crate::identity::Identity;
 use crate::party::Party;
 use crate::send::{Once, Purpose};
+use crate::spool::{self, Spool};
 
 const FOLDER: &str = "transfers";
 /// The longest line. The last one holds an envelope for each of at most 100 recipients.
@@ -35,10 +36,20 @@ const CHECK_LEN: usize = 65;
 /// Namespace of my signature of the secrets.
 const NAMESPACE: &str = "pouch.transfer.v1";
 
-/// Where a source is, and how it is read.
+/// What can be read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Files.
+    Files(Files),
+    /// A stream that is kept.
+    Spool(Spool),
+}
+
+/// Where files are, and how they are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct Files {
     /// Absolute, as bytes: a path need not be text.
     pub paths: Vec<Vec<u8>>,
     /// Links were followed.
@@ -64,6 +75,18 @@ pub(crate) struct Plan {
     pub(crate) once: Option<Once>,
 }
 
+impl Plan {
+    /// The digest under `key` of what tells this content from another one that is read in the same way; `None` if it is of
+    /// another kind.
+    pub(crate) fn list(&self, content: &Content, key: &DigestKey) -> Option<Blake3Digest> {
+        match (&self.source, content) {
+            (Source::Files(_), Content::Tree(scan)) => Some(scan.digest(key)),
+            (Source::Spool(spool), Content::Stream { .. }) => Some(key.digest(spool.digest().as_bytes())),
+            _ => None,
+        }
+    }
+}
+
 /// What only I may read of a transfer.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
@@ -75,17 +98,22 @@ pub(crate) struct Secrets {
     digest_key: [u8; 32],
     #[zeroize(skip)]
     pub(crate) plan: Plan,
-    /// Keyed digest of the list of files.
+    /// Keyed digest of the list of files, or of what tells the stream from others.
     #[zeroize(skip)]
     pub(crate) list: Blake3Digest,
 }
 
 impl Secrets {
-    /// With fresh keys; `list` gives the digest of the list of files under the one that it is given.
-    pub(crate) fn new(bundle: BundleId, plan: Plan, list: impl FnOnce(&DigestKey) -> Blake3Digest) -> Result<Self> {
+    /// With fresh keys; `list` gives the digest of what is sent under the one that it is given.
+    pub(crate) fn new(
+        bundle: BundleId,
+        plan: Plan,
+        list: impl FnOnce(&DigestKey) -> Option<Blake3Digest>,
+    ) -> Result<Self> {
         let key = DigestKey::from_bytes(pouch_statement::random()?);
+        let list = list(&key).ok_or(Error::Worker)?;
         let bundle_key = age::Identity::generate_x25519().expose_secret_string().to_string();
-        Ok(Self { bundle, bundle_key, digest_key: *key.expose_bytes(), plan, list: list(&key) })
+        Ok(Self { bundle, bundle_key, digest_key: *key.expose_bytes(), plan, list })
     }
 
     pub(crate) fn digests(&self) -> DigestKey {
@@ -125,6 +153,9 @@ impl Secrets {
 struct First {
     /// Bytes that all parts will cover, if that is known.
     total: Option<u64>,
+    /// The kept stream that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spool: Option<BundleId>,
     /// [`Secrets`], sealed to my own recipient; base64. Without it nothing can go on: the source was a stream.
     sealed: Option<String>,
 }
@@ -213,7 +244,8 @@ impl Transfer {
         let folder = party.home.state(FOLDER);
         home::private_folder(&folder)?;
         let sealed = secrets.as_ref().map(|secrets| secrets.seal(party, identity)).transpose()?;
-        let mut line = serde_json::to_vec(&First { total, sealed }).map_err(crate::api::ApiError::Encode)?;
+        let spool = secrets.as_ref().and_then(|secrets| secrets.plan.source.spool()).map(|spool| spool.id);
+        let mut line = serde_json::to_vec(&First { total, spool, sealed }).map_err(crate::api::ApiError::Encode)?;
         line.push(b'\n');
         let path = path(&party.home, bundle);
         // Nobody finds it before it is locked and has its first line.
@@ -299,7 +331,15 @@ impl Transfer {
     }
 
     /// It is over.
-    pub(crate) fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self, home: &Home) -> Result<()> {
+        if let Some(spool) = self.secrets.as_ref().and_then(|secrets| secrets.plan.source.spool()) {
+            spool::remove(home, spool.id)?;
+        }
+        self.leave()
+    }
+
+    /// It is over; what it sends is sent by another.
+    pub(crate) fn leave(self) -> Result<()> {
         unlink(&self.path)
     }
 }
@@ -362,7 +402,8 @@ pub fn standing(party: &Party, bundle: BundleId) -> Result<Standing> {
         return Ok(if there { Standing::Running } else { Standing::Lost });
     };
     let mut reader = BufReader::new(&file);
-    let Some((First { total, sealed: Some(_) }, _)) = read_first(&mut reader).map_err(failed("read", &path))? else {
+    let Some((First { total, sealed: Some(_), .. }, _)) = read_first(&mut reader).map_err(failed("read", &path))?
+    else {
         return Ok(Standing::Lost);
     };
     let mut parts = BTreeMap::new();
@@ -385,7 +426,26 @@ pub(crate) fn discard(party: &Party, bundle: BundleId) -> Result<()> {
     let path = path(&party.home, bundle);
     let _lock = party.home.lock()?;
     match take(&path)? {
-        Some(_file) => unlink(&path),
+        Some(file) => {
+            if let Some((First { spool: Some(spool), .. }, _)) =
+                read_first(&mut BufReader::new(&file)).map_err(failed("read", &path))?
+            {
+                spool::remove(&party.home, spool)?;
+            }
+            unlink(&path)
+        }
         None => Ok(()),
     }
+}
+
+/// The kept streams that transfers have. The caller holds the home's lock.
+pub(crate) fn spools(party: &Party) -> Result<BTreeSet<BundleId>> {
+    let mut spools = BTreeSet::new();
+    for bundle in list(party)? {
+        let path = path(&party.home, bundle);
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        let first = read_first(&mut BufReader::new(&file)).map_err(failed("read", &path))?;
+        spools.extend(first.and_then(|(first, _)| first.spool));
+    }
+    Ok(spools)
 }

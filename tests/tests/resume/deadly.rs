@@ -76,6 +76,8 @@ pub struct Deadly {
     pub left: Arc<Mutex<Left>>,
     pub victim: Arc<AtomicU32>,
     pub death: Arc<Mutex<Option<Death>>>,
+    /// What she is given on standard input.
+    pub input: Vec<u8>,
 }
 
 /// When it dies, and how.
@@ -97,7 +99,7 @@ impl Death {
 impl Deadly {
     pub fn new() -> Self {
         let world = World::of_two();
-        let deadly = Self { world, left: Arc::default(), victim: Arc::default(), death: Arc::default() };
+        let deadly = Self { world, left: Arc::default(), victim: Arc::default(), death: Arc::default(), input: vec![] };
         deadly.watch();
         deadly
     }
@@ -139,7 +141,7 @@ impl Deadly {
     pub fn killed(&self, words: &[&str], death: Death) -> Ran {
         self.victim.store(0, Ordering::SeqCst);
         *self.death.lock().unwrap() = Some(death);
-        let running = self.world.pouch("ada", words).start();
+        let running = self.world.pouch("ada", words).input(self.input.clone()).start();
         self.victim.store(running.id(), Ordering::SeqCst);
         let ran = running.end();
         *self.death.lock().unwrap() = None;

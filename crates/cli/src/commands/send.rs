@@ -80,6 +80,9 @@ pub(crate) struct Send {
     /// List what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
+    /// Keep standard input, sealed, until it is delivered, so that an interrupted send of it can go on
+    #[arg(long, conflicts_with_all = ["out", "secret"])]
+    spool: bool,
     /// What standard input is called at the recipient's
     #[arg(long, value_name = "NAME", default_value = "stdin")]
     name: EntryPath,
@@ -150,6 +153,12 @@ impl Send {
     fn send(mut self, context: &Context, party: &Party) -> Done {
         let answers = self.answers(context, party)?;
         known(party, &self.to)?;
+        if self.spool && !self.is_stdin() {
+            return Err(Failure::usage("files need no --spool: they can be read again", "leave it out"));
+        }
+        if self.spool && context.is_pipeline() {
+            return Err(Failure::usage("a pipeline's run keeps nothing that could go on", "leave out --spool"));
+        }
         if self.dry_run {
             return self.dry_run(context);
         }
@@ -163,6 +172,7 @@ impl Send {
         let request = Request {
             content,
             source,
+            spool: self.spool,
             compression: self.compress.into(),
             to: self.to.clone(),
             purpose: Purpose { kind: self.kind(), note: self.note.clone(), due: None, answers },
@@ -280,7 +290,12 @@ impl Send {
                 }
                 Ok(Content::Stream { name: name.clone(), mtime, reader: Box::new(Secret { value, at: 0 }) })
             }
-            (None, None) => Ok(Content::Stream { name: self.name.clone(), mtime, reader: Box::new(Input) }),
+            (None, None) => {
+                if !self.spool && self.out.is_none() && !context.is_pipeline() {
+                    context.show.remark("standard input cannot be read again if this is interrupted; --spool keeps it");
+                }
+                Ok(Content::Stream { name: self.name.clone(), mtime, reader: Box::new(Input) })
+            }
         }
     }
 

@@ -6,7 +6,6 @@ use pouch_statement::BundleId;
 use super::address::Addressee;
 use super::deliver::Sending;
 use super::may_pass;
-use super::upload::planned;
 use crate::clock::now;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -30,16 +29,16 @@ impl Ongoing {
         let Sending { party, identity, to, how, .. } = sending;
         let recipients = to.iter().map(Addressee::recipient).collect();
         let mut sent = Sent::begin(BundleId::random()?, &how.purpose, now().plus(how.lifetime), recipients);
-        let secrets = match (content, &how.plan) {
-            (Content::Tree(scan), Some(plan)) => Some(Secrets::new(sent.bundle, plan.clone(), |key| scan.digest(key))?),
-            _ => None,
+        let secrets = match &how.plan {
+            Some(plan) => Some(Secrets::new(sent.bundle, plan.clone(), |key| plan.list(content, key))?),
+            None => None,
         };
         sent.once = how.mark;
         if let Content::Tree(scan) = content {
             sent.outline(scan);
         }
         sent.store(party)?;
-        let transfer = Transfer::create(party, identity, sent.bundle, planned(content, how.compression), secrets)?;
+        let transfer = Transfer::create(party, identity, sent.bundle, how.planned(content), secrets)?;
         Ok(Self { sent, transfer, continued: false, begun: false })
     }
 
@@ -64,7 +63,7 @@ impl Ongoing {
                 Some(sent) if sent.progress == Progress::Sending || transfer.last.is_some() => {
                     return Ok(Some(Self { sent, transfer, continued: true, begun: true }));
                 }
-                _ => transfer.remove()?,
+                _ => transfer.remove(&party.home)?,
             }
         }
         match only {
@@ -74,8 +73,8 @@ impl Ongoing {
     }
 
     /// It is delivered, and stored as that.
-    pub(super) fn done(self) -> Result<Sent> {
-        self.transfer.remove()?;
+    pub(super) fn done(self, party: &Party) -> Result<Sent> {
+        self.transfer.remove(&party.home)?;
         Ok(self.sent)
     }
 
@@ -90,6 +89,17 @@ impl Ongoing {
 
     /// Clears away what was begun. What may be delivered stays in the outbox.
     pub(super) async fn give_up(self, sending: &Sending<'_>) -> Result<()> {
+        self.take_back(sending).await?;
+        self.transfer.remove(&sending.party.home)
+    }
+
+    /// As [`Self::give_up`], to send the same in another bundle.
+    pub(super) async fn start_over(self, sending: &Sending<'_>) -> Result<()> {
+        self.take_back(sending).await?;
+        self.transfer.leave()
+    }
+
+    async fn take_back(&self, sending: &Sending<'_>) -> Result<()> {
         if self.sent.progress == Progress::Sending {
             // Best effort: the relay forgets what was never committed in any case. What was, by a copy of this home, stays.
             if sending.api.bundle(self.sent.bundle).await.is_ok_and(|status| status.committed.is_none()) {
@@ -97,7 +107,7 @@ impl Ongoing {
             }
             self.sent.forget(sending.party)?;
         }
-        self.transfer.remove()
+        Ok(())
     }
 }
 

@@ -103,7 +103,7 @@ impl Sending<'_> {
         content: Content,
     ) -> Result<Uploaded> {
         let compression = self.how.compression;
-        self.watch.stage("sending", planned(&content, compression));
+        self.watch.stage("sending", self.how.planned(&content));
         let kept = match (&transfer.secrets, transfer.kept()) {
             (Some(secrets), Some(kept)) => Some((secrets.bundle_key()?, kept)),
             _ => None,

@@ -87,13 +87,16 @@ pub(crate) fn interruptible<T>(
     context.run(work).map_err(|failure| match (bar.begun(), &failure) {
         (Some(bundle), _) if matches!(transfer::standing(party, bundle), Ok(Standing::Interrupted { .. })) => {
             let id = short(bundle);
-            failure.with_hint(format!("`pouch outbox resume {id}`, or the same command again, goes on from there"))
+            let again = if is_stream { "" } else { ", or the same command again," };
+            failure.with_hint(format!("`pouch outbox resume {id}`{again} goes on from there"))
         }
         (_, Failure::Client(error))
             if is_stream && matches!(error.class(), Class::Interrupted | Class::Unreachable) =>
         {
-            failure
-                .with_hint("standard input cannot be read again, so this cannot go on: send it from a file".to_owned())
+            failure.with_hint(
+                "standard input cannot be read again, so this cannot go on: send it from a file, or with --spool"
+                    .to_owned(),
+            )
         }
         _ => failure,
     })
