@@ -43,6 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let receipt = format!(r#"{{"outcome":"verified","commitment":"{}","sealed":"YWdl"}}"#, "0".repeat(64));
     let commit =
         format!(r#"{{"parts":1,"parts_sha256":"{0}","index_sha256":"{0}","recipients":["MAILBOX"]}}"#, "0".repeat(64));
+    let detached = r#"{"statement":"","signature":""}"#;
+    let pipeline =
+        format!(r#"{{"card":{detached},"device":{detached},"recipients":["MAILBOX"],"expires":1900000000}}"#);
     let sealed = "age-encryption.org/v1\nsealed";
     for (number, request) in [
         "GET /v1",
@@ -61,6 +64,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         "POST /v1/devices\n\n{\"mailbox\":\"MAILBOX\",\"device\":{\"statement\":\"\",\"signature\":\"\"}}",
         "GET /v1/devices",
         "DELETE /v1/devices/0000000000000000000000000000000000000000000000000000000000000003",
+        "POST /v1/rotations\n\n{\"rotation\":{\"statement\":\"\",\"signature\":\"\"},\"device\":{\"statement\":\"\",\"signature\":\"\"}}",
+        "GET /v1/rotations/MAILBOX",
+        "GET /v1/pipelines",
+        "DELETE /v1/pipelines/MAILBOX",
+        "GET /v1/journal",
+        "PUT /v1/journal\nif-none-match: *\n\nage-encryption.org/v1\nsealed",
+        "PUT /v1/journal\nif-match: \"x\"\n\nage-encryption.org/v1\nsealed",
+        &format!("POST /v1/pipelines\n\n{pipeline}"),
         "POST /v1/bundles/BUNDLE/extend\n\n{\"expires\":1900000000}",
         "GET /v1/outbox",
         "GET /v1/inbox?after=0",

@@ -16,8 +16,9 @@ fuzz_target!(|plain: &[u8]| {
         // Whom it names, that is who is expected: the rest must still be refused without a panic.
         let sender = envelope.claimed_sender();
         let key = SigningKey::from_seed(&[7; 32]).public();
+        let me = envelope.claimed_recipient();
         let expected =
-            Expected { me: &sender, sender: &sender, sender_key: &key, bundle: None, now: Timestamp::from_unix(1).expect("it is in range") };
+            Expected { me: &me, sender: &sender, sender_key: &key, bundle: None, now: Timestamp::from_unix(1).expect("it is in range") };
         let _ = envelope.verify(&expected);
     }
     let _ = open_receipt(&sealed, &ME);

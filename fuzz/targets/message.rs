@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use pouch_protocol::{
     AccessPage, Account, Accounts, BundleStatus, Commit, Devices, Extension, Inbox, InboxItem, JoinRequest,
-    JoinResponse, Links, NewBundle, NewDevice, NewLink, NewRole, NewRotation, Outbox, Problem, ReceiptMessage,
-    RelayInfo, Rotations, Takedown,
+    JoinResponse, Links, NewBundle, NewDevice, NewLink, NewPipeline, NewRole, NewRotation, Outbox, Pipelines, Problem,
+    ReceiptMessage, RelayInfo, Rotations, Takedown,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     read::<NewRole>(bytes);
     read::<NewDevice>(bytes);
     read::<NewRotation>(bytes);
+    read::<NewPipeline>(bytes);
     read::<NewBundle>(bytes);
     read::<Extension>(bytes);
     read::<Commit>(bytes);
@@ -34,6 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
     read::<Links>(bytes);
     read::<Devices>(bytes);
     read::<Rotations>(bytes);
+    read::<Pipelines>(bytes);
     read::<Account>(bytes);
     read::<Accounts>(bytes);
     read::<BundleStatus>(bytes);

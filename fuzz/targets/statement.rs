@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pouch_statement::{
-    Card, Detached, Device, Receipt, Rotation, RotationClaim, Signed, SigningKey, Statement, sign_detached,
+    Card, Delegation, Detached, Device, Receipt, Rotation, RotationClaim, Signed, SigningKey, Statement, sign_detached,
 };
 
 fn check<T: Statement>(bytes: &[u8], key: &SigningKey) {
@@ -19,6 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     check::<Device>(bytes, &key);
     check::<Receipt>(bytes, &key);
     check::<Rotation>(bytes, &key);
+    check::<Delegation>(bytes, &key);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = RotationClaim::read(&Detached { statement: text.to_owned(), signature: String::new() });
     }

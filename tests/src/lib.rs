@@ -7,6 +7,7 @@
 mod balancer;
 mod faults;
 mod file_key;
+mod holding;
 pub mod hostile;
 mod listening;
 mod party;
@@ -15,12 +16,14 @@ mod proxy;
 mod random;
 mod relay;
 mod run;
+mod runner;
 mod tools;
 mod tree;
 
 pub use balancer::Balancer;
 pub use faults::{Fate, Faults};
 pub use file_key::file_key;
+pub use holding::Holding;
 pub use party::{Cluster, Pair, Party, request};
 pub use pouch_services::{Ceph, Postgres, skip};
 pub use program::{program, workspace};
@@ -28,6 +31,7 @@ pub use proxy::Proxy;
 pub use random::{Random, kills, seeds};
 pub use relay::Relay;
 pub use run::{LIMIT, Ran, Run, Running, until};
+pub use runner::{Runner, as_pipeline};
 pub use tools::{folder, go_age, have, large};
 pub use tree::{Node, Snapshot, files_beneath, find_bytes, holds, noise, sample_tree, set_mtime, snapshot};
 

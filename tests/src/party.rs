@@ -265,6 +265,21 @@ impl Pair {
     pub fn stranger(&self, name: &str) -> Party {
         Party::new(self.root(), name)
     }
+
+    /// Somebody more whom Ada invited, each pinned at the other's.
+    #[track_caller]
+    pub fn third(&self, name: &str) -> Party {
+        self.third_as(name, "contractor")
+    }
+
+    /// Likewise, in this role.
+    #[track_caller]
+    pub fn third_as(&self, name: &str, role: &str) -> Party {
+        let third = self.stranger(name);
+        third.join(&self.ada.invite_as(name, role));
+        self.ada.run(&["contact", "list"]).ok().says(&format!("{name} joined and is pinned"));
+        third
+    }
 }
 
 /// Ada and Bo on a relay of several nodes, each over the same database and the same blobs.

@@ -83,6 +83,14 @@ impl Ran {
         self
     }
 
+    /// It said nothing about a place in the sequence of its sender's bundles.
+    #[track_caller]
+    pub fn in_order(self) -> Self {
+        let said = ["not come", "sent this before", "in the place of"];
+        assert!(!said.iter().any(|words| self.err.contains(words)), "{self}");
+        self
+    }
+
     /// The objects that `--json` printed; each line of stdout is one, and says what it is.
     #[track_caller]
     #[must_use]

@@ -8,14 +8,6 @@ use std::time::Duration;
 use pouch_tests::hostile::{Answer, World};
 use pouch_tests::{Pair, Party, text};
 
-/// Somebody whom Ada invites for this role, pinned at both ends.
-fn invited(pair: &Pair, name: &str, role: &str) -> Party {
-    let party = pair.stranger(name);
-    party.join(&pair.ada.invite_as(name, role));
-    pair.ada.run(&["contact", "list"]).ok().says(&format!("{name} joined and is pinned"));
-    party
-}
-
 /// Each pins the other by their card and words.
 fn introduce(one: &Party, other: &Party, name: &str) {
     let card = one.file(&format!("{name}.card"), other.run(&["card", "-q"]).ok().out);
@@ -27,7 +19,7 @@ fn introduce(one: &Party, other: &Party, name: &str) {
 #[test]
 fn a_contractor_receives_and_replies_and_sends_to_nobody_else() {
     let pair = Pair::new();
-    let (cy, dee) = (invited(&pair, "cy", "member"), invited(&pair, "dee", "contractor"));
+    let (cy, dee) = (pair.third_as("cy", "member"), pair.third_as("dee", "contractor"));
     let roles = |expected: [&str; 4]| {
         let listed = pair.ada.run(&["relay", "accounts", "--json"]).ok().objects();
         assert_eq!(listed.iter().map(|o| o["role"].as_str().unwrap()).collect::<Vec<_>>(), expected);
@@ -201,7 +193,7 @@ fn a_bundle_is_ended_earlier_and_not_extended_beyond_the_relay() {
 #[test]
 fn attack_37_an_extension_leaves_out_who_is_revoked() {
     let pair = Pair::new();
-    let cy = invited(&pair, "cy", "contractor");
+    let cy = pair.third("cy");
     let file = pair.ada.file("f", "for both");
     let id = pair.ada.send(&[text(&file), "--to", "bo,cy"]);
     let manifests = || {
@@ -228,7 +220,7 @@ fn attack_37_an_extension_leaves_out_who_is_revoked() {
 #[test]
 fn a_recipient_is_added_without_sending_again() {
     let pair = Pair::new();
-    let cy = invited(&pair, "cy", "contractor");
+    let cy = pair.third("cy");
     let file = pair.ada.file("f", "for both");
     let id = pair.ada.send(&[text(&file), "--to", "bo", "--note", "first cut"]);
     pair.bo.receive(&id);

@@ -73,8 +73,7 @@ fn a_lost_home_is_restored_and_uses_no_number_twice() {
     let number = received(&pair.ada);
     assert!(number > STEP && number % STEP == 1, "{number}");
     let next = send(&pair.bo, &theirs, "ada");
-    let ran = pair.ada.run(&["receive", &next, "-o", text(&pair.ada.fresh())]).ok();
-    assert!(!ran.err.contains("backup") && !ran.err.contains("not come"), "{ran}");
+    pair.ada.run(&["receive", &next, "-o", text(&pair.ada.fresh())]).ok().in_order();
     assert_eq!(received(&pair.ada), number + 1);
     // A home that was restored from the same backup again uses others.
     let other = pair.stranger("other");
@@ -104,8 +103,6 @@ fn a_second_home_has_its_own_device_key_and_both_receive() {
         listed.iter().map(|o| o["here"].as_bool().unwrap()).collect()
     };
     let (mut here, mut there) = (keys(&pair.bo), keys(&laptop));
-    assert_eq!((here.len(), there.len()), (2, 2));
-    here.reverse();
     there.sort_unstable();
     here.sort_unstable();
     assert_eq!((here, there), (vec![false, true], vec![false, true]));

@@ -1,53 +1,19 @@
 //! attacks.md 62: two processes on one state, at the worst moment.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pouch_client::send::send;
-use pouch_client::transport::{Answer, HttpRequest, Https, Network, Transport};
-use pouch_client::{Party, Unwatched, outbox};
-use pouch_tests::{Pair, request, text};
-use tokio::sync::Notify;
-
-/// Passes everything on, but holds one kind of request until it is let go.
-struct Holding {
-    inner: Https,
-    held: Notify,
-    bundle: Mutex<String>,
-    go: Notify,
-    /// Which requests it holds: their method, and what their target has behind the bundle's id.
-    method: &'static str,
-    behind: &'static str,
-}
-
-impl Holding {
-    fn new(party: &Party, method: &'static str, behind: &'static str) -> Arc<Self> {
-        let inner = Https::new(party.relay().clone(), party.relay_pins(), &Network::default()).unwrap();
-        let (held, go) = (Notify::new(), Notify::new());
-        Arc::new(Self { inner, held, bundle: Mutex::default(), go, method, behind })
-    }
-}
-
-impl Transport for Holding {
-    fn call(&self, request: HttpRequest) -> Answer<'_> {
-        Box::pin(async move {
-            if let Some(path) = request.target.strip_suffix(self.behind).filter(|_| request.method == self.method) {
-                *self.bundle.lock().unwrap() = path.rsplit('/').next().unwrap().to_owned();
-                self.held.notify_one();
-                self.go.notified().await;
-            }
-            self.inner.call(request).await
-        })
-    }
-}
+use pouch_client::{Unwatched, outbox};
+use pouch_tests::{Holding, Pair, request, text};
 
 #[test]
 fn attack_62_looking_at_a_bundle_does_not_harm_it_while_it_is_committed() {
     let pair = Pair::new();
     let file = pair.ada.file("f", "f");
     let (party, identity) = pair.ada.client();
-    let holding = Holding::new(&party, "POST", "/commit");
+    let holding = Holding::new(&party, ("POST", "/commit"), 0);
     let party = party.with_transport(holding.clone());
     let request = request(&file);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -82,7 +48,7 @@ fn attack_62_a_receipt_that_comes_while_its_bundle_is_withdrawn_is_kept() {
     let id = pair.ada.send(&[text(&file), "--to", "bo"]);
     pair.bo.receive(&id);
     let (party, _) = pair.ada.client();
-    let holding = Holding::new(&party, "DELETE", "");
+    let holding = Holding::new(&party, ("DELETE", ""), 0);
     let party = party.with_transport(holding.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {

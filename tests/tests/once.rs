@@ -48,9 +48,7 @@ fn a_key_delivers_once_whatever_the_bytes_are() {
 #[test]
 fn a_key_is_for_its_recipients() {
     let pair = Pair::new();
-    let cy = pair.stranger("cy");
-    cy.join(&pair.ada.invite("cy"));
-    pair.ada.run(&["contact", "list"]).ok();
+    pair.third("cy");
     let file = text(&pair.ada.file("a", "a")).to_owned();
     let (bo, _) = told(&once(&pair.ada, &[&file, "--to", "bo"], "k"));
     let (both, again) = told(&once(&pair.ada, &[&file, "--to", "bo,cy"], "k"));

@@ -4,18 +4,10 @@
 use pouch_tests::hostile::{Answer, World};
 use pouch_tests::{Pair, noise, text};
 
-/// Somebody more whom Ada knows.
-fn joined(pair: &Pair, name: &str) -> pouch_tests::Party {
-    let party = pair.stranger(name);
-    party.join(&pair.ada.invite(name));
-    pair.ada.run(&["contact", "list"]).ok().says("joined and is pinned");
-    party
-}
-
 #[test]
 fn several_get_the_same_bundle() {
     let pair = Pair::new();
-    let cy = joined(&pair, "cy");
+    let cy = pair.third("cy");
     let file = pair.ada.file("f", noise("f", 9 << 20));
     let ran = pair.ada.run(&["send", text(&file), "--to", "bo", "--to", "cy", "--json"]).ok();
     let sent = ran.object("sent");
@@ -47,7 +39,7 @@ fn several_get_the_same_bundle() {
         }
     }
     // What was sent to several can be extended and addressed further.
-    let dee = joined(&pair, "dee");
+    let dee = pair.third("dee");
     let id = pair.ada.send(&[text(&file), "--to", "bo,cy", "--note", "for all"]);
     pair.ada.run(&["outbox", "extend", &id, "--until", "30d"]).ok().says("by bo, cy");
     pair.ada.run(&["outbox", "add", &id, "--to", "dee"]).ok();

@@ -73,7 +73,7 @@ fn what_the_relay_acknowledged_is_not_moved_again() {
         let words = ["send", text(&source), "--to", "bo", "--compress", compress];
         let mut parts = deadly.killed_after_parts(&words, 2);
         // What is sent, and the keys, are sealed; nobody else may read the rest (attacks.md 59, 60).
-        let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
+        let file = deadly.transfer();
         let bytes = std::fs::read(&file).unwrap();
         assert!(!holds(&bytes, b"plan") && !holds(&bytes, b"SECRET") && holds(&bytes, b"sealed_blake3"));
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -157,14 +157,13 @@ fn a_changed_source_starts_over() {
         let source = plant(&deadly.world, what);
         let words = ["send", text(&source), "--to", "bo", "-q"];
         deadly.killed_after_parts(&words, 2);
-        let begun = deadly.standing("interrupted");
+        let begun = deadly.bundle("interrupted");
         change(&source);
         let ran = deadly.world.run("ada", &words).ok().says("begun anew: what is sent has changed since");
-        assert_ne!(ran.word(), begun["bundle"], "{what}");
+        assert_ne!(ran.word(), begun, "{what}");
         deadly.arrives(&ran.word(), &source);
         deadly.nothing_is_left();
         // What was begun is gone at the relay, too.
-        let begun = begun["bundle"].as_str().unwrap();
         let (party, _) = deadly.world.party("ada").client();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let status = runtime.block_on(party.api().unwrap().bundle(begun.parse().unwrap()));
@@ -174,7 +173,7 @@ fn a_changed_source_starts_over() {
     let source = plant(&deadly.world, "gone");
     deadly.killed_after_parts(&["send", text(&source), "--to", "bo"], 1);
     std::fs::remove_dir_all(&source).unwrap();
-    let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("interrupted");
     deadly.world.run("ada", &["send", text(&source), "--to", "bo"]).ends(3);
     deadly.world.run("ada", &["outbox", "resume", &begun]).ends(3);
     deadly.world.run("ada", &["outbox", "forget", &begun]).ok();
@@ -259,13 +258,9 @@ fn killed_at_the_commit() {
         let death = Death::at(move |seen| seen.path.split('/').any(|word| word == what));
         assert_eq!(deadly.killed(&words, Death { heard, ..death }).code, -9);
         deadly.parts();
-        let begun = deadly.standing("committing");
+        let begun = deadly.bundle("committing");
         let ran = deadly.world.run("ada", &words).ok();
-        assert_eq!(
-            (ran.word().as_str(), deadly.parts()),
-            (begun["bundle"].as_str().unwrap(), vec![]),
-            "{what} {heard}"
-        );
+        assert_eq!((ran.word().as_str(), deadly.parts()), (begun.as_str(), vec![]), "{what} {heard}");
         deadly.arrives(&ran.word(), &source);
         deadly.nothing_is_left();
         let mut envelopes = deadly.left.lock().unwrap().envelopes[&ran.word()].clone();
@@ -275,7 +270,7 @@ fn killed_at_the_commit() {
     // Another send to the same settles it: it does not take its number.
     let death = Death::at(|seen| seen.path.ends_with("/commit"));
     deadly.killed(&words, Death { heard: true, ..death });
-    let begun = deadly.standing("committing")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("committing");
     let other = deadly.world.file("other", "other");
     let id = deadly.world.run("ada", &["send", text(&other), "--to", "bo", "-q"]).ok().word();
     for id in [begun, id] {
@@ -322,7 +317,7 @@ fn a_torn_or_foreign_line_ends_what_is_known() {
     for damage in 0..4 {
         std::fs::write(source.join("round"), [damage]).unwrap();
         deadly.killed_after_parts(&words, 2);
-        let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
+        let file = deadly.transfer();
         let mut bytes = std::fs::read(&file).unwrap();
         match damage {
             0 => bytes.extend_from_slice(b"half a line"),
@@ -405,7 +400,8 @@ fn a_forgotten_send_leaves_nothing() {
     drop(running);
     pair.relay.process().signal(Signal::CONT);
     let id = pair.ada.run(&["outbox", "-q"]).ok().word();
-    pair.ada.run(&["outbox", "forget", &id]).ok().says("is forgotten");
+    let forgotten = pair.ada.run(&["outbox", "forget", &id, "--json"]).ok().object("forgotten");
+    assert_eq!(forgotten["bundle"], id.as_str());
     pair.ada.run(&["outbox"]).ok().says("nothing was sent yet");
     until("the relay has deleted it", LIMIT, || pair.relay.blobs().is_empty().then_some(()));
     assert!(files_beneath(&pair.ada.home().join("transfers")).is_empty());
@@ -427,7 +423,7 @@ fn a_stream_cannot_go_on_and_says_so() {
     let id = pair.ada.run(&["outbox", "-q"]).ok().word();
     pair.ada.run(&["outbox"]).ok().says("cannot be resumed");
     pair.ada.run(&["outbox", "resume", &id]).fails(5, "cannot be read again");
-    pair.ada.run(&["outbox", "forget", &id]).ok();
+    pair.ada.run(&["outbox", "forget", &id]).ok().says("is forgotten");
     assert!(files_beneath(&pair.ada.home().join("transfers")).is_empty());
 }
 

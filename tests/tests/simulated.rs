@@ -160,7 +160,7 @@ impl Person {
     }
 }
 
-/// What is sent, and whether it may go on after an interruption.
+/// Files of sizes by chance, now and then more of them than one part holds.
 fn plant(folder: &Path, random: &mut Random) {
     std::fs::create_dir_all(folder).unwrap();
     for number in 0..=random.below(4) {

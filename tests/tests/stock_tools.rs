@@ -5,10 +5,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pouch_tests::{Pair, Party, Ran, Run, go_age, have, noise, program, sample_tree, snapshot, text, workspace};
+use pouch_client::Unwatched;
+use pouch_client::send::send_to_file;
+use pouch_statement::{Delegation, Signed};
+use pouch_tests::{
+    Pair, Party, Ran, Run, as_pipeline, go_age, have, noise, program, request, sample_tree, snapshot, text, workspace,
+};
 
 const TOOLS: [&str; 7] = ["bash", "age", "tar", "b3sum", "ssh-keygen", "jq", "sha256sum"];
-const TO_THE_PARTS: [&str; 3] = ["The envelope", "Who signed it, and for whom", "Index and parts"];
+const TO_THE_PARTS: [&str; 4] = ["The envelope", "The cards", "Who signed it, and for whom", "Index and parts"];
 
 /// The commands that stand under these headings of the page.
 fn commands(headings: &[&str]) -> String {
@@ -163,6 +168,66 @@ fn compressed_content_with_stock_tools() {
         let folder = begin(&pair, name, &file);
         run(&commands(&[&TO_THE_PARTS[..], &["Compressed content", "A stream"]].concat()), &folder).ok();
         assert!(fs::read(folder.join("dump.sql")).unwrap() == bytes, "{name}");
+    }
+}
+
+// What a pipeline sent is Ada's, by her word for the pipeline's key, to those whom she named.
+#[test]
+fn from_a_pipeline_with_stock_tools() {
+    if !have(&TOOLS) {
+        return;
+    }
+    let pair = Pair::classic();
+    let secret = pair.ada.run(&["pipeline", "new", "nightly", "--to", "bo", "-q"]).ok().word();
+    // There is no command for a pipeline's file. What goes through the relay is the same objects.
+    let (party, file) = (as_pipeline(&secret), pair.ada.desk().join("nightly.pouch"));
+    let identity = party.unlock(|| unreachable!("no passphrase")).unwrap();
+    let request = request(&pair.ada.file("report.csv", "all is well"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        pouch_client::pipeline::fetch(&party, &party.api().unwrap()).await.unwrap();
+        send_to_file(&party, &identity, request, &file, &Unwatched).await.unwrap();
+    });
+    let envelope = commands(&["The envelope"]);
+    let script = commands(&["The cards", "From a pipeline", "Index and parts", "Files"]);
+    let folder = begin(&pair, "open", &file);
+    run(&envelope, &folder).ok();
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    run(&script, &folder).ok();
+    assert_eq!(read("files/report.csv"), "all is well");
+    assert_eq!(fs::read_to_string(pair.bo.receive(text(&file)).join("report.csv")).unwrap(), "all is well");
+
+    let refused = |name: &str, script: &str, change: &dyn Fn(&Path)| {
+        let folder = begin(&pair, name, &file);
+        run(&envelope, &folder).ok();
+        change(&folder);
+        let ran = run(script, &folder);
+        assert_ne!(ran.code, 0, "{name}: {ran}");
+        assert!(!folder.join("files").exists(), "{name}: {ran}");
+    };
+    let by_herself = commands(&["The cards", "Who signed it, and for whom", "Index and parts", "Files"]);
+    refused("as if Ada had sent it", &by_herself, &|_| {});
+    refused("another's card", &script, &|folder| fs::write(folder.join("ada.card"), card(&pair.bo)).unwrap());
+    // What else Ada could have signed, and what somebody else did.
+    let ((ada, keys), (bo, bo_keys)) = (pair.ada.client(), pair.bo.client());
+    let key = &ada.card().card().signing_key;
+    let good = Signed::<Delegation>::verify(read("delegation").as_bytes(), &read("delegation.sig"), key).unwrap();
+    let good = good.body();
+    let ends = |seconds| good.created.plus(seconds);
+    for (name, said, by) in [
+        ("by somebody else", good.clone(), &bo_keys),
+        ("in another's name", Delegation { identity: bo.fingerprint(), ..good.clone() }, &keys),
+        ("for another key", Delegation { signing_key: *key, ..good.clone() }, &keys),
+        ("for other keys", Delegation { age_recipient: bo.card().card().age_recipient.clone(), ..good.clone() }, &keys),
+        ("to somebody else", Delegation { recipients: vec![ada.fingerprint()], ..good.clone() }, &keys),
+        ("over before the bundle", Delegation { expires: ends(60), ..good.clone() }, &keys),
+        ("for too long", Delegation { expires: ends(91 * 24 * 3600), ..good.clone() }, &keys),
+    ] {
+        let said = Signed::sign(said, &by.signing).unwrap().detached();
+        refused(name, &script, &|folder| {
+            fs::write(folder.join("delegation"), &said.statement).unwrap();
+            fs::write(folder.join("delegation.sig"), &said.signature).unwrap();
+        });
     }
 }
 

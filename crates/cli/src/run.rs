@@ -244,7 +244,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let outcome = match context.is_pipeline() && !cli.verb.is_for_pipelines() {
         true => Err(Failure::usage(
             "a pipeline's secret cannot do this: a pipeline sends, and shows what it has sent",
-            "`send`, `log`, and `outbox` without a verb take it; for all else leave the secret out",
+            "`send`, `log` without --relay, and `outbox` without a verb take it; for all else leave the secret out",
         )),
         false => commands::run(cli.verb, &context),
     };

@@ -124,9 +124,14 @@ impl Backup {
     fn sequences_from(&self) -> Result<u64> {
         let sent = self.contacts.all().iter().filter_map(|contact| contact.sent).map(|last| last.sequence);
         let most = sent.max().unwrap_or(0).max(self.account.sequences_from);
-        let [a, b] = pouch_statement::random::<2>()?;
-        Ok((most / SEQUENCE_STEP + 1 + u64::from(u16::from_le_bytes([a, b]))).saturating_mul(SEQUENCE_STEP))
+        Ok(beyond(most, u16::from_le_bytes(pouch_statement::random()?)))
     }
+}
+
+/// A multiple of the step, at least one whole step beyond the end of the one in which `most` lies: contacts tell a restored home by
+/// so many numbers that are missing, whatever was sent after the backup.
+fn beyond(most: u64, random: u16) -> u64 {
+    (most / SEQUENCE_STEP + 2 + u64::from(random)).saturating_mul(SEQUENCE_STEP)
 }
 
 /// What a restore did so far.
@@ -185,5 +190,23 @@ pub async fn enrol(party: &Party, identity: &Identity) -> Result<DeviceKey> {
             Err(HomeError::Io { doing: "cannot remove", path: party.home.config(RESTORING), source }.into())
         }
         _ => Ok(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_home_is_told_by_how_many_numbers_are_missing() {
+        for most in [0, 1, 5, SEQUENCE_STEP - 1, SEQUENCE_STEP, 7 * SEQUENCE_STEP + 9] {
+            let last_of_before = most / SEQUENCE_STEP * SEQUENCE_STEP + SEQUENCE_STEP - 1;
+            for random in [0, 1, u16::MAX] {
+                let missing = beyond(most, random) - last_of_before;
+                assert!(missing >= SEQUENCE_STEP, "{most} {random}");
+            }
+        }
+        // docs/format.md, "Backup".
+        assert_eq!((beyond(5, 0), beyond(5, u16::MAX)), (2 * SEQUENCE_STEP, 65_537 * SEQUENCE_STEP));
     }
 }

@@ -203,6 +203,8 @@ pub async fn send(
         (_, source) => (content, source, None),
     };
     let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints, once };
+    // What a pipeline's run leaves is gone with it: nothing could go on.
+    let source = source.filter(|_| party.pipeline.is_none());
     let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
     let (mut content, mut resume, mut fresh) = (content, Some(resume), fresh);

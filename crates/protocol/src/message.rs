@@ -489,11 +489,12 @@ mod tests {
 
     #[test]
     fn each_role_has_its_word_and_invites_below_itself() {
-        use AccountRole::{Contractor, Member, Owner};
-        for role in [Owner, Member, Contractor] {
+        use AccountRole::{Contractor, Member, Owner, Pipeline};
+        let all = [Owner, Member, Contractor, Pipeline];
+        for role in all {
             assert_eq!(serde_json::to_value(role).unwrap(), role.word());
         }
-        let pairs = [Owner, Member, Contractor].map(|by| [Owner, Member, Contractor].map(|of| by.may_invite(of)));
-        assert_eq!(pairs, [[false, true, true], [false, false, true], [false; 3]]);
+        let pairs = all.map(|by| all.map(|of| by.may_invite(of)));
+        assert_eq!(pairs, [[false, true, true, false], [false, false, true, false], [false; 4], [false; 4]]);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pouch_tests::hostile::{Reply, Seen, World};
-use pouch_tests::{LIMIT, Ran, Random, file_key, files_beneath, noise, until};
+use pouch_tests::{LIMIT, Ran, Random, file_key, files_beneath, noise, snapshot, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub const PART: usize = 8 << 20;
@@ -200,7 +200,7 @@ impl Deadly {
         assert_eq!(self.world.run("bo", &["inbox", "-q"]).ok().word(), id, "one bundle, and this one");
         let (ran, fresh) = self.world.receive(id);
         ran.ok();
-        same(source, &fresh.path);
+        assert_eq!(snapshot(source), snapshot(&fresh.path));
     }
 
     /// The one bundle that stands so in Ada's outbox.
@@ -210,6 +210,17 @@ impl Deadly {
         found.retain(|bundle| bundle["progress"] == progress);
         assert_eq!(found.len(), 1, "{found:?}");
         found.remove(0)
+    }
+
+    /// Its id.
+    #[track_caller]
+    pub fn bundle(&self, progress: &str) -> String {
+        self.standing(progress)["bundle"].as_str().unwrap().to_owned()
+    }
+
+    /// The file of a send of Ada's that is not finished.
+    pub fn transfer(&self) -> PathBuf {
+        files_beneath(&self.world.party("ada").home().join("transfers")).remove(0)
     }
 
     /// What waits for Bo, if Ada's state says that it is sent: she was killed when she had only to say so.
@@ -231,16 +242,6 @@ impl Deadly {
 
     pub fn check_keys(&self) -> usize {
         self.left.lock().unwrap().check(&self.world.party("bo").client().1.age)
-    }
-}
-
-#[track_caller]
-pub fn same(source: &Path, received: &Path) {
-    let name = |root: &Path, file: &PathBuf| file.strip_prefix(root).unwrap().to_owned();
-    let list = |root: &Path| files_beneath(root).iter().map(|file| name(root, file)).collect::<Vec<_>>();
-    assert_eq!(list(source), list(received));
-    for file in list(source) {
-        assert!(std::fs::read(source.join(&file)).unwrap() == std::fs::read(received.join(&file)).unwrap(), "{file:?}");
     }
 }
 

@@ -48,15 +48,15 @@ fn attack_33_a_planted_bundle_key_is_not_taken() {
     for (what, forge) in forgeries {
         std::fs::write(source.join("round"), what).unwrap();
         deadly.killed_at_the_index(&words);
-        let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
-        let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
+        let begun = deadly.bundle("interrupted");
+        let file = deadly.transfer();
         replant(&deadly, &file, |text| text);
         deadly.world.run("ada", &["outbox", "resume", &begun]).ok();
         deadly.arrives(&begun, &source);
         std::fs::write(source.join("round"), format!("{what}, forged")).unwrap();
         deadly.killed_after_parts(&words, 1);
-        let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
-        let file = files_beneath(&deadly.world.party("ada").home().join("transfers")).remove(0);
+        let begun = deadly.bundle("interrupted");
+        let file = deadly.transfer();
         replant(&deadly, &file, forge);
         deadly.world.run("ada", &["outbox", "resume", &begun]).fails(5, "its state is damaged");
         let id = deadly.world.run("ada", &words).ok().word();
@@ -81,7 +81,7 @@ fn attack_33_the_key_of_another_bundle_is_not_taken() {
     let id = deadly.world.run("ada", &words).ok().word();
     deadly.arrives(&id, &source);
     deadly.killed_after_parts(&words, 1);
-    let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("interrupted");
     std::fs::write(files_beneath(&transfers).remove(0), first).unwrap();
     deadly.world.run("ada", &["outbox", "resume", &begun]).fails(5, "its state is damaged");
     let id = deadly.world.run("ada", &words).ok().word();
@@ -98,7 +98,7 @@ fn what_only_lacks_its_commit_is_not_given_up() {
     let words = ["send", text(&source), "--to", "bo", "-q"];
     deadly.killed(&words, Death::at(|seen| seen.path.ends_with("/commit")));
     deadly.parts();
-    let begun = deadly.standing("committing")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("committing");
     deadly.world.run("ada", &["outbox", &begun]).ok().says("not finished").says("outbox resume");
     deadly.standing("committing");
     let other = deadly.world.file("other", "other");
@@ -111,7 +111,7 @@ fn what_only_lacks_its_commit_is_not_given_up() {
     deadly.nothing_is_left();
     deadly.killed(&words, Death::at(|seen| seen.path.ends_with("/commit")));
     deadly.parts();
-    let begun = deadly.standing("committing")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("committing");
     deadly.world.run("ada", &["outbox", &begun]).ok();
     // With a slash behind it, it is the same.
     let slash = format!("{}/", text(&source));
@@ -129,7 +129,7 @@ fn what_only_lacks_its_commit_is_withdrawn_from_who_is_revoked() {
     let source = plant(&deadly.world, "data");
     let words = ["send", text(&source), "--to", "bo", "-q"];
     deadly.killed(&words, Death::at(|seen| seen.path.ends_with("/commit")));
-    let begun = deadly.standing("committing")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("committing");
     deadly.world.run("ada", &["contact", "revoke", "bo"]).ok().says("withdrawn");
     assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
     assert_eq!(deadly.standing("revoked")["bundle"], begun.as_str());
@@ -144,7 +144,7 @@ fn a_full_relay_is_waited_for_by_the_user() {
     let words = ["send", text(&source), "--to", "bo", "-q"];
     deadly.world.hostile.on("PUT", "/v1/bundles/*/index", |_| Answer::problem(507, "quota", "").into());
     deadly.world.run("ada", &words).fails(8, "quota").says("outbox resume");
-    let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("interrupted");
     deadly.parts();
     deadly.watch();
     assert_eq!(deadly.world.run("ada", &words).ok().word(), begun);
@@ -159,7 +159,7 @@ fn content_that_is_compressed_to_fewer_parts_starts_over() {
     let source = plant(&deadly.world, "data");
     let words = ["send", text(&source), "--to", "bo", "-q", "--compress", "zstd"];
     deadly.killed_at_the_index(&words);
-    let begun = deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned();
+    let begun = deadly.bundle("interrupted");
     let large = source.join("large");
     let before = std::fs::metadata(&large).unwrap().modified().unwrap();
     std::fs::write(&large, vec![b'x'; 2 * PART + 4321]).unwrap();

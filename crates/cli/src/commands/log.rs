@@ -33,6 +33,11 @@ struct Show {
 struct Verify {}
 
 impl Log {
+    /// Whether it looks at the journal alone, and not at the relay's record.
+    pub(crate) fn is_mine(&self) -> bool {
+        !matches!(&self.verb, Verb::Show(verb) if verb.relay)
+    }
+
     pub(crate) fn run(self, context: &Context) -> Outcome {
         match self.verb {
             Verb::Show(verb) if verb.relay => show_access(context),

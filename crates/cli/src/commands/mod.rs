@@ -69,7 +69,8 @@ impl Verb {
     /// Whether a pipeline may do it. All else needs a home.
     pub(crate) fn is_for_pipelines(&self) -> bool {
         match self {
-            Self::Send(_) | Self::Log(_) => true,
+            Self::Send(_) => true,
+            Self::Log(log) => log.is_mine(),
             Self::Outbox(outbox) => outbox.shows(),
             _ => false,
         }

@@ -25,8 +25,8 @@ enum Verb {
 
 /// Make one, and print the secret that its job runs with
 ///
-/// The secret is one line, shown once. A job gives it with --pipeline-file, --pipeline-fd or --pipeline-command to `send`,
-/// `outbox` and `log`, and needs no home then. What it sends counts as mine at those recipients, and at nobody else's.
+/// The secret is one line, shown once. A job gives it with --pipeline-file, --pipeline-fd or --pipeline-command to `send` (not
+/// --out), `outbox` without a verb and `log` (not --relay), and needs no home then. What it sends counts as mine at those recipients, and at nobody else's.
 #[derive(Args)]
 struct New {
     /// What it is called, by the recipients too

@@ -1,8 +1,8 @@
 //! Somebody that I do not deal with any more: nothing is sent to them, nothing taken from them, and what they have not fetched
 //! is withdrawn.
 
-use pouch_protocol::BundleState;
-use pouch_statement::{BundleId, Name};
+use pouch_protocol::{BundleState, Delivery};
+use pouch_statement::{BundleId, Name, Outcome};
 
 use super::AddressBook;
 use crate::api::RelayApi;
@@ -68,12 +68,16 @@ pub async fn withdraw(party: &Party, api: &RelayApi, name: &Name) -> Result<With
         if !matches!(status.state, BundleState::Committed | BundleState::Pending) {
             continue;
         }
-        if status.state == BundleState::Committed && !sent.recipients.iter().all(theirs) {
+        // By the relay's word: one that says it of who still waits could as well keep it from them.
+        let got = |d: &Delivery| d.receipt.as_ref().is_some_and(|receipt| receipt.outcome == Outcome::Verified);
+        let got = |r: &outbox::Recipient| status.deliveries.iter().any(|d| d.mailbox == r.mailbox && got(d));
+        if status.state == BundleState::Committed && !sent.recipients.iter().all(|r| theirs(r) || got(r)) {
             withdrawn.shared.push(sent.bundle);
             continue;
         }
         let had = outbox::revoke(party, api, &mut sent).await?;
-        if had.is_empty() { withdrawn.in_time.push(sent.bundle) } else { withdrawn.too_late.push(sent.bundle) }
+        let had = sent.recipients.iter().any(|r| theirs(r) && had.contains(&r.name));
+        if had { withdrawn.too_late.push(sent.bundle) } else { withdrawn.in_time.push(sent.bundle) }
     }
     for pipeline in pipeline::to(api, contact.card().mailbox).await? {
         pipeline::end(party, api, &pipeline).await?;

@@ -60,7 +60,7 @@ impl Revoke {
         for id in &withdrawn.shared {
             let id = short(*id);
             context.show.warn(format_args!(
-                "{id} was sent to others, too, and stays; `pouch outbox revoke {id}` withdraws it from all"
+                "{id} was sent to others, too, who still wait for it, and stays; `pouch outbox revoke {id}` withdraws it from all"
             ));
         }
         Ok(())

@@ -6,6 +6,7 @@ use clap::Args;
 use pouch_client::outbox::{self, Progress, Sent};
 use pouch_client::transfer::{self, Standing};
 use pouch_client::{Class, Party, Watch, send};
+use serde_json::json;
 
 use crate::commands::send::report::{Report, interruptible};
 use crate::progress::Bar;
@@ -61,6 +62,7 @@ impl Forget {
         if !told {
             context.show.warn("the relay could not be told; it forgets what was not finished within a day");
         }
+        context.show.object(&json!({ "type": "forgotten", "bundle": sent.bundle })).map_err(printing)?;
         context.show.essence(sent.bundle).map_err(printing)?;
         context.show.line(format_args!("{} is forgotten", short(sent.bundle))).map_err(printing)
     }
