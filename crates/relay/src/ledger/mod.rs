@@ -44,6 +44,7 @@ pub(crate) use access::{AccessRow, MANY};
 pub(crate) use accounts::{DeviceAccount, Joiner, Until};
 pub(crate) use check::{Mended, StoredObject, Summed};
 pub(crate) use deliveries::Receipt;
+pub(crate) use devices::NOT_OURS;
 pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Sealed, Slot};
 pub(crate) use pipelines::Wanted;
 pub(crate) use rotations::Rotating;
