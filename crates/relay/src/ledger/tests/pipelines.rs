@@ -87,8 +87,7 @@ pub(super) async fn a_pipeline_is_over_with_its_time_its_maker_and_its_revocatio
     // Nobody but its maker revokes it, the relay's owner neither.
     refused(world.a().revoke_pipeline(once(ada), nightly.mailbox, world.now).await, ProblemKind::NotFound);
     refused(world.a().revoke_pipeline(once(bo), cy.mailbox, world.now).await, ProblemKind::NotFound);
-    let sealed = (Sha256Digest::of(b"journal"), bytes::Bytes::from_static(b"journal"));
-    world.a().put_journal(once(nightly), None, sealed, limits(), world.now).await.unwrap();
+    world.a().put_journal(once(nightly), None, sealed_as(b"journal"), limits(), world.now).await.unwrap();
     let used = world.used(nightly).await;
     world.a().revoke_pipeline(once(bo), nightly.mailbox, world.now.plus(1)).await.unwrap();
     world.a().revoke_pipeline(once(bo), nightly.mailbox, world.now.plus(2)).await.unwrap();
@@ -118,8 +117,7 @@ pub(super) async fn a_journal_comes_in_place_of_the_one_that_it_follows(world: &
     let bo = world.member(ada, &joiner, "Bo").await;
     let digest = |bytes: &[u8]| Sha256Digest::of(bytes);
     let put = async |by: Person, before: Option<&[u8]>, new: &'static [u8]| {
-        let new = (digest(new), bytes::Bytes::from_static(new));
-        world.a().put_journal(once(by), before.map(digest), new, limits(), world.now).await
+        world.a().put_journal(once(by), before.map(digest), sealed_as(new), limits(), world.now).await
     };
     refused(world.b().journal(bo.account).await, ProblemKind::NotFound);
     refused(put(bo, Some(b"one"), b"two").await, ProblemKind::Conflict);
@@ -155,8 +153,7 @@ pub(super) async fn a_journal_comes_in_place_of_the_one_that_it_follows(world: &
 pub(super) async fn journals_do_not_fork(world: &World) {
     let (ada, _) = world.owner().await;
     let put = async |ledger: &Ledger, text: &'static [u8]| {
-        let new = (Sha256Digest::of(text), bytes::Bytes::from_static(text));
-        ledger.put_journal(once(ada), None, new, limits(), world.now).await
+        ledger.put_journal(once(ada), None, sealed_as(text), limits(), world.now).await
     };
     let (one, other) = tokio::join!(put(world.a(), b"one"), put(world.b(), b"other"));
     assert_eq!(usize::from(one.is_ok()) + usize::from(other.is_ok()), 1);
