@@ -82,17 +82,16 @@ async fn make(conn: &mut Conn, maker: i64, wanted: &Wanted, now: Timestamp) -> R
     if recipients.is_empty() || recipients.len() != wanted.recipients.len() || recipients.len() > MAX_RECIPIENTS {
         return refuse(ProblemKind::BadRequest, "a pipeline is for one recipient or more, each named once");
     }
-    for (sql, most) in [
-        (
-            "SELECT COUNT(*) AS n FROM pipeline WHERE maker = $1 AND revoked IS NULL AND expires > $2",
-            u64::from(MAX_PIPELINES),
-        ),
-        ("SELECT COUNT(*) AS n FROM pipeline WHERE maker = $1 AND expires > $2", MAX_EVER),
-    ] {
-        let since = if most == MAX_EVER { 0 } else { int(now.unix()) };
-        if uint(&query(sql).bind(maker).bind(since).fetch_one(conn).await?, "n")? >= most {
-            return refuse(ProblemKind::Quota, "too many pipelines; revoke some");
-        }
+    let made = query(
+        "SELECT COUNT(*) AS ever, COUNT(CASE WHEN revoked IS NULL AND expires > $2 THEN 1 END) AS live
+         FROM pipeline WHERE maker = $1",
+    );
+    let made = made.bind(maker).bind(int(now.unix())).fetch_one(conn).await?;
+    if uint(&made, "ever")? >= MAX_EVER {
+        return refuse(ProblemKind::Quota, "too many pipelines were made");
+    }
+    if uint(&made, "live")? >= u64::from(MAX_PIPELINES) {
+        return refuse(ProblemKind::Quota, "too many pipelines; revoke some");
     }
     let account = enroll(conn, (&wanted.card, &wanted.device), AccountRole::Pipeline, Some(maker), now).await?;
     query("INSERT INTO pipeline (account, maker, expires) VALUES ($1, $2, $3)")

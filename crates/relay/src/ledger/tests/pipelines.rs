@@ -110,6 +110,26 @@ pub(super) async fn pipelines_of_one_account_are_few(world: &World) {
     let first = world.a().pipelines(ada.account).await.unwrap().pipelines[0].mailbox;
     world.a().revoke_pipeline(once(ada), first, world.now).await.unwrap();
     made(world, ada, "Another", &[bo], 8).await.0.unwrap();
+    refused(made(world, ada, "Further", &[bo], 8).await.0, ProblemKind::Quota);
+    // Those that are over leave their places to others, but in all they are a thousand at most.
+    let later = async |name| {
+        let wanted = made(world, ada, name, &[bo], 30).await.1;
+        world.a().new_pipeline(once(ada), wanted, world.now.plus(most * DAY)).await
+    };
+    later("Late").await.unwrap();
+    let others = world.a().write((), |conn, ()| {
+        Box::pin(async move {
+            let accounts = "WITH RECURSIVE many (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many WHERE n < 981)
+                 INSERT INTO account (mailbox, fingerprint, name, role, contractor, inviter, card_statement, card_signature, created)
+                 SELECT {RANDOM}, {RANDOM}, 'Old', 'member', 2, (SELECT MIN(seq) FROM account), '', '', 0 FROM many";
+            conn.define(accounts).await.unwrap();
+            let pipelines = "INSERT INTO pipeline (account, maker, expires) SELECT seq, inviter, 0 FROM account WHERE name = 'Old'";
+            query(pipelines).execute(conn).await
+        })
+    });
+    assert_eq!(others.await.unwrap() + most + 2, 999);
+    later("Last").await.unwrap();
+    refused(later("Beyond").await, ProblemKind::Quota);
 }
 
 pub(super) async fn a_journal_comes_in_place_of_the_one_that_it_follows(world: &World) {
