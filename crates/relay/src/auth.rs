@@ -211,7 +211,7 @@ impl Call {
             return Err(Failure::new(ProblemKind::Forbidden, "a pipeline sends, and does nothing else"));
         }
         match until {
-            Some(Until { expires, revoked: false }) if expires > self.now => Ok(()),
+            Some(until) if !until.is_over(self.now) => Ok(()),
             _ => Err(Failure::new(ProblemKind::PipelineOver, "")),
         }
     }

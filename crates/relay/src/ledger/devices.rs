@@ -3,7 +3,7 @@
 use super::accounts::{DeviceAccount, device_account};
 use super::database::{Conn, Lock, query};
 use super::row::{public_key, time, uint};
-use super::{Ledger, Once, Result, int, refuse, still_enrolled};
+use super::{Ledger, Once, Result, int, refuse, still_good};
 use pouch_protocol::limits::MAX_DEVICES;
 use pouch_protocol::{DeviceKey, DeviceStatus, Devices, ProblemKind};
 use pouch_statement::{Detached, Device, MailboxId, PublicKey, Signed, Timestamp};
@@ -139,7 +139,7 @@ async fn retire(conn: &mut Conn, once: Once, key: PublicKey, now: Timestamp) -> 
         return refuse(ProblemKind::Conflict, "a key does not revoke itself; another one does");
     }
     // Again, now that nobody else revokes: two that revoke each other at once would leave none.
-    still_enrolled(conn, once).await?;
+    still_good(conn, once, now).await?;
     if move_to_retired(conn, account, key, now).await? {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use super::accounts::enroll;
 use super::database::{Conn, Lock, query};
 use super::roles::{self, Reach};
 use super::row::{mailbox, maybe_time, parsed, time, uint};
-use super::{Ledger, Once, Result, int, journal, refuse};
+use super::{Ledger, Once, Result, int, refuse};
 use pouch_protocol::limits::{MAX_PIPELINES, MAX_RECIPIENTS};
 use pouch_protocol::{AccountRole, PipelineStatus, Pipelines, ProblemKind};
 use pouch_statement::{Device, MailboxId, Signed, SignedCard, Timestamp};
@@ -56,8 +56,7 @@ impl Ledger {
         Ok(Pipelines { pipelines })
     }
 
-    /// Refuses the requests of a pipeline for good, and deletes its journal, which nobody can fetch any more. Again has no
-    /// effect.
+    /// Refuses the requests of a pipeline for good. Again has no effect.
     pub(crate) async fn revoke_pipeline(&self, once: Once, pipeline: MailboxId, now: Timestamp) -> Result<()> {
         self.write_once(once, now, pipeline, move |conn, mailbox| Box::pin(revoke(conn, once.account, *mailbox, now)))
             .await
@@ -142,7 +141,7 @@ async fn revoke(conn: &mut Conn, maker: i64, pipeline: MailboxId, now: Timestamp
         .bind(account)
         .execute(conn)
         .await?;
-    journal::forget(conn, account).await
+    Ok(())
 }
 
 /// Revokes all that an account made. It is locked.

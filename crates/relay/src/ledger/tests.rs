@@ -343,6 +343,7 @@ const SUITE: &[(&str, Case)] = suite![
     races::commit_meets_role,
     races::enrolment_meets_rotation,
     rotations::the_identity_that_went_enrols_nothing,
+    rotations::pipelines_of_the_identity_that_went_hold_no_room,
     pipelines::a_pipeline_sends_to_those_who_were_named,
     pipelines::a_pipeline_is_over_with_its_time_its_maker_and_its_revocation,
     pipelines::pipelines_of_one_account_are_few,

@@ -39,3 +39,20 @@ pub(super) async fn the_identity_that_went_enrols_nothing(world: &World) {
     world.b().enrol(once(ada), new.clone(), Some(key), world.now).await.unwrap();
     assert_eq!(keys().await, [new.body().device_key]);
 }
+
+pub(super) async fn pipelines_of_the_identity_that_went_hold_no_room(world: &World) {
+    let (ada, joiner) = world.owner().await;
+    let bo = world.member(ada, &joiner, "Bo").await;
+    let (result, wanted) = pipelines::made(world, ada, "Nightly", &[bo], 8).await;
+    result.unwrap();
+    let nightly = pipelines::who(world, &wanted).await;
+    world.a().put_journal(once(nightly), None, sealed_as(b"journal"), limits(), world.now).await.unwrap();
+    world.a().prune(1 << 20, world.now).await.unwrap();
+    assert_eq!(world.used(nightly).await, 7);
+    world.a().rotate(once(ada), rotating(world, &joiner).0, world.now).await.unwrap();
+    let put = world.b().put_journal(once(nightly), None, sealed_as(b"another"), limits(), world.now).await;
+    refused(put, ProblemKind::PipelineOver);
+    world.b().prune(1 << 20, world.now).await.unwrap();
+    assert_eq!(world.used(nightly).await, 0);
+    refused(world.a().journal(nightly.account).await, ProblemKind::NotFound);
+}
