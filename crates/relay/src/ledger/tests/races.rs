@@ -194,9 +194,7 @@ pub(super) async fn receipt_meets_revoke(world: &World) {
             if n % 3 == 0 {
                 return node.delete_bundle(once(ada), bundle, now).await;
             }
-            let sealed = b"sealed receipt".to_vec();
-            let receipt = Receipt { outcome: Outcome::Verified, commitment: Sha256Digest::of(b"c"), sealed };
-            node.receive(once(bo), bundle, receipt, now).await.map(drop)
+            node.receive(once(bo), bundle, cases::receipt(Outcome::Verified), now).await.map(drop)
         });
         // Who comes second finds it over; nobody finds it half over.
         assert!(granted(outcomes.await, &[ProblemKind::Gone]) >= 2);
