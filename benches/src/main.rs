@@ -11,6 +11,7 @@ mod peers;
 mod process;
 mod relay;
 mod rounds;
+mod server;
 mod site;
 mod soak;
 mod table;

@@ -1,18 +1,16 @@
 //! nginx over TLS 1.3 as somewhere to PUT a file to and GET it from, with curl.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use crate::Failure;
+use crate::server::Server;
 use crate::tools::Tool;
 
-/// A server of its own, in a folder. Killed when it is dropped.
+/// A server of its own, in a folder.
 pub(crate) struct Nginx {
-    process: Child,
-    port: u16,
+    server: Server,
     folder: PathBuf,
 }
 
@@ -25,30 +23,24 @@ impl Nginx {
         let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
         fs::write(root.join("cert.pem"), key.cert.pem())?;
         fs::write(root.join("key.pem"), key.signing_key.serialize_pem())?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let text = format!(
-            "daemon off; pid nginx.pid; error_log stderr crit; worker_processes auto; events {{}}\n\
-             http {{ access_log off; client_max_body_size 0; client_body_temp_path body; proxy_temp_path proxy;\n\
-             fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
-             server {{ listen 127.0.0.1:{port} ssl; ssl_certificate ../cert.pem; ssl_certificate_key ../key.pem;\n\
-             ssl_protocols TLSv1.3; root files; location / {{ dav_methods PUT; }} }} }}\n"
-        );
         let configuration = root.join("conf");
         fs::create_dir_all(&configuration)?;
-        fs::write(configuration.join("nginx.conf"), text)?;
-        // Workers of a server that root starts are somebody else's otherwise.
-        let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
-        let mut command = Command::new(&nginx.path);
-        command.arg("-p").arg(&root).args(["-c", "conf/nginx.conf", "-g", user]).stdin(Stdio::null());
-        let process = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
-        let nginx = Self { process, port, folder: root };
-        for _ in 0..200 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return Ok(nginx);
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        Err("nginx does not start".into())
+        let server = Server::start("nginx", |port| {
+            let text = format!(
+                "daemon off; pid nginx.pid; error_log stderr crit; worker_processes auto; events {{}}\n\
+                 http {{ access_log off; client_max_body_size 0; client_body_temp_path body; proxy_temp_path proxy;\n\
+                 fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
+                 server {{ listen 127.0.0.1:{port} ssl; ssl_certificate ../cert.pem; ssl_certificate_key ../key.pem;\n\
+                 ssl_protocols TLSv1.3; root files; location / {{ dav_methods PUT; }} }} }}\n"
+            );
+            fs::write(configuration.join("nginx.conf"), text)?;
+            // Workers of a server that root starts are somebody else's otherwise.
+            let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
+            let mut command = Command::new(&nginx.path);
+            command.arg("-p").arg(&root).args(["-c", "conf/nginx.conf", "-g", user]);
+            Ok(command)
+        })?;
+        Ok(Self { server, folder: root })
     }
 
     fn curl(&self, curl: &Tool) -> Command {
@@ -59,7 +51,7 @@ impl Nginx {
     }
 
     fn url(&self) -> String {
-        format!("https://127.0.0.1:{}/file", self.port)
+        format!("https://127.0.0.1:{}/file", self.server.port())
     }
 
     /// `curl -T FILE`.
@@ -82,14 +74,5 @@ impl Nginx {
         let mut command = self.curl(curl);
         command.args(["-o", "/dev/null"]).arg(self.url());
         command
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // The master takes its workers along on a TERM, and not when it is killed.
-        let pid = rustix::process::Pid::from_child(&self.process);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.process.wait();
     }
 }

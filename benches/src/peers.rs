@@ -1,45 +1,14 @@
-//! Peers that need servers of their own: magic-wormhole with its mailbox and its transit relay, OpenSSH with its daemon. Each
-//! is killed when it is dropped.
+//! Peers that need servers of their own: magic-wormhole with its mailbox and its transit relay, OpenSSH with its daemon.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use crate::Failure;
 use crate::process::printed;
+use crate::server::Server;
 use crate::tools::Tool;
-
-/// A process that listens.
-struct Server {
-    process: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(what: &str, make: impl FnOnce(u16) -> Command) -> Result<Self, Failure> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let mut command = make(port);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self { process: command.spawn()?, port };
-        for _ in 0..400 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return Ok(server);
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        Err(format!("{what} does not start").into())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// magic-wormhole by relay: sender and receiver do not listen themselves.
 pub(crate) struct Wormhole {
@@ -57,7 +26,8 @@ impl Wormhole {
                 let mut command = Command::new(&twistd.path);
                 command.arg("-n").arg("--pidfile").arg(root.join(format!("{plugin}.pid"))).arg(plugin);
                 command.arg(format!("--port=tcp:{port}:interface=127.0.0.1")).current_dir(&root);
-                command
+                command.stderr(Stdio::null());
+                Ok(command)
             })
         };
         Ok(Self {
@@ -74,7 +44,8 @@ impl Wormhole {
              w() {{ \"$w\" --relay-url ws://127.0.0.1:{}/v1 --transit-helper tcp:127.0.0.1:{} \"$@\"; }}\n\
              w send --no-listen --hide-progress --code {round}-bench-mark \"$1\" & \n\
              w receive --no-listen --hide-progress --accept-file -o \"$2\" {round}-bench-mark && wait $!",
-            self.mailbox.port, self.transit.port,
+            self.mailbox.port(),
+            self.transit.port(),
         );
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg("sh").arg(&self.program).arg(what).arg(out);
@@ -109,11 +80,10 @@ impl Ssh {
                  Subsystem sftp internal-sftp\n",
                 root.display()
             );
-            // If it cannot be written, the daemon does not start.
-            let _ = fs::write(root.join("config"), text);
+            fs::write(root.join("config"), text)?;
             let mut command = Command::new(&sshd.path);
-            command.args(["-D", "-f"]).arg(root.join("config"));
-            command
+            command.args(["-D", "-f"]).arg(root.join("config")).stderr(Stdio::null());
+            Ok(command)
         })?;
         Ok(Self { daemon, folder: root })
     }
@@ -129,7 +99,7 @@ impl Ssh {
     /// `scp` with a cipher, or with what the two agree on.
     pub(crate) fn copy(&self, file: &Path, out: &Path, cipher: Option<&str>) -> Command {
         let cipher = cipher.map(|cipher| format!("-c {cipher}")).unwrap_or_default();
-        let script = format!("scp {} {cipher} -P {} \"$1\" \"127.0.0.1:$2\"", self.options(), self.daemon.port);
+        let script = format!("scp {} {cipher} -P {} \"$1\" \"127.0.0.1:$2\"", self.options(), self.daemon.port());
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg("sh").arg(file).arg(out);
         command
@@ -140,7 +110,7 @@ impl Ssh {
         let script = format!(
             "mkdir \"$2\" && tar c -C \"$1\" . | ssh {} -p {} 127.0.0.1 \"tar x -C '$2'\"",
             self.options(),
-            self.daemon.port
+            self.daemon.port()
         );
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg("sh").arg(folder).arg(out);

@@ -34,10 +34,7 @@ impl Site {
     pub(crate) fn start(dir: &Path, accounts: usize, lines: &str, before: &str) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("pouch-benches-").tempdir_in(dir)?;
         let mut relay = Relay::start_configured_under(folder.path(), &format!("{UNLIMITED}{lines}"), before);
-        // As it runs at an operator's.
-        relay.set("POUCH_LOG", "info");
-        relay.stop().ok();
-        relay.serve();
+        as_operated(&mut relay);
         let owner = Party::new(folder.path(), "ada");
         owner.join(relay.owner_link());
         let clients = populate(&folder, &owner, accounts)?;
@@ -51,11 +48,7 @@ impl Site {
         postgres.create("relay");
         let blobs = ceph.config(&BundleId::random()?.to_string(), &folder.path().join("s3.key"));
         let mut cluster = Cluster::start(nodes, &postgres.url("relay"), &format!("{UNLIMITED}{blobs}"));
-        for node in &mut cluster.nodes {
-            node.set("POUCH_LOG", "info");
-            node.stop().ok();
-            node.serve();
-        }
+        cluster.nodes.iter_mut().for_each(as_operated);
         let clients = populate(&folder, &cluster.ada, accounts)?;
         let served = Served::Many { cluster: Box::new(cluster), postgres: Box::new(postgres) };
         Ok(Some(Self { served, clients, folder }))
@@ -109,6 +102,13 @@ impl Site {
             }
         }
     }
+}
+
+/// Starts a relay again as it runs at an operator's, who reads no remarks for its makers.
+pub(crate) fn as_operated(relay: &mut Relay) {
+    relay.set("POUCH_LOG", "info");
+    relay.stop().ok();
+    relay.serve();
 }
 
 /// The owner's client, and those of whom the owner invites.

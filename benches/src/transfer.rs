@@ -2,17 +2,18 @@
 //! with signatures, receipt and journals, against what people use instead.
 
 use std::cell::Cell;
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+
+use pouch_tests::{Party, Relay};
 
 use crate::encrypt::make_key;
 use crate::nginx::Nginx;
 use crate::options::Options;
 use crate::peers::{Ssh, Wormhole};
-use crate::process::{Cost, make_file, printed, timed};
+use crate::process::{Cost, make_file, timed};
 use crate::rounds::{Contender, run};
+use crate::site::as_operated;
 use crate::tools::{Tool, Tools};
 use crate::{Failure, say, table, tree};
 
@@ -41,17 +42,18 @@ pub(crate) fn measure(options: &Options, tools: &Tools) -> Result<(), Failure> {
     run(&mut all, options.rounds)?;
     table::print_times(&format!("a credential of {CREDENTIAL} bytes, to its receipt"), &all);
     drop(all);
-    if let Some(kib) = site.relay.peak() {
-        say(format_args!("peak RSS of the relay over all rounds: {} MiB\n", kib.div_ceil(1024)));
-    }
+    let kib = site.relay.process().peak();
+    say(format_args!("peak RSS of the relay over all rounds: {} MiB\n", kib.div_ceil(1024)));
     Ok(())
 }
 
-/// pouch's relay and the servers of those peers that are installed.
+/// pouch's relay, ada and bo who know each other, and the servers of those peers that are installed.
 struct Site<'a> {
     tools: &'a Tools,
     root: &'a Path,
     relay: Relay,
+    ada: Party,
+    bo: Party,
     nginx: Option<Nginx>,
     wormhole: Option<Wormhole>,
     ssh: Option<Ssh>,
@@ -61,10 +63,19 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     fn start(tools: &'a Tools, root: &'a Path) -> Result<Self, Failure> {
         let both = |one: &'a Option<Tool>, two: &'a Option<Tool>| Some((one.as_ref()?, two.as_ref()?));
+        let mut relay = Relay::start(root);
+        as_operated(&mut relay);
+        let [ada, bo] = ["ada", "bo"].map(|name| Party::new(root, name));
+        ada.join(relay.owner_link());
+        bo.join(&ada.invite("bo"));
+        // The first command after bo has joined pins bo.
+        ada.run(&["contact", "list"]).ok();
         Ok(Self {
             tools,
             root,
-            relay: Relay::start(&tools.pouch, root)?,
+            relay,
+            ada,
+            bo,
             nginx: tools.nginx.as_ref().map(|nginx| Nginx::start(nginx, root)).transpose()?,
             wormhole: both(&tools.wormhole, &tools.twistd).map(|(w, t)| Wormhole::start(w, t, root)).transpose()?,
             ssh: tools.sshd.as_ref().map(|sshd| Ssh::start(sshd, root)).transpose()?,
@@ -94,8 +105,8 @@ impl<'a> Site<'a> {
 
     fn pouch(&self, what: PathBuf) -> Contender<'_> {
         Contender::new("pouch", move || {
-            let mut send = self.relay.as_party("ada", &["send", "--to", "bo", "--burn", "--quiet"]);
-            let mut receive = self.relay.as_party("bo", &["receive", "--next", "--quiet", "--out"]);
+            let mut send = command(&self.tools.pouch, &self.ada, &["send", "--to", "bo", "--burn", "--quiet"]);
+            let mut receive = command(&self.tools.pouch, &self.bo, &["receive", "--next", "--quiet", "--out"]);
             let sent = self.timed(send.arg(&what))?;
             let received = self.brought(receive.arg(self.received()))?;
             Ok(both(sent, received))
@@ -149,8 +160,8 @@ impl<'a> Site<'a> {
     fn credential(&self) -> Vec<Contender<'_>> {
         let file = self.root.join("credential");
         let send = ["send", "--secret", "TOKEN", "--to", "bo", "--burn", "--quiet"];
-        let command = |name: &'static str, who, words: &[&str], input: Option<&Path>| {
-            let mut command = self.relay.as_party(who, words);
+        let contender = |name: &'static str, who, words: &[&str], input: Option<&Path>| {
+            let mut command = command(&self.tools.pouch, who, words);
             if let Some(input) = input {
                 let mut piped = Command::new("sh");
                 piped.arg("-c").arg("exec \"$@\" < \"$0\"").arg(input).arg(command.get_program());
@@ -167,9 +178,9 @@ impl<'a> Site<'a> {
             Contender::new(name, move || self.timed(&command))
         };
         vec![
-            command("pouch send --secret", "ada", &send, Some(&file)),
-            command("pouch receive --next --stdout", "bo", &["receive", "--next", "--stdout", "--quiet"], None),
-            command("pouch outbox", "ada", &["outbox", "--quiet"], None),
+            contender("pouch send --secret", &self.ada, &send, Some(&file)),
+            contender("pouch receive --next --stdout", &self.bo, &["receive", "--next", "--stdout", "--quiet"], None),
+            contender("pouch outbox", &self.ada, &["outbox", "--quiet"], None),
         ]
     }
 }
@@ -185,67 +196,15 @@ fn shell(script: &str) -> Command {
     command
 }
 
-/// A relay on a loopback port, with ada and bo who know each other.
-struct Relay {
-    program: PathBuf,
-    root: PathBuf,
-    process: Child,
-}
-
-impl Relay {
-    fn start(pouch: &Tool, root: &Path) -> Result<Self, Failure> {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port().to_string();
-        let listen = format!("127.0.0.1:{port}");
-        let as_relay = |words: &[&str]| command(&pouch.path, root, "relay", words);
-        let mut init = as_relay(&["relay", "init", "--quiet", "--host", "127.0.0.1", "--port", &port]);
-        let link = printed(init.args(["--listen", &listen]), "")?;
-        let mut serve = as_relay(&["relay", "serve", "--json"]);
-        let mut process = serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut ready = String::new();
-        if let Some(out) = process.stdout.take() {
-            BufReader::new(out).read_line(&mut ready)?;
-        }
-        let relay = Self { program: pouch.path.clone(), root: root.to_owned(), process };
-        if !ready.contains("ready") {
-            return Err("the relay does not start".into());
-        }
-        let join = |name| relay.as_party(name, &["join", "--quiet", "--no-passphrase", "--name", name]);
-        printed(&mut join("ada"), &link)?;
-        let link = printed(&mut relay.as_party("ada", &["invite", "--quiet", "bo"]), "")?;
-        printed(&mut join("bo"), &link)?;
-        // The first command after bo has joined pins bo.
-        printed(&mut relay.as_party("ada", &["contact", "list"]), "")?;
-        Ok(relay)
-    }
-
-    fn as_party(&self, name: &str, words: &[&str]) -> Command {
-        command(&self.program, &self.root, name, words)
-    }
-
-    /// Peak resident memory so far, in KiB.
-    fn peak(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().trim_end_matches("kB").trim_end().parse().ok()
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// pouch with a state of its own: no setting of the user, and no proxy, has a part in it.
-fn command(program: &Path, root: &Path, who: &str, words: &[&str]) -> Command {
-    let mut command = Command::new(program);
+/// pouch with the state of one of the parties: no setting of the user, and no proxy, has a part in it.
+fn command(pouch: &Tool, who: &Party, words: &[&str]) -> Command {
+    let mut command = Command::new(&pouch.path);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("POUCH_") || text.to_ascii_lowercase().ends_with("_proxy") {
             command.env_remove(name);
         }
     }
-    command.args(words).env("POUCH_HOME", root.join(who));
+    command.args(words).env("POUCH_HOME", who.home());
     command
 }

@@ -161,6 +161,26 @@ impl Call {
         }
     }
 
+    fn delete(route: &'static str, path: String) -> Self {
+        Self { method: "DELETE", ..Self::get(route, path, MAX_MESSAGE) }
+    }
+
+    /// A sealed object.
+    fn put(route: &'static str, path: String, covered: Covered, sealed: Bytes) -> Self {
+        Self {
+            method: "PUT",
+            covered,
+            content_type: pouch_protocol::OBJECT_TYPE,
+            body: Some(sealed),
+            ..Self::get(route, path, MAX_MESSAGE)
+        }
+    }
+
+    /// One that its SHA-256 covers.
+    fn put_whole(route: &'static str, path: String, sealed: Bytes) -> Self {
+        Self::put(route, path, Covered::Digest(Sha256Digest::of(&sealed)), sealed)
+    }
+
     fn with_json<T: Serialize>(method: &'static str, route: &'static str, path: String, message: &T) -> Result<Self> {
         let body = serde_json::to_vec(message)?;
         Ok(Self {
@@ -293,7 +313,7 @@ impl RelayApi {
 
     /// Withdraws or forgets a link.
     pub async fn delete_link(&self, link: LinkId) -> Result<()> {
-        self.tell(Call { method: "DELETE", ..Call::get(route::LINK, route::link(link), MAX_MESSAGE) }).await
+        self.tell(Call::delete(route::LINK, route::link(link))).await
     }
 
     /// My account.
@@ -314,7 +334,7 @@ impl RelayApi {
 
     /// Revokes another device key of mine, for good.
     pub async fn revoke_device(&self, key: DeviceKey) -> Result<()> {
-        self.tell(Call { method: "DELETE", ..Call::get(route::DEVICE, route::device(key), MAX_MESSAGE) }).await
+        self.tell(Call::delete(route::DEVICE, route::device(key))).await
     }
 
     /// All accounts, for an owner.
@@ -356,14 +376,8 @@ impl RelayApi {
 
     /// Stores a sealed part.
     pub async fn put_part(&self, bundle: BundleId, part: PartField, sealed: Bytes) -> Result<()> {
-        self.tell(Call {
-            method: "PUT",
-            covered: Covered::Part(part),
-            content_type: pouch_protocol::OBJECT_TYPE,
-            body: Some(sealed),
-            ..Call::get(route::PART, route::part(bundle, part.number), MAX_MESSAGE)
-        })
-        .await
+        let path = route::part(bundle, part.number);
+        self.tell(Call::put(route::PART, path, Covered::Part(part), sealed)).await
     }
 
     /// Whether the relay says that it has this part of a bundle of mine. One byte of it is fetched.
@@ -380,25 +394,14 @@ impl RelayApi {
         }
     }
 
-    async fn put_object(&self, route: &'static str, path: String, sealed: Bytes) -> Result<()> {
-        self.tell(Call {
-            method: "PUT",
-            covered: Covered::Digest(Sha256Digest::of(&sealed)),
-            content_type: pouch_protocol::OBJECT_TYPE,
-            body: Some(sealed),
-            ..Call::get(route, path, MAX_MESSAGE)
-        })
-        .await
-    }
-
     /// Stores the sealed index.
     pub async fn put_index(&self, bundle: BundleId, sealed: Bytes) -> Result<()> {
-        self.put_object(route::INDEX, route::index(bundle), sealed).await
+        self.tell(Call::put_whole(route::INDEX, route::index(bundle), sealed)).await
     }
 
     /// Stores one recipient's envelope.
     pub async fn put_envelope(&self, bundle: BundleId, mailbox: MailboxId, sealed: Bytes) -> Result<()> {
-        self.put_object(route::ENVELOPE, route::envelope(bundle, mailbox), sealed).await
+        self.tell(Call::put_whole(route::ENVELOPE, route::envelope(bundle, mailbox), sealed)).await
     }
 
     /// Delivers.
@@ -423,7 +426,7 @@ impl RelayApi {
 
     /// Revokes a bundle, or forgets a pending one.
     pub async fn delete_bundle(&self, bundle: BundleId) -> Result<()> {
-        self.tell(Call { method: "DELETE", ..Call::get(route::BUNDLE, route::bundle(bundle), MAX_MESSAGE) }).await
+        self.tell(Call::delete(route::BUNDLE, route::bundle(bundle))).await
     }
 
     /// What waits for me, by the relay's word. With `wait` it answers as soon as something does, and after so many seconds at

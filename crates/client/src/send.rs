@@ -196,7 +196,7 @@ pub async fn send(
         return Ok(Delivery { sent, again: true });
     }
     let (content, source, fresh) = match (spool, source) {
-        (true, None) => {
+        (true, None) if party.pipeline.is_none() => {
             let (spool, fresh) = spool::fill(party, content, Arc::clone(&watch)).await?;
             (spool.content(party, identity)?, Some(Source::Spool(spool)), Some(fresh))
         }

@@ -6,6 +6,7 @@
 mod device;
 pub mod limits;
 mod link;
+mod members;
 mod message;
 mod part;
 mod pipeline;

@@ -6,25 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceKey;
 use crate::link::CardMac;
-
-/// What clients say: with members of this version and no others.
-macro_rules! requests {
-    ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
-    )*};
-}
-
-/// What relays say: members that this version does not know are passed over.
-macro_rules! answers {
-    ($($(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
-    )*};
-}
+use crate::members::{answers, requests};
 
 /// A card with the MAC under a link's card key. Strict in both directions: it is what pins somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,9 +18,10 @@ use serde::de::DeserializeOwned;
 
 use crate::access::Attempt;
 use crate::answer::Failure;
+use crate::blob::{AGE, ReceiveError};
 use crate::body::Upload;
 use crate::connections::Connection;
-use crate::ledger::{DeviceAccount, Once, Until};
+use crate::ledger::{DeviceAccount, Once, Sealed, Until};
 use crate::metrics::By;
 use crate::server::App;
 use crate::shares::Share;
@@ -210,7 +211,7 @@ impl Call {
             return Err(Failure::new(ProblemKind::Forbidden, "a pipeline sends, and does nothing else"));
         }
         match until {
-            Some(Until { expires, revoked: false }) if expires > self.now => Ok(()),
+            Some(until) if !until.is_over(self.now) => Ok(()),
             _ => Err(Failure::new(ProblemKind::PipelineOver, "")),
         }
     }
@@ -233,6 +234,13 @@ impl Call {
         }
     }
 
+    /// Reads a sealed object of at most `limit` bytes, likewise.
+    pub(crate) async fn sealed(&self, caller: &Caller, limit: u64) -> Result<Sealed, Failure> {
+        let bytes = self.digested(&caller.covered, limit).await?;
+        check_age(&bytes)?;
+        Ok(Sealed { bytes, sha256: caller.digest()? })
+    }
+
     /// Reads a message: bounded, then checked against its digest, then parsed.
     pub(crate) async fn message<T: DeserializeOwned>(&self, caller: &Caller) -> Result<T, Failure> {
         parse(&self.digested(&caller.covered, MAX_MESSAGE as u64).await?)
@@ -244,7 +252,7 @@ impl Call {
         text.parse().map_err(|_| Failure::not_found())
     }
 
-    /// What stands behind `/v1/bundles/`, `/v1/inbox/`, `/v1/links/`, `/v1/accounts/` or `/v1/devices/`.
+    /// What stands behind the collection of a path: `/v1/{collection}/{id}…`.
     pub(crate) fn id<T: std::str::FromStr>(&self) -> Result<T, Failure> {
         self.component(3)
     }
@@ -281,6 +289,11 @@ impl Call {
         }
         Ok(numbers)
     }
+}
+
+/// Refuses what does not begin as an age file (attacks.md 56).
+pub(crate) fn check_age(sealed: &[u8]) -> Result<(), Failure> {
+    if sealed.starts_with(AGE) { Ok(()) } else { Err(ReceiveError::NotAge.into()) }
 }
 
 /// Parses a message; the error names a place and never repeats what was sent.

@@ -7,9 +7,8 @@ use std::io;
 
 use futures_util::StreamExt as _;
 use pouch_statement::{BundleId, Timestamp};
-use sha2::Digest as _;
 
-use crate::blob::{self, Blobs, Listed, StoreError};
+use crate::blob::{self, Announced, Blobs, Hasher, Listed, StoreError};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::disk::Disk;
@@ -306,7 +305,9 @@ async fn look(blobs: &Blobs, object: &StoredObject, deep: bool) -> Result<Option
         // Whatever else it is may pass, and is no reason to call something lost.
         Err(error) => return Err(CheckError::Blobs(error.to_string())),
     };
-    let (mut blake3, mut sha256) = (blake3::Hasher::new(), sha2::Sha256::new());
+    let hasher = if object.part.is_some() { Hasher::blake3() } else { Hasher::sha256() };
+    let mut announced = Announced::new(object.length, hasher, object.digest);
+    let altered = || Ok(Some("altered: another digest".to_owned()));
     let mut length = 0;
     while let Some(bytes) = stream.next().await {
         let bytes = match bytes {
@@ -315,19 +316,12 @@ async fn look(blobs: &Blobs, object: &StoredObject, deep: bool) -> Result<Option
             Err(error) => return Err(CheckError::Blobs(error.to_string())),
         };
         length += bytes.len() as u64;
-        match object.part {
-            _ if !deep => {}
-            Some(_) => drop(blake3.update(&bytes)),
-            None => sha256.update(&bytes),
+        if deep && announced.take(&bytes).is_err() {
+            return altered();
         }
     }
     if length != object.length - offset {
         return Ok(Some("too short".to_owned()));
     }
-    let digest: [u8; 32] = match object.part {
-        _ if !deep => object.digest,
-        Some(_) => *blake3.finalize().as_bytes(),
-        None => sha256.finalize().into(),
-    };
-    Ok((digest != object.digest).then(|| "altered: another digest".to_owned()))
+    if deep && announced.check().is_err() { altered() } else { Ok(None) }
 }

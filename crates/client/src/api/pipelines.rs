@@ -1,8 +1,8 @@
 //! Calls about pipelines, and the journal that an account keeps on the relay.
 
 use bytes::Bytes;
-use pouch_protocol::limits::{MAX_JOURNAL, MAX_LISTING, MAX_MESSAGE};
-use pouch_protocol::{Covered, NewPipeline, Pipelines, route};
+use pouch_protocol::limits::{MAX_JOURNAL, MAX_LISTING};
+use pouch_protocol::{NewPipeline, Pipelines, route};
 use pouch_statement::{MailboxId, Sha256Digest};
 
 use super::{Call, RelayApi, Result};
@@ -20,7 +20,7 @@ impl RelayApi {
 
     /// Has the requests of one refused for good.
     pub async fn revoke_pipeline(&self, mailbox: MailboxId) -> Result<()> {
-        self.tell(Call { method: "DELETE", ..Call::get(route::PIPELINE, route::pipeline(mailbox), MAX_MESSAGE) }).await
+        self.tell(Call::delete(route::PIPELINE, route::pipeline(mailbox))).await
     }
 
     /// The journal that I keep there, sealed.
@@ -35,14 +35,7 @@ impl RelayApi {
             Some(before) => ("if-match", format!("\"{before}\"")),
             None => ("if-none-match", "*".to_owned()),
         };
-        self.tell(Call {
-            method: "PUT",
-            covered: Covered::Digest(Sha256Digest::of(&sealed)),
-            content_type: pouch_protocol::OBJECT_TYPE,
-            conditions: vec![condition],
-            body: Some(sealed),
-            ..Call::get(route::JOURNAL, route::JOURNAL.into(), MAX_MESSAGE)
-        })
-        .await
+        let call = Call::put_whole(route::JOURNAL, route::JOURNAL.into(), sealed);
+        self.tell(Call { conditions: vec![condition], ..call }).await
     }
 }

@@ -259,7 +259,7 @@ impl Announced {
     }
 
     /// Counts and digests the next bytes.
-    fn take(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), ReceiveError> {
         if bytes.len() as u64 > self.missing() {
             return Err(ReceiveError::Digest);
         }
@@ -274,7 +274,7 @@ impl Announced {
     }
 
     /// Whether all came and it is what was announced.
-    fn check(self) -> Result<(), ReceiveError> {
+    pub(crate) fn check(self) -> Result<(), ReceiveError> {
         let digest: [u8; 32] = match self.hasher {
             Hasher::Blake3(hash) => *hash.finalize().as_bytes(),
             Hasher::Sha256(hash) => hash.finalize().into(),

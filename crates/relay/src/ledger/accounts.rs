@@ -24,8 +24,21 @@ pub(crate) struct DeviceAccount {
 /// How long a pipeline lasts.
 #[derive(Clone, Copy)]
 pub(crate) struct Until {
-    pub(crate) expires: Timestamp,
-    pub(crate) revoked: bool,
+    expires: Timestamp,
+    revoked: bool,
+}
+
+impl Until {
+    /// From the columns `expires` and `revoked`; `None` where they are of no pipeline.
+    pub(super) fn read(row: &Row) -> Result<Option<Self>> {
+        let revoked = maybe_time(row, "revoked")?.is_some();
+        Ok(maybe_time(row, "expires")?.map(|expires| Self { expires, revoked }))
+    }
+
+    /// Whether it does nothing any more.
+    pub(crate) fn is_over(self, now: Timestamp) -> bool {
+        self.revoked || self.expires <= now
+    }
 }
 
 /// Somebody who holds a link; everything in it is verified but for the link.
@@ -95,9 +108,7 @@ impl Ledger {
         .fetch_optional(&mut conn)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let revoked = maybe_time(&row, "revoked")?.is_some();
-        let until = maybe_time(&row, "expires")?.map(|expires| Until { expires, revoked });
-        Ok(Some(DeviceAccount { until, ..device_account(&row)? }))
+        Ok(Some(DeviceAccount { until: Until::read(&row)?, ..device_account(&row)? }))
     }
 
     pub(crate) async fn account(&self, seq: i64, quota: u64) -> Result<Account> {

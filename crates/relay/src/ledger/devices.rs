@@ -3,13 +3,15 @@
 use super::accounts::{DeviceAccount, device_account};
 use super::database::{Conn, Lock, query};
 use super::row::{public_key, time, uint};
-use super::{Ledger, Once, Result, int, refuse, still_enrolled};
+use super::{Ledger, Once, Result, int, refuse, still_good};
 use pouch_protocol::limits::MAX_DEVICES;
 use pouch_protocol::{DeviceKey, DeviceStatus, Devices, ProblemKind};
 use pouch_statement::{Detached, Device, MailboxId, PublicKey, Signed, Timestamp};
 
 /// Revoked keys of one account. They are kept for good, so their number is bounded.
 const MAX_RETIRED: u64 = 1000;
+/// Why a device statement is refused.
+pub(crate) const NOT_OURS: &str = "the device statement is not by the account's identity, for the key that signs";
 
 impl Ledger {
     /// The account of a mailbox, and the card with which it joined: as it was sent, not verified here.
@@ -29,8 +31,9 @@ impl Ledger {
         .transpose()
     }
 
-    /// Enrols a key, whose statement was verified, and revokes the one that it replaces: both or neither, so that whoever
-    /// holds the old one cannot come between. One that is enrolled for this account already is not enrolled again.
+    /// Enrols a key, whose statement was verified for the card with the fingerprint that it names, and revokes the one that it
+    /// replaces: both or neither, so that whoever holds the old one cannot come between. One that is enrolled for this account
+    /// already is not enrolled again.
     pub(crate) async fn enrol(
         &self,
         once: Once,
@@ -41,6 +44,7 @@ impl Ledger {
         self.write_once(once, now, device, move |conn, device| {
             Box::pin(async move {
                 conn.lock(Lock::Account(once.account)).await?;
+                by_present_identity(conn, once.account, device).await?;
                 // First, so that the place of a full number of keys is free.
                 if let Some(old) = replaces.filter(|old| *old != device.body().device_key) {
                     move_to_retired(conn, once.account, old, now).await?;
@@ -84,6 +88,17 @@ pub(super) async fn store(conn: &mut Conn, account: i64, device: &Signed<Device>
     Ok(())
 }
 
+/// Refuses the word of an identity that is not the account's, or is it no more: since the statement was held against the card
+/// the account may have moved to another one (attacks.md 37). The account is locked.
+async fn by_present_identity(conn: &mut Conn, account: i64, device: &Signed<Device>) -> Result<()> {
+    let row = query("SELECT fingerprint FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
+    if row.get::<&[u8]>("fingerprint")? == device.body().identity.as_bytes().as_slice() {
+        Ok(())
+    } else {
+        refuse(ProblemKind::Signature, NOT_OURS)
+    }
+}
+
 /// With the account locked: its keys are counted, and none of them is revoked meanwhile.
 async fn enrol(conn: &mut Conn, account: i64, device: &Signed<Device>, now: Timestamp) -> Result<()> {
     let key = device.body().device_key;
@@ -124,7 +139,7 @@ async fn retire(conn: &mut Conn, once: Once, key: PublicKey, now: Timestamp) -> 
         return refuse(ProblemKind::Conflict, "a key does not revoke itself; another one does");
     }
     // Again, now that nobody else revokes: two that revoke each other at once would leave none.
-    still_enrolled(conn, once).await?;
+    still_good(conn, once, now).await?;
     if move_to_retired(conn, account, key, now).await? {
         return Ok(());
     }

@@ -1,9 +1,9 @@
 //! The journal that an account keeps on the relay: one sealed object, replaced only by whoever knows the one before.
 
 use super::database::{Conn, Lock, query};
+use super::objects::Sealed;
 use super::row::{Limits, bytes, give_space, take_space, uint};
 use super::{Ledger, Once, Result, refuse};
-use bytes::Bytes;
 use pouch_protocol::ProblemKind;
 use pouch_statement::Sha256Digest;
 use pouch_statement::Timestamp;
@@ -25,12 +25,12 @@ impl Ledger {
         &self,
         once: Once,
         before: Option<Sha256Digest>,
-        (sha256, sealed): (Sha256Digest, Bytes),
+        sealed: Sealed,
         limits: Limits,
         now: Timestamp,
     ) -> Result<()> {
         self.write_once(once, now, sealed, move |conn, sealed| {
-            Box::pin(put(conn, once.account, before, (sha256, sealed), limits))
+            Box::pin(put(conn, once.account, before, sealed, limits))
         })
         .await
     }
@@ -40,7 +40,7 @@ async fn put(
     conn: &mut Conn,
     account: i64,
     before: Option<Sha256Digest>,
-    (sha256, sealed): (Sha256Digest, &Bytes),
+    Sealed { bytes: sealed, sha256 }: &Sealed,
     limits: Limits,
 ) -> Result<()> {
     // Of two that know the same one before, the second finds the first one's.
@@ -51,7 +51,7 @@ async fn put(
         Some(row) => (Some(Sha256Digest::from_bytes(bytes(row, "sha256")?)), uint(row, "length")?),
         None => (None, 0),
     };
-    if found == Some(sha256) {
+    if found == Some(*sha256) {
         return Ok(());
     }
     if found != before {

@@ -44,6 +44,7 @@ pub(crate) use access::{AccessRow, MANY};
 pub(crate) use accounts::{DeviceAccount, Joiner, Until};
 pub(crate) use check::{Mended, StoredObject, Summed};
 pub(crate) use deliveries::Receipt;
+pub(crate) use devices::NOT_OURS;
 pub(crate) use objects::{Begun, Finished, LEASE_SECONDS, Sealed, Slot};
 pub(crate) use pipelines::Wanted;
 pub(crate) use rotations::Rotating;
@@ -373,8 +374,7 @@ where
 }
 
 async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
-    still_enrolled(conn, once).await?;
-    still_a_pipeline(conn, once, now).await?;
+    still_good(conn, once, now).await?;
     let fresh = query("INSERT INTO nonce (account, nonce, expires) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(once.account)
         .bind(once.nonce.as_slice())
@@ -384,29 +384,28 @@ async fn spend(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
     if fresh == 0 { refuse(ProblemKind::Replay, "") } else { Ok(()) }
 }
 
-/// A body may take long after its head was judged: what was revoked or suspended meanwhile has no effect.
-async fn still_enrolled(conn: &mut Conn, once: Once) -> Result<()> {
-    let Some(device) = once.device else {
-        return Ok(());
-    };
+/// A body may take long after its head was judged: what was revoked or suspended, or came to its end, meanwhile has no effect.
+async fn still_good(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
     let row = query(
-        "SELECT a.suspended FROM device d JOIN account a ON a.seq = d.account WHERE d.device_key = $1 AND d.account = $2",
+        "SELECT d.device_key, COALESCE(a.suspended, m.suspended) AS suspended, p.expires, p.revoked
+         FROM account a LEFT JOIN device d ON d.account = a.seq AND d.device_key = $2
+         LEFT JOIN pipeline p ON p.account = a.seq LEFT JOIN account m ON m.seq = p.maker
+         WHERE a.seq = $1",
     );
-    let row = row.bind(device.as_bytes().as_slice()).bind(once.account).fetch_optional(conn).await?;
-    match row.map(|row| row::maybe_time(&row, "suspended")).transpose()? {
-        None => refuse(ProblemKind::Signature, "the key is not enrolled here"),
-        Some(Some(_)) => refuse(ProblemKind::Suspended, ""),
-        Some(None) => Ok(()),
+    let row = row.bind(once.account).bind(once.device.map(|key| key.as_bytes().to_vec()));
+    let row = row.fetch_one(conn).await?;
+    // Without a key that is enrolled the account was judged as the request came.
+    if once.device.is_some() {
+        if row.get::<Option<&[u8]>>("device_key")?.is_none() {
+            return refuse(ProblemKind::Signature, "the key is not enrolled here");
+        }
+        if row::maybe_time(&row, "suspended")?.is_some() {
+            return refuse(ProblemKind::Suspended, "");
+        }
     }
-}
-
-/// The same for a pipeline that was revoked, or whose time was over, meanwhile.
-async fn still_a_pipeline(conn: &mut Conn, once: Once, now: Timestamp) -> Result<()> {
-    let row = query("SELECT expires, revoked FROM pipeline WHERE account = $1").bind(once.account);
-    let Some(row) = row.fetch_optional(conn).await? else { return Ok(()) };
-    match row::maybe_time(&row, "revoked")?.is_none() && row::time(&row, "expires")? > now {
-        true => Ok(()),
-        false => refuse(ProblemKind::PipelineOver, ""),
+    match Until::read(&row)? {
+        Some(until) if until.is_over(now) => refuse(ProblemKind::PipelineOver, ""),
+        _ => Ok(()),
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) struct ObjectRow {
     charged: u64,
 }
 
-/// An envelope on its way in.
+/// An envelope or a journal on its way in.
 pub(crate) struct Sealed {
     pub(crate) bytes: Bytes,
     pub(crate) sha256: Sha256Digest,

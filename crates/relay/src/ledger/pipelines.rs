@@ -4,7 +4,7 @@ use super::accounts::enroll;
 use super::database::{Conn, Lock, query};
 use super::roles::{self, Reach};
 use super::row::{mailbox, maybe_time, parsed, time, uint};
-use super::{Ledger, Once, Result, int, journal, refuse};
+use super::{Ledger, Once, Result, int, refuse};
 use pouch_protocol::limits::{MAX_PIPELINES, MAX_RECIPIENTS};
 use pouch_protocol::{AccountRole, PipelineStatus, Pipelines, ProblemKind};
 use pouch_statement::{Device, MailboxId, Signed, SignedCard, Timestamp};
@@ -56,8 +56,7 @@ impl Ledger {
         Ok(Pipelines { pipelines })
     }
 
-    /// Refuses the requests of a pipeline for good, and deletes its journal, which nobody can fetch any more. Again has no
-    /// effect.
+    /// Refuses the requests of a pipeline for good. Again has no effect.
     pub(crate) async fn revoke_pipeline(&self, once: Once, pipeline: MailboxId, now: Timestamp) -> Result<()> {
         self.write_once(once, now, pipeline, move |conn, mailbox| Box::pin(revoke(conn, once.account, *mailbox, now)))
             .await
@@ -82,17 +81,16 @@ async fn make(conn: &mut Conn, maker: i64, wanted: &Wanted, now: Timestamp) -> R
     if recipients.is_empty() || recipients.len() != wanted.recipients.len() || recipients.len() > MAX_RECIPIENTS {
         return refuse(ProblemKind::BadRequest, "a pipeline is for one recipient or more, each named once");
     }
-    for (sql, most) in [
-        (
-            "SELECT COUNT(*) AS n FROM pipeline WHERE maker = $1 AND revoked IS NULL AND expires > $2",
-            u64::from(MAX_PIPELINES),
-        ),
-        ("SELECT COUNT(*) AS n FROM pipeline WHERE maker = $1 AND expires > $2", MAX_EVER),
-    ] {
-        let since = if most == MAX_EVER { 0 } else { int(now.unix()) };
-        if uint(&query(sql).bind(maker).bind(since).fetch_one(conn).await?, "n")? >= most {
-            return refuse(ProblemKind::Quota, "too many pipelines; revoke some");
-        }
+    let made = query(
+        "SELECT COUNT(*) AS ever, COUNT(CASE WHEN revoked IS NULL AND expires > $2 THEN 1 END) AS live
+         FROM pipeline WHERE maker = $1",
+    );
+    let made = made.bind(maker).bind(int(now.unix())).fetch_one(conn).await?;
+    if uint(&made, "ever")? >= MAX_EVER {
+        return refuse(ProblemKind::Quota, "too many pipelines were made");
+    }
+    if uint(&made, "live")? >= u64::from(MAX_PIPELINES) {
+        return refuse(ProblemKind::Quota, "too many pipelines; revoke some");
     }
     let account = enroll(conn, (&wanted.card, &wanted.device), AccountRole::Pipeline, Some(maker), now).await?;
     query("INSERT INTO pipeline (account, maker, expires) VALUES ($1, $2, $3)")
@@ -143,7 +141,7 @@ async fn revoke(conn: &mut Conn, maker: i64, pipeline: MailboxId, now: Timestamp
         .bind(account)
         .execute(conn)
         .await?;
-    journal::forget(conn, account).await
+    Ok(())
 }
 
 /// Revokes all that an account made. It is locked.

@@ -5,7 +5,7 @@ use super::devices::move_to_retired;
 use super::pipelines;
 use super::roles::recipient;
 use super::row::public_key;
-use super::{Ledger, Once, Result, int, refuse, still_enrolled};
+use super::{Ledger, Once, Result, int, refuse, still_good};
 use crate::auth::Caller;
 use pouch_protocol::limits::MAX_ROTATIONS;
 use pouch_protocol::{ProblemKind, Rotations};
@@ -30,12 +30,7 @@ impl Ledger {
 
     /// Whether this very rotation was taken before.
     pub(crate) async fn has_rotated(&self, account: i64, rotation: &Detached) -> Result<bool> {
-        let mut conn = self.look().await?;
-        let row = query("SELECT 1 FROM rotation WHERE account = $1 AND statement = $2 AND signature = $3")
-            .bind(account)
-            .bind(rotation.statement.clone())
-            .bind(rotation.signature.clone());
-        Ok(row.fetch_optional(&mut conn).await?.is_some())
+        is_kept(&mut self.look().await?, account, rotation).await
     }
 
     /// The rotations of a mailbox, for its own account and for those that may send there.
@@ -59,16 +54,14 @@ async fn rotate(conn: &mut Conn, once: Once, rotating: &Rotating, now: Timestamp
     let Rotating { from, rotation, device } = rotating;
     let account = once.account;
     conn.lock(Lock::Account(account)).await?;
-    still_enrolled(conn, once).await?;
+    still_good(conn, once, now).await?;
     let row = query("SELECT card_statement FROM account WHERE seq = $1").bind(account).fetch_one(conn).await?;
     if row.get::<&str>("card_statement")? != from.statement {
         // The same again, while the first one was on its way: its answer was lost, not it.
-        let Detached { statement, signature } = rotation.detached();
-        let taken = query("SELECT 1 FROM rotation WHERE account = $1 AND statement = $2 AND signature = $3");
-        if taken.bind(account).bind(statement).bind(signature).fetch_optional(conn).await?.is_some() {
-            return Ok(());
-        }
-        return refuse(ProblemKind::Conflict, "the account's card changed meanwhile");
+        return match is_kept(conn, account, &rotation.detached()).await? {
+            true => Ok(()),
+            false => refuse(ProblemKind::Conflict, "the account's card changed meanwhile"),
+        };
     }
     let fingerprint = rotation.card().fingerprint();
     let taken = query("SELECT 1 FROM account WHERE fingerprint = $1").bind(fingerprint.as_bytes().as_slice());
@@ -98,6 +91,15 @@ async fn rotate(conn: &mut Conn, once: Once, rotating: &Rotating, now: Timestamp
     pipelines::revoke_all(conn, account, now).await?;
     query("DELETE FROM link WHERE inviter = $1 AND joiner IS NULL").bind(account).execute(conn).await?;
     only_device(conn, account, device, now).await
+}
+
+/// Whether this very rotation is one of the account's that are kept.
+async fn is_kept(conn: &mut Conn, account: i64, rotation: &Detached) -> Result<bool> {
+    let row = query("SELECT 1 FROM rotation WHERE account = $1 AND statement = $2 AND signature = $3")
+        .bind(account)
+        .bind(rotation.statement.as_str())
+        .bind(rotation.signature.as_str());
+    Ok(row.fetch_optional(conn).await?.is_some())
 }
 
 /// Keeps the newest rotations of the account.

@@ -102,11 +102,11 @@ async fn lock_accounts(conn: &mut Conn, accounts: impl Iterator<Item = i64>) -> 
     Ok(())
 }
 
-/// Journals of pipelines that were over long ago: nobody can fetch them.
+/// Journals of pipelines that were revoked, by whatever, or were over long ago: nobody can fetch them.
 async fn prune_journals(conn: &mut Conn, limit: i64) -> Result<u64> {
     let rows = query(
-        "SELECT p.account FROM pipeline p JOIN journal j ON j.account = p.account WHERE p.expires <= $1
-         ORDER BY p.account LIMIT $2",
+        "SELECT p.account FROM pipeline p JOIN journal j ON j.account = p.account
+         WHERE p.revoked IS NOT NULL OR p.expires <= $1 ORDER BY p.account LIMIT $2",
     );
     let rows = rows.bind(limit).bind(GROUP).fetch_all(conn).await?;
     let accounts = rows.iter().map(|row| row.get::<i64>("account")).collect::<Result<Vec<_>>>()?;

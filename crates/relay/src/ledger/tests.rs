@@ -9,6 +9,7 @@ mod cases;
 mod faults;
 mod pipelines;
 mod races;
+mod rotations;
 mod stores;
 mod upkeep;
 mod versions;
@@ -53,9 +54,14 @@ fn once(person: Person) -> Once {
     Once { account: person.account, nonce: pouch_statement::random().unwrap(), device: None }
 }
 
-/// A request that is refused with this.
+/// Sealed bytes of a request.
 fn sealed_as(bytes: &'static [u8]) -> Sealed {
     Sealed { bytes: bytes::Bytes::from_static(bytes), sha256: Sha256Digest::of(bytes) }
+}
+
+/// The key of the identity with which whoever has this mailbox joined.
+fn identity_of(mailbox: MailboxId) -> SigningKey {
+    SigningKey::from_seed(Sha256Digest::of(mailbox.as_bytes()).as_bytes())
 }
 
 #[track_caller]
@@ -104,23 +110,38 @@ impl World {
 
     /// A joiner with new keys.
     fn joiner(&self, name: &str, admit_sha256: Sha256Digest, mac: Option<CardMac>) -> Joiner {
-        let (identity, device) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let (mailbox, device) = (MailboxId::random().unwrap(), SigningKey::generate().unwrap());
+        let identity = identity_of(mailbox);
         let card = Card {
             name: name.parse().unwrap(),
             age_recipient: format!("age1qqqqqqqqqqqqqqqq{}", name.to_lowercase()).parse().unwrap(),
             signing_key: identity.public(),
             relay: self.config.origin.clone(),
             relay_pins: vec![],
-            mailbox: MailboxId::random().unwrap(),
+            mailbox,
             serial: 1,
             created: self.now,
             expires: self.now.plus(1 << 20),
         };
         let card = SignedCard::sign(card, &identity).unwrap();
-        let device = Device { identity: card.fingerprint(), device_key: device.public(), created: self.now };
-        let device = Signed::sign(device, &identity).unwrap();
+        let device = self.says(&card, &identity, device.public());
         let request_sha256 = Sha256Digest::of(card.fingerprint().as_bytes());
         Joiner { admit_sha256, request_sha256, card, mac, device }
+    }
+
+    /// The word of a card's identity for a device key.
+    fn says(&self, card: &SignedCard, identity: &SigningKey, device_key: PublicKey) -> Signed<Device> {
+        Signed::sign(Device { identity: card.fingerprint(), device_key, created: self.now }, identity).unwrap()
+    }
+
+    /// A new device key, on the word of the identity with which somebody joined.
+    fn device(&self, of: &Joiner) -> Signed<Device> {
+        self.device_as(of, SigningKey::generate().unwrap().public())
+    }
+
+    /// That device key, likewise.
+    fn device_as(&self, of: &Joiner, key: PublicKey) -> Signed<Device> {
+        self.says(&of.card, &identity_of(of.card.card().mailbox), key)
     }
 
     async fn person(&self, joiner: &Joiner) -> Person {
@@ -320,6 +341,9 @@ const SUITE: &[(&str, Case)] = suite![
     races::device_keys_revoke_each_other,
     races::device_keys_are_not_enrolled_beyond_their_number,
     races::commit_meets_role,
+    races::enrolment_meets_rotation,
+    rotations::the_identity_that_went_enrols_nothing,
+    rotations::pipelines_of_the_identity_that_went_hold_no_room,
     pipelines::a_pipeline_sends_to_those_who_were_named,
     pipelines::a_pipeline_is_over_with_its_time_its_maker_and_its_revocation,
     pipelines::pipelines_of_one_account_are_few,

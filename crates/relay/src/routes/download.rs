@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use super::Asked;
 use super::upload::{PartNumber, bundle_id};
 use crate::answer::{Answer, Failure, done, message, object};
-use crate::auth::{Call, Caller, Coverage};
-use crate::blob::{AGE, StoreError};
+use crate::auth::{Call, Caller, Coverage, check_age};
+use crate::blob::StoreError;
 use crate::conditional::{self, Outcome};
 use crate::ledger::Receipt;
 use crate::object::{ObjectBody, Wanted, wanted};
@@ -83,9 +83,7 @@ pub(super) async fn receipt(call: Call) -> Answer {
     if sealed.len() as u64 > MAX_RECEIPT {
         return Err(Failure::new(ProblemKind::TooLarge, ""));
     }
-    if !sealed.starts_with(AGE) {
-        return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
-    }
+    check_age(&sealed)?;
     let receipt = Receipt { outcome: message.outcome, commitment: message.commitment, sealed };
     let _turn = call.turn(&caller).await?;
     if call.app.ledger.receive(caller.once, bundle, receipt, call.now).await? {

@@ -9,7 +9,7 @@ use pouch_statement::{Detached, Device, RotationError, Sha256Digest, Signed, Sig
 use super::upload::bundle_id;
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage, parse, unsigned};
-use crate::ledger::{Joiner, Rotating};
+use crate::ledger::{Joiner, NOT_OURS, Rotating};
 
 pub(super) fn bad(detail: &'static str) -> Failure {
     Failure::new(ProblemKind::BadRequest, detail)
@@ -84,7 +84,7 @@ pub(super) async fn enrol(call: Call) -> Answer {
     let (signed, covered) = call.verified(Coverage::Digest)?;
     let body = call.digested(&covered, MAX_MESSAGE as u64).await?;
     let NewDevice { mailbox, device, replaces } = parse(&body)?;
-    let wrong = || unsigned("the device statement is not by the account's identity, for the key that signs");
+    let wrong = || unsigned(NOT_OURS);
     let (account, card) = call.app.ledger.card_of(mailbox).await?.ok_or_else(wrong)?;
     let card = SignedCard::verify(&card).map_err(Failure::internal)?;
     let device = self::device(&card, &device).filter(|device| device.body().device_key == signed.key);

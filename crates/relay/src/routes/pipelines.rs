@@ -2,14 +2,13 @@
 
 use http::StatusCode;
 use http::header::{ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use pouch_protocol::NewPipeline;
 use pouch_protocol::limits::{MAX_JOURNAL, MAX_PIPELINE_LIFETIME};
-use pouch_protocol::{NewPipeline, ProblemKind};
 use pouch_statement::Sha256Digest;
 
 use super::people::{bad, card, device};
 use crate::answer::{Answer, Failure, done, message, object};
 use crate::auth::{Call, Coverage, single};
-use crate::blob::AGE;
 use crate::ledger::Wanted;
 
 pub(super) async fn make(call: Call) -> Answer {
@@ -68,12 +67,8 @@ fn follows(call: &Call) -> Result<Option<Sha256Digest>, Failure> {
 pub(super) async fn put_journal(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let before = follows(&call)?;
-    let sealed = call.digested(&caller.covered, MAX_JOURNAL).await?;
-    if !sealed.starts_with(AGE) {
-        return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
-    }
-    let (sha256, limits) = (caller.digest()?, call.app.limits());
+    let sealed = call.sealed(&caller, MAX_JOURNAL).await?;
     let _turn = call.turn(&caller).await?;
-    call.app.ledger.put_journal(caller.once, before, (sha256, sealed), limits, call.now).await?;
+    call.app.ledger.put_journal(caller.once, before, sealed, call.app.limits(), call.now).await?;
     done()
 }

@@ -12,8 +12,8 @@ use pouch_statement::{BundleId, MailboxId};
 
 use crate::answer::{Answer, Failure, done, message};
 use crate::auth::{Call, Caller, Coverage};
-use crate::blob::{AGE, Announced, BlobName, Hasher};
-use crate::ledger::{Begun, Finished, LEASE_SECONDS, Sealed, Slot};
+use crate::blob::{Announced, BlobName, Hasher};
+use crate::ledger::{Begun, Finished, LEASE_SECONDS, Slot};
 use crate::server::App;
 
 /// A part's number as it stands in a path: decimal, no sign, no leading zeros.
@@ -123,11 +123,7 @@ pub(super) async fn put_envelope(call: Call) -> Answer {
     let caller = call.signed(Coverage::Digest).await?;
     let bundle = bundle_id(&call)?;
     let mailbox: MailboxId = call.last()?;
-    let bytes = call.digested(&caller.covered, MAX_ENVELOPE).await?;
-    if !bytes.starts_with(AGE) {
-        return Err(Failure::new(ProblemKind::BadRequest, "sealed objects are age files"));
-    }
-    let sealed = Sealed { bytes, sha256: caller.digest()? };
+    let sealed = call.sealed(&caller, MAX_ENVELOPE).await?;
     let limits = call.app.limits();
     let _turn = call.turn(&caller).await?;
     if call.app.ledger.put_envelope(caller.once, bundle, mailbox, sealed, limits, call.now).await? {

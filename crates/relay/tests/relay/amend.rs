@@ -1,20 +1,15 @@
 //! What a sender changes about a bundle that is delivered: its end, its envelopes, its recipients.
 
 use pouch_protocol::limits::MAX_RECIPIENTS;
-use pouch_protocol::{AccessPage, BundleStatus, Extension, Inbox, NewBundle, ProblemKind, ReceiptMessage, route};
+use pouch_protocol::{AccessPage, BundleStatus, Extension, Inbox, NewBundle, ProblemKind, route};
 use pouch_relay::Clock as _;
-use pouch_statement::{BundleId, Outcome, Sha256Digest};
+use pouch_statement::{BundleId, Outcome};
 
+use crate::harness::cast::receipt;
 use crate::harness::{Draft, Person, World, sealed};
 
 fn envelope(bundle: BundleId, to: &Person, filler: u8) -> Draft {
     Draft::put(route::envelope(bundle, to.mailbox), sealed(filler, 200))
-}
-
-fn receipt(outcome: Outcome) -> ReceiptMessage {
-    use base64::Engine as _;
-    let sealed = base64::engine::general_purpose::STANDARD.encode(sealed(b'r', 300));
-    ReceiptMessage { outcome, commitment: Sha256Digest::of(b"c"), sealed }
 }
 
 #[tokio::test]
@@ -82,7 +77,7 @@ async fn envelopes_are_replaced_until_the_receipt_is_final() {
         // It waits for Bo, also after a receipt that says failed.
         let inbox: Inbox = world.by(&bo, Draft::get(route::INBOX)).await.json();
         assert_eq!(inbox.items.iter().map(|item| item.bundle).collect::<Vec<_>>(), [bundle]);
-        world.by(&bo, Draft::post(route::receipt(bundle), &receipt(outcome))).await.is_done();
+        world.by(&bo, Draft::post(route::receipt(bundle), &receipt(outcome, b'r', 300))).await.is_done();
     }
     assert_eq!(world.by(&ada, envelope(bundle, &bo, 4)).await.problem(), ProblemKind::Conflict);
     let record: AccessPage = world.by(&ada, Draft::get(route::ACCESS)).await.json();

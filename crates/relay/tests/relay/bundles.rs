@@ -2,22 +2,15 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use pouch_protocol::limits::MAX_RECEIPT;
 use pouch_protocol::{
-    Account, BundleState, BundleStatus, Commit, DeliveryState, Inbox, InboxItem, NewBundle, Outbox, ProblemKind,
-    ReceiptMessage, route,
+    Account, BundleState, BundleStatus, Commit, DeliveryState, Inbox, InboxItem, NewBundle, Outbox, ProblemKind, route,
 };
 use pouch_relay::Clock as _;
 use pouch_statement::{BundleId, Outcome, Sha256Digest};
 
-use crate::harness::cast::commit_for;
+use crate::harness::cast::{commit_for, receipt};
 use crate::harness::{Draft, Person, World, sealed};
-
-fn receipt(outcome: Outcome, filler: u8) -> ReceiptMessage {
-    ReceiptMessage { outcome, commitment: Sha256Digest::of(&[filler]), sealed: STANDARD.encode(sealed(filler, 300)) }
-}
 
 async fn state(world: &World, person: &Person, bundle: BundleId) -> BundleState {
     world.by(person, Draft::get(route::bundle(bundle))).await.json::<BundleStatus>().state
@@ -44,7 +37,7 @@ async fn sent_released_fetched_received() {
     let item: InboxItem = world.by(&bo, Draft::get(route::delivery(bundle))).await.json();
     assert_eq!(inbox.items, std::slice::from_ref(&item));
     assert_eq!((item.size, item.parts, item.sender, item.state), (305_000, 2, ada.mailbox, DeliveryState::Waiting));
-    let early = world.by(&bo, Draft::post(route::receipt(bundle), &receipt(Outcome::Verified, 1))).await;
+    let early = world.by(&bo, Draft::post(route::receipt(bundle), &receipt(Outcome::Verified, 1, 300))).await;
     assert_eq!(early.problem(), ProblemKind::Conflict);
     for _ in 0..2 {
         let envelope = world.by(&bo, Draft::new("POST", route::release(bundle))).await;
@@ -57,7 +50,7 @@ async fn sent_released_fetched_received() {
     assert_eq!(world.by(&bo, Draft::get(route::part(bundle, 2))).await.problem(), ProblemKind::NotFound);
 
     // A failed one may be followed by another; a verified one is final, and the same again has no effect.
-    let (failed, good) = (receipt(Outcome::Failed, 1), receipt(Outcome::Verified, 2));
+    let (failed, good) = (receipt(Outcome::Failed, 1, 300), receipt(Outcome::Verified, 2, 300));
     for message in [&failed, &good, &good] {
         world.by(&bo, Draft::post(route::receipt(bundle), message)).await.is_done();
     }
@@ -242,7 +235,7 @@ async fn expiry_counts_from_its_second_on_and_outlives_the_objects() {
     assert_eq!(state(&world, &ada, bundle).await, BundleState::Expired);
     assert!(world.by(&bo, Draft::get(route::INBOX)).await.json::<Inbox>().items.is_empty());
     // Whoever had the envelope has done the work: the receipt counts.
-    world.by(&bo, Draft::post(route::receipt(bundle), &receipt(Outcome::Verified, 1))).await.is_done();
+    world.by(&bo, Draft::post(route::receipt(bundle), &receipt(Outcome::Verified, 1, 300))).await.is_done();
     world.restart().await;
     assert_eq!(world.blob_files().len(), 0);
     assert_eq!(state(&world, &ada, bundle).await, BundleState::Expired);
@@ -271,13 +264,13 @@ async fn burnt_after_the_last_receipt_or_at_the_end_of_the_lease() {
         world.by(person, Draft::get(route::part(bundle, 0))).await;
     }
     let put = |message| Draft::post(route::receipt(read), &message);
-    world.by(&ada, put(receipt(Outcome::Verified, 1))).await.is_done();
-    world.by(&bo, put(receipt(Outcome::Failed, 1))).await.is_done();
+    world.by(&ada, put(receipt(Outcome::Verified, 1, 300))).await.is_done();
+    world.by(&bo, put(receipt(Outcome::Failed, 1, 300))).await.is_done();
     assert_eq!(state(&world, &ada, read).await, BundleState::Committed);
-    world.by(&bo, put(receipt(Outcome::Verified, 2))).await.is_done();
+    world.by(&bo, put(receipt(Outcome::Verified, 2, 300))).await.is_done();
     assert_eq!(state(&world, &ada, read).await, BundleState::Burnt);
     // The same receipt again, after an answer that was lost.
-    world.by(&bo, put(receipt(Outcome::Verified, 2))).await.is_done();
+    world.by(&bo, put(receipt(Outcome::Verified, 2, 300))).await.is_done();
     assert_eq!(world.by(&bo, Draft::get(route::part(read, 0))).await.problem(), ProblemKind::Gone);
     world.wait_for_blobs(2).await;
 

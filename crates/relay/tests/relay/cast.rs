@@ -1,13 +1,15 @@
 //! People with keys: how they join, and what they deliver.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use pouch_protocol::{
     AccountRole, CardMac, Commit, Inviter, JoinRequest, LinkRole, LinkSecret, MacedCard, NewBundle, NewLink,
-    parts_digest, route,
+    ReceiptMessage, parts_digest, route,
 };
 use pouch_relay::Clock as _;
 use pouch_statement::{
-    Blake3Digest, BundleId, Card, Device, LinkId, MailboxId, Sha256Digest, Signed, SignedCard, SigningKey,
+    Blake3Digest, BundleId, Card, Device, LinkId, MailboxId, Outcome, Sha256Digest, Signed, SignedCard, SigningKey,
 };
 
 use super::{Draft, World, blake3, sealed};
@@ -133,6 +135,12 @@ impl Person {
             mailbox: MailboxId::random().unwrap(),
         }
     }
+}
+
+/// A receipt whose sealed form is as long as that.
+pub fn receipt(outcome: Outcome, filler: u8, length: usize) -> ReceiptMessage {
+    let sealed = STANDARD.encode(sealed(filler, length));
+    ReceiptMessage { outcome, commitment: Sha256Digest::of(&[filler]), sealed }
 }
 
 pub fn commit_for(parts: &[Bytes], index: &[u8], to: &[&Person]) -> Commit {

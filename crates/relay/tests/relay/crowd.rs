@@ -26,10 +26,8 @@ async fn exchange(world: &World, person: &Person) -> Duration {
 }
 
 /// How many connections the relay has.
-async fn connections(world: &World) -> usize {
-    let (_, text) = world.ask("GET", "/metrics").await;
-    let line = text.lines().find_map(|line| line.strip_prefix("pouch_relay_connections "));
-    line.unwrap().parse().unwrap()
+async fn connections(world: &World) -> f64 {
+    world.metric("pouch_relay_connections").await.unwrap()
 }
 
 /// A body, a byte each second, until the relay has enough of it.
@@ -99,7 +97,7 @@ async fn beside(size: usize, places: usize) {
         });
     }
     // By the relay's own count the crowd is there; some are always just coming back.
-    let there = size.min(places.max(64)) * 8 / 10;
+    let there = (size.min(places.max(64)) * 8 / 10) as f64;
     let arriving = async {
         while connections(&shared).await < there {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -191,6 +191,14 @@ impl World {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    /// What the metrics say, if this is among them.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (status, text) = self.ask("GET", "/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap())
+    }
+
     /// Waits, a bounded time, for a line of the metrics.
     pub async fn wait_for_metric(&self, line: &str) {
         let mut text = String::new();
@@ -256,10 +264,8 @@ impl World {
     pub async fn start(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.serve(listener, None).await.unwrap();
-        let rounds = "pouch_relay_swept_total{what=\"rounds\"} ";
         for _ in 0..1000 {
-            let text = self.ask("GET", "/metrics").await.1;
-            if text.lines().any(|line| line.strip_prefix(rounds).is_some_and(|count| count != "0")) {
+            if self.metric("pouch_relay_swept_total{what=\"rounds\"}").await.is_some_and(|count| count > 0.0) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,12 +1,11 @@
 //! Quota, room and counts, also when many ask at once.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use pouch_protocol::limits::MAX_RECEIPT;
 use pouch_protocol::{Account, BundleState, BundleStatus, NewBundle, ProblemKind, ReceiptMessage, route};
 use pouch_relay::Clock as _;
-use pouch_statement::{BundleId, Outcome, Sha256Digest};
+use pouch_statement::{BundleId, Outcome};
 
+use crate::harness::cast::receipt;
 use crate::harness::{Draft, Person, World, sealed};
 
 /// What `deliver` stores with one part of 1000 bytes for one recipient: part, which counts as 4096, index, envelope.
@@ -14,12 +13,6 @@ const SIZE: u64 = 3 * 4096;
 
 async fn used(world: &World, person: &Person) -> u64 {
     world.by(person, Draft::get(route::ACCOUNT)).await.json::<Account>().used
-}
-
-/// A receipt that takes as many bytes as one may.
-fn longest_receipt(outcome: Outcome) -> ReceiptMessage {
-    let sealed = sealed(9, MAX_RECEIPT as usize);
-    ReceiptMessage { outcome, commitment: Sha256Digest::of(b"c"), sealed: STANDARD.encode(sealed) }
 }
 
 // attacks.md 44: many small parts, all at once, cannot overdraw.
@@ -95,9 +88,10 @@ async fn attack_44_48_receipts_are_charged_to_the_sender_until_they_are_pruned()
     for bundle in [first, second] {
         assert_eq!(world.by(&bo, Draft::new("POST", route::release(bundle))).await.status, 200);
     }
-    put(first, &longest_receipt(Outcome::Failed)).await;
-    put(first, &longest_receipt(Outcome::Verified)).await;
-    let short = ReceiptMessage { sealed: STANDARD.encode(sealed(9, 200)), ..longest_receipt(Outcome::Verified) };
+    let longest = MAX_RECEIPT as usize;
+    put(first, &receipt(Outcome::Failed, 9, longest)).await;
+    put(first, &receipt(Outcome::Verified, 9, longest)).await;
+    let short = receipt(Outcome::Verified, 9, 200);
     put(second, &short).await;
     assert_eq!(used(&world, &ada).await, 2 * SIZE + MAX_RECEIPT + 200);
     // The bundles go, the receipts stay and are charged.

@@ -23,24 +23,19 @@ async fn probes_and_metrics_are_answered_on_this_machine() {
     world.send(Draft::get("/v1/nothing/CANARY")).await;
     // Written by the access record's next group.
     world.by(&ada, Draft::get(route::ACCESS)).await;
-    let (status, text) = world.ask("GET", "/metrics").await;
-    assert_eq!(status, 200);
-    let value = |name: &str| -> f64 {
-        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
-        line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).split(' ').nth(1).unwrap().parse().unwrap()
-    };
+    let value = async |name: &str| world.metric(name).await.expect(name);
     let part = "pouch_relay_requests_total{method=\"GET\",route=\"/v1/bundles/{bundle}/parts/{part}\",status=\"2xx\"}";
-    assert_eq!(value(part), 1.0);
-    assert_eq!(value("pouch_relay_requests_total{method=\"GET\",route=\"/v1/inbox\",status=\"4xx\"}"), 1.0);
-    assert_eq!(value("pouch_relay_requests_total{method=\"GET\",route=\"unknown\",status=\"4xx\"}"), 1.0);
-    assert_eq!(value("pouch_relay_request_seconds_count{route=\"/v1/bundles/{bundle}/parts/{part}\"}"), 2.0);
-    assert!(value("pouch_relay_received_bytes_total") > 100_000.0);
-    assert!(value("pouch_relay_sent_bytes_total") > 100_000.0);
-    assert!(value("pouch_relay_used_bytes") > 100_000.0);
-    assert!(value("pouch_relay_disk_free_bytes") > 0.0);
-    assert!(value("pouch_relay_ledger_commit_seconds_count") >= 1.0);
-    assert!(value("pouch_relay_swept_total{what=\"rounds\"}") >= 1.0);
-    assert_eq!(value("pouch_relay_ready"), 1.0);
+    assert_eq!(value(part).await, 1.0);
+    assert_eq!(value("pouch_relay_requests_total{method=\"GET\",route=\"/v1/inbox\",status=\"4xx\"}").await, 1.0);
+    assert_eq!(value("pouch_relay_requests_total{method=\"GET\",route=\"unknown\",status=\"4xx\"}").await, 1.0);
+    assert_eq!(value("pouch_relay_request_seconds_count{route=\"/v1/bundles/{bundle}/parts/{part}\"}").await, 2.0);
+    assert!(value("pouch_relay_received_bytes_total").await > 100_000.0);
+    assert!(value("pouch_relay_sent_bytes_total").await > 100_000.0);
+    assert!(value("pouch_relay_used_bytes").await > 100_000.0);
+    assert!(value("pouch_relay_disk_free_bytes").await > 0.0);
+    assert!(value("pouch_relay_ledger_commit_seconds_count").await >= 1.0);
+    assert!(value("pouch_relay_swept_total{what=\"rounds\"}").await >= 1.0);
+    assert_eq!(value("pouch_relay_ready").await, 1.0);
     world.stop().await;
 }
 
@@ -139,7 +134,7 @@ async fn blobs_that_are_not_there_are_not_ready() {
     assert_eq!(world.ask("GET", "/ready").await, not_ours);
     std::fs::write(&store, format!("{}\n", "0".repeat(32))).unwrap();
     assert_eq!(world.ask("GET", "/ready").await, not_ours);
-    assert!(world.ask("GET", "/metrics").await.1.contains("\npouch_relay_ready 0\n"));
+    assert_eq!(world.metric("pouch_relay_ready").await, Some(0.0));
     std::fs::write(&store, "").unwrap();
     assert_eq!(world.ask("GET", "/ready").await, (503, "the blobs do not answer\n".to_owned()));
     std::fs::rename(&away, &store).unwrap();
@@ -249,20 +244,15 @@ async fn an_upload_wakes_the_sweeper_only_for_what_it_leaves_to_delete() {
     let mut world = World::new().await;
     let ada = world.owner("Ada").await;
     let bundle = world.begin(&ada, false).await;
-    let rounds = async || {
-        let (_, text) = world.ask("GET", "/metrics").await;
-        let line = text.lines().find_map(|line| line.strip_prefix("pouch_relay_swept_total{what=\"rounds\"} "));
-        line.unwrap_or("0").parse::<u64>().unwrap()
-    };
-    let wait_for =
-        async |count: u64| world.wait_for_metric(&format!("pouch_relay_swept_total{{what=\"rounds\"}} {count}")).await;
+    let rounds = "pouch_relay_swept_total{what=\"rounds\"}";
+    let wait_for = async |count: u64| world.wait_for_metric(&format!("{rounds} {count}")).await;
     wait_for(1).await;
     for number in 0..8 {
         world.by(&ada, Draft::part(bundle, number, &sealed(1, 1000))).await.is_done();
         world.by(&ada, Draft::part(bundle, number, &sealed(1, 1000))).await.is_done();
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(rounds().await, 1);
+    assert_eq!(world.metric(rounds).await, Some(1.0));
     // One that is replaced, and one that is not what was announced.
     world.by(&ada, Draft::part(bundle, 0, &sealed(2, 1000))).await.is_done();
     wait_for(2).await;

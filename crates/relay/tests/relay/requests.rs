@@ -1,20 +1,11 @@
 //! Requests that are not what they should be: signatures, replays, paths, hosts, methods, and whose it is.
 
-use pouch_protocol::{AccountRole, NewBundle, Outbox, ProblemKind, ReceiptMessage, route};
+use pouch_protocol::{AccountRole, NewBundle, Outbox, ProblemKind, route};
 use pouch_relay::Clock as _;
-use pouch_statement::{BundleId, LinkId, Outcome, Sha256Digest};
+use pouch_statement::{BundleId, LinkId, Outcome};
 
-use crate::harness::cast::commit_for;
+use crate::harness::cast::{commit_for, receipt};
 use crate::harness::{Draft, Person, World, sealed};
-
-fn receipt() -> ReceiptMessage {
-    use base64::Engine as _;
-    ReceiptMessage {
-        outcome: Outcome::Verified,
-        commitment: Sha256Digest::of(b"c"),
-        sealed: base64::engine::general_purpose::STANDARD.encode(sealed(b'r', 200)),
-    }
-}
 
 /// Every route that names a bundle, for a bundle id as text.
 fn verbs(id: &str, mailbox: &Person, part: &bytes::Bytes) -> Vec<Draft> {
@@ -34,7 +25,7 @@ fn verbs(id: &str, mailbox: &Person, part: &bytes::Bytes) -> Vec<Draft> {
         Draft::post(at(route::commit(any)), &commit),
         Draft::get(at(route::delivery(any))),
         Draft::new("POST", at(route::release(any))),
-        Draft::post(at(route::receipt(any)), &receipt()),
+        Draft::post(at(route::receipt(any)), &receipt(Outcome::Verified, b'r', 200)),
     ]
 }
 

@@ -1,8 +1,13 @@
 //! Identities whose keys change: the account goes with them, and what a stolen key can bring about ends.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use pouch_protocol::{DeviceKey, Devices, LinkSecret, Links, NewDevice, NewRotation, ProblemKind, Rotations, route};
 use pouch_relay::Clock as _;
+use pouch_services::Postgres;
 use pouch_statement::{Card, Detached, Device, Signed, SignedCard, SignedRotation, SigningKey};
+use sqlx::Connection as _;
 
 use crate::harness::{Draft, Person, World};
 
@@ -41,6 +46,12 @@ fn elsewhere(person: &Person, identity: &SigningKey) -> Person {
     Person { identity, device: SigningKey::generate().unwrap(), ..*person }
 }
 
+/// The keys that sign for somebody's account.
+async fn devices(world: &World, person: &Person) -> Vec<DeviceKey> {
+    let devices: Devices = world.by(person, Draft::get(route::DEVICES)).await.json();
+    devices.devices.iter().map(|status| status.key).collect()
+}
+
 #[tokio::test]
 async fn an_account_moves_to_the_new_card_and_its_other_devices_end() {
     let mut world = World::new().await;
@@ -60,8 +71,7 @@ async fn an_account_moves_to_the_new_card_and_its_other_devices_end() {
         assert_eq!(fetched.rotations, std::slice::from_ref(&request.rotation));
     }
     // The key that signed stays, the other one was enrolled by whoever had the old identity.
-    let devices: Devices = world.by(&bo, Draft::get(route::DEVICES)).await.json();
-    assert_eq!(devices.devices.iter().map(|d| d.key).collect::<Vec<_>>(), [DeviceKey(bo.device.public())]);
+    assert_eq!(devices(&world, &bo).await, [DeviceKey(bo.device.public())]);
     assert_eq!(world.by(&laptop, Draft::get(route::ACCOUNT)).await.problem(), ProblemKind::Signature);
     // The old identity enrols nothing any more, whichever fingerprint it says; the new one does. Also after a restart.
     world.restart().await;
@@ -80,6 +90,74 @@ async fn an_account_moves_to_the_new_card_and_its_other_devices_end() {
     let stale = world.new_link(&bo, &secret);
     assert_eq!(world.by(&bo, Draft::post(route::LINKS, &stale)).await.problem(), ProblemKind::BadRequest);
     world.stop().await;
+}
+
+// attacks.md 37: enrolments that were held against the old card, while it still was the account's.
+#[tokio::test]
+async fn attack_37_the_old_identity_enrols_nothing_during_a_rotation() {
+    let mut world = World::new().await;
+    let ada = world.owner("Ada").await;
+    for name in ["Bo", "Cy", "Di", "Ed"] {
+        let bo = world.member(&ada, name).await;
+        let old = world.card(&bo);
+        let (rotation, _) = rotating(&world, &bo, &old, &SigningKey::generate().unwrap());
+        let rotates = world.by(&bo, Draft::post(route::ROTATIONS, &rotation));
+        let enrols = (0..12).map(|_| async {
+            let other = elsewhere(&bo, &bo.identity);
+            let stale = enrolment(&world, &other, &old, &bo.identity);
+            world.by(&other, Draft::post(route::DEVICES, &stale)).await
+        });
+        let (rotated, enrolled) = tokio::join!(rotates, join_all(enrols));
+        rotated.is_done();
+        for reply in enrolled {
+            assert!(reply.status == 204 || reply.problem() == ProblemKind::Signature, "{reply:?}");
+        }
+        assert_eq!(devices(&world, &bo).await, [DeviceKey(bo.device.public())]);
+    }
+    world.stop().await;
+}
+
+// The same with the order made sure of: the rotation has the account's row before the enrolment, whose card was read before.
+#[test]
+fn attack_37_an_enrolment_that_waits_for_a_rotation_is_refused() {
+    let Some(postgres) = Postgres::start(&[]) else { return };
+    postgres.create("rotations");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::over(postgres.url("rotations"), |config| config.ledger_connections = 8).await;
+        let ada = world.owner("Ada").await;
+        let old = world.card(&ada);
+        let (rotation, _) = rotating(&world, &ada, &old, &SigningKey::generate().unwrap());
+        let other = elsewhere(&ada, &ada.identity);
+        let stale = enrolment(&world, &other, &old, &ada.identity);
+        let mut holding = sqlx::PgConnection::connect(&postgres.url("rotations")).await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT 1 FROM account FOR NO KEY UPDATE").execute(&mut holding).await.unwrap();
+        let waiting = async |count: i64| {
+            let mut conn = sqlx::PgConnection::connect(&postgres.url("rotations")).await.unwrap();
+            for _ in 0..500 {
+                let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+                if sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut conn).await.unwrap() == count {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{count} do not wait");
+        };
+        let rotates = world.by(&ada, Draft::post(route::ROTATIONS, &rotation));
+        let enrols = async {
+            waiting(1).await;
+            world.by(&other, Draft::post(route::DEVICES, &stale)).await
+        };
+        let lets_go = async {
+            waiting(2).await;
+            sqlx::raw_sql("COMMIT").execute(&mut holding).await.unwrap();
+        };
+        let (rotated, enrolled, ()) = tokio::join!(rotates, enrols, lets_go);
+        rotated.is_done();
+        assert_eq!(enrolled.problem(), ProblemKind::Signature);
+        assert_eq!(devices(&world, &ada).await, [DeviceKey(ada.device.public())]);
+        world.stop().await;
+    });
 }
 
 // attacks.md 35, 37: nobody moves somebody else's account, nor one's own back or aside.

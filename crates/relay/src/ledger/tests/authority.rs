@@ -84,17 +84,10 @@ pub(super) async fn roles_are_changed_and_count_at_the_commit(world: &World) {
     assert_eq!(roles, [Owner, Member, Member, Contractor]);
 }
 
-/// A new device key, on the word of somebody's identity (which the routes check).
-pub(super) fn device(world: &World) -> Signed<Device> {
-    let (identity, key) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
-    let fingerprint = world.joiner("x", Sha256Digest::of(b""), None).card.fingerprint();
-    Signed::sign(Device { identity: fingerprint, device_key: key.public(), created: world.now }, &identity).unwrap()
-}
-
 pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World) {
     let (ada, joiner) = world.owner().await;
     let (bo, bos) = world.joined(ada, &joiner, "Bo", AccountRole::Member).await;
-    let (first, second) = (bos.device.body().device_key, device(world));
+    let (first, second) = (bos.device.body().device_key, world.device(&bos));
     let key = second.body().device_key;
     let enrol =
         async |who: Person, device: &Signed<Device>| world.a().enrol(once(who), device.clone(), None, world.now).await;
@@ -105,7 +98,8 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     };
     enrol(bo, &second).await.unwrap();
     enrol(bo, &second).await.unwrap();
-    refused(enrol(ada, &second).await, ProblemKind::Conflict);
+    refused(enrol(ada, &second).await, ProblemKind::Signature);
+    refused(enrol(ada, &world.device_as(&joiner, key)).await, ProblemKind::Conflict);
     let mut both = vec![first, key];
     both.sort_by_key(|key| *key.as_bytes());
     assert_eq!(keys(bo).await, both);
@@ -113,14 +107,14 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     // Only another one of the same account revokes.
     refused(retire(bo, first, first).await, ProblemKind::Conflict);
     refused(retire(ada, joiner.device.body().device_key, first).await, ProblemKind::NotFound);
-    refused(retire(bo, device(world).body().device_key, first).await, ProblemKind::Signature);
+    refused(retire(bo, world.device(&bos).body().device_key, first).await, ProblemKind::Signature);
     retire(bo, key, first).await.unwrap();
     retire(bo, key, first).await.unwrap();
     assert!(world.a().device(&first).await.unwrap().is_none());
     assert_eq!(keys(bo).await, [key]);
     // Once revoked it comes back nowhere: not for this account, for no other, and not with a link.
-    for who in [bo, ada] {
-        refused(enrol(who, &bos.device).await, ProblemKind::Conflict);
+    for (who, device) in [(bo, bos.device.clone()), (ada, world.device_as(&joiner, first))] {
+        refused(enrol(who, &device).await, ProblemKind::Conflict);
     }
     let (link, secret) = world.link(&joiner);
     world.a().new_link(once(ada), link, joiner.card.clone(), world.now).await.unwrap();
@@ -133,13 +127,13 @@ pub(super) async fn device_keys_are_enrolled_and_revoked_for_good(world: &World)
     world.a().restore(once(ada), bo.mailbox, world.now).await.unwrap();
     // One takes the place of another with its own request, also where the account has as many as it may have.
     for _ in 1..pouch_protocol::limits::MAX_DEVICES {
-        enrol(bo, &device(world)).await.unwrap();
+        enrol(bo, &world.device(&bos)).await.unwrap();
     }
-    refused(enrol(bo, &device(world)).await, ProblemKind::Quota);
+    refused(enrol(bo, &world.device(&bos)).await, ProblemKind::Quota);
     let spare = *keys(bo).await.iter().find(|other| **other != key).unwrap();
     retire(bo, key, spare).await.unwrap();
-    enrol(bo, &device(world)).await.unwrap();
-    let new = device(world);
+    enrol(bo, &world.device(&bos)).await.unwrap();
+    let new = world.device(&bos);
     let replace = world.a().enrol(once(bo), new.clone(), Some(key), world.now);
     replace.await.unwrap();
     assert!(keys(bo).await.contains(&new.body().device_key) && !keys(bo).await.contains(&key));

@@ -5,14 +5,14 @@ use super::*;
 const DAY: u64 = 86_400;
 
 /// A pipeline of `maker` for these, until then; and what it was made of.
-async fn made(world: &World, maker: Person, name: &str, to: &[Person], days: u64) -> (Result<()>, Wanted) {
+pub(super) async fn made(world: &World, maker: Person, name: &str, to: &[Person], days: u64) -> (Result<()>, Wanted) {
     let Joiner { card, device, .. } = world.joiner(name, Sha256Digest::of(b""), None);
     let recipients = to.iter().map(|person| person.mailbox).collect();
     let wanted = Wanted { card, device, recipients, expires: world.now.plus(days * DAY) };
     (world.a().new_pipeline(once(maker), wanted.clone(), world.now).await, wanted)
 }
 
-async fn who(world: &World, wanted: &Wanted) -> Person {
+pub(super) async fn who(world: &World, wanted: &Wanted) -> Person {
     let device = world.b().device(&wanted.device.body().device_key).await.unwrap().unwrap();
     assert_eq!(device.role, AccountRole::Pipeline);
     Person { account: device.account, mailbox: device.mailbox }
@@ -75,10 +75,19 @@ pub(super) async fn a_pipeline_is_over_with_its_time_its_maker_and_its_revocatio
     let commit = world.fill(nightly, bundle, &[cy]).await;
     let deliver =
         async |now| world.a().commit(once(nightly), bundle, commit.clone(), Sha256Digest::of(b"commit"), now).await;
-    // Its maker is suspended, or becomes a contractor: what is begun is not delivered.
+    let key = wanted.device.body().device_key;
+    let keep = async |device: PublicKey, now| {
+        let by_key = Once { device: Some(device), ..once(nightly) };
+        world.a().put_journal(by_key, None, sealed_as(b"journal"), limits(), now).await
+    };
+    // Its maker is suspended, or becomes a contractor: what is begun is not delivered, and what is on its way has no effect. Of
+    // several reasons the first one is told.
     world.a().suspend(once(ada), bo.mailbox, world.now).await.unwrap();
     refused(deliver(world.now).await, ProblemKind::Forbidden);
-    assert!(world.b().device(&wanted.device.body().device_key).await.unwrap().unwrap().suspended);
+    refused(keep(joiner.device.body().device_key, world.now).await, ProblemKind::Signature);
+    refused(keep(key, world.now).await, ProblemKind::Suspended);
+    refused(keep(key, world.now.plus(8 * DAY)).await, ProblemKind::Suspended);
+    assert!(world.b().device(&key).await.unwrap().unwrap().suspended);
     world.a().restore(once(ada), bo.mailbox, world.now).await.unwrap();
     world.a().set_role(once(ada), bo.mailbox, AccountRole::Contractor, world.now).await.unwrap();
     refused(deliver(world.now).await, ProblemKind::Forbidden);
@@ -87,12 +96,16 @@ pub(super) async fn a_pipeline_is_over_with_its_time_its_maker_and_its_revocatio
     // Nobody but its maker revokes it, the relay's owner neither.
     refused(world.a().revoke_pipeline(once(ada), nightly.mailbox, world.now).await, ProblemKind::NotFound);
     refused(world.a().revoke_pipeline(once(bo), cy.mailbox, world.now).await, ProblemKind::NotFound);
-    let sealed = (Sha256Digest::of(b"journal"), bytes::Bytes::from_static(b"journal"));
-    world.a().put_journal(once(nightly), None, sealed, limits(), world.now).await.unwrap();
+    refused(keep(key, world.now.plus(8 * DAY)).await, ProblemKind::PipelineOver);
+    keep(key, world.now).await.unwrap();
+    world.a().prune(DAY, world.now).await.unwrap();
     let used = world.used(nightly).await;
     world.a().revoke_pipeline(once(bo), nightly.mailbox, world.now.plus(1)).await.unwrap();
     world.a().revoke_pipeline(once(bo), nightly.mailbox, world.now.plus(2)).await.unwrap();
-    assert_eq!(world.used(nightly).await, used - 7);
+    assert_eq!(world.used(nightly).await, used);
+    world.a().prune(DAY, world.now.plus(2)).await.unwrap();
+    assert_eq!(world.used(nightly).await, used - 7, "nobody can fetch its journal");
+    refused(keep(key, world.now).await, ProblemKind::PipelineOver);
     refused(deliver(world.now).await, ProblemKind::PipelineOver);
     let mine = world.b().pipelines(bo.account).await.unwrap().pipelines;
     assert_eq!(mine.iter().map(|one| one.revoked).collect::<Vec<_>>(), [Some(world.now.plus(1))]);
@@ -111,6 +124,26 @@ pub(super) async fn pipelines_of_one_account_are_few(world: &World) {
     let first = world.a().pipelines(ada.account).await.unwrap().pipelines[0].mailbox;
     world.a().revoke_pipeline(once(ada), first, world.now).await.unwrap();
     made(world, ada, "Another", &[bo], 8).await.0.unwrap();
+    refused(made(world, ada, "Further", &[bo], 8).await.0, ProblemKind::Quota);
+    // Those that are over leave their places to others, but in all they are a thousand at most.
+    let later = async |name| {
+        let wanted = made(world, ada, name, &[bo], 30).await.1;
+        world.a().new_pipeline(once(ada), wanted, world.now.plus(most * DAY)).await
+    };
+    later("Late").await.unwrap();
+    let others = world.a().write((), |conn, ()| {
+        Box::pin(async move {
+            let accounts = "WITH RECURSIVE many (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many WHERE n < 981)
+                 INSERT INTO account (mailbox, fingerprint, name, role, contractor, inviter, card_statement, card_signature, created)
+                 SELECT {RANDOM}, {RANDOM}, 'Old', 'member', 2, (SELECT MIN(seq) FROM account), '', '', 0 FROM many";
+            conn.define(accounts).await.unwrap();
+            let pipelines = "INSERT INTO pipeline (account, maker, expires) SELECT seq, inviter, 0 FROM account WHERE name = 'Old'";
+            query(pipelines).execute(conn).await
+        })
+    });
+    assert_eq!(others.await.unwrap() + most + 2, 999);
+    later("Last").await.unwrap();
+    refused(later("Beyond").await, ProblemKind::Quota);
 }
 
 pub(super) async fn a_journal_comes_in_place_of_the_one_that_it_follows(world: &World) {
@@ -118,8 +151,7 @@ pub(super) async fn a_journal_comes_in_place_of_the_one_that_it_follows(world: &
     let bo = world.member(ada, &joiner, "Bo").await;
     let digest = |bytes: &[u8]| Sha256Digest::of(bytes);
     let put = async |by: Person, before: Option<&[u8]>, new: &'static [u8]| {
-        let new = (digest(new), bytes::Bytes::from_static(new));
-        world.a().put_journal(once(by), before.map(digest), new, limits(), world.now).await
+        world.a().put_journal(once(by), before.map(digest), sealed_as(new), limits(), world.now).await
     };
     refused(world.b().journal(bo.account).await, ProblemKind::NotFound);
     refused(put(bo, Some(b"one"), b"two").await, ProblemKind::Conflict);
@@ -155,8 +187,7 @@ pub(super) async fn a_journal_comes_in_place_of_the_one_that_it_follows(world: &
 pub(super) async fn journals_do_not_fork(world: &World) {
     let (ada, _) = world.owner().await;
     let put = async |ledger: &Ledger, text: &'static [u8]| {
-        let new = (Sha256Digest::of(text), bytes::Bytes::from_static(text));
-        ledger.put_journal(once(ada), None, new, limits(), world.now).await
+        ledger.put_journal(once(ada), None, sealed_as(text), limits(), world.now).await
     };
     let (one, other) = tokio::join!(put(world.a(), b"one"), put(world.b(), b"other"));
     assert_eq!(usize::from(one.is_ok()) + usize::from(other.is_ok()), 1);

@@ -194,9 +194,7 @@ pub(super) async fn receipt_meets_revoke(world: &World) {
             if n % 3 == 0 {
                 return node.delete_bundle(once(ada), bundle, now).await;
             }
-            let sealed = b"sealed receipt".to_vec();
-            let receipt = Receipt { outcome: Outcome::Verified, commitment: Sha256Digest::of(b"c"), sealed };
-            node.receive(once(bo), bundle, receipt, now).await.map(drop)
+            node.receive(once(bo), bundle, cases::receipt(Outcome::Verified), now).await.map(drop)
         });
         // Who comes second finds it over; nobody finds it half over.
         assert!(granted(outcomes.await, &[ProblemKind::Gone]) >= 2);
@@ -330,7 +328,7 @@ pub(super) async fn device_keys_revoke_each_other(world: &World) {
     let (ada, joiner) = world.owner().await;
     let (mut key, now) = (joiner.device.body().device_key, world.now);
     for _ in 0..6 {
-        let second = authority::device(world);
+        let second = world.device(&joiner);
         let other = second.body().device_key;
         world.a().enrol(once(ada), second.clone(), None, now).await.unwrap();
         let outcomes = contend(world, |node, n| async move {
@@ -344,7 +342,7 @@ pub(super) async fn device_keys_revoke_each_other(world: &World) {
         let left = world.b().devices(ada.account).await.unwrap().devices;
         assert_eq!(left.iter().map(|status| *status.key.0.as_bytes()).collect::<HashSet<_>>(), winners);
         key = left[0].key.0;
-        let third = authority::device(world);
+        let third = world.device(&joiner);
         let fresh = third.body().device_key;
         let outcomes = contend(world, |node, n| {
             let third = third.clone();
@@ -366,13 +364,38 @@ pub(super) async fn device_keys_revoke_each_other(world: &World) {
 }
 
 pub(super) async fn device_keys_are_not_enrolled_beyond_their_number(world: &World) {
-    let (ada, _) = world.owner().await;
+    let (ada, joiner) = world.owner().await;
     let now = world.now;
     let outcomes = contend(world, |node, _| {
-        let device = authority::device(world);
+        let device = world.device(&joiner);
         async move { node.enrol(once(ada), device, None, now).await }
     });
     assert_eq!(granted(outcomes.await, &[ProblemKind::Quota]), pouch_protocol::limits::MAX_DEVICES as usize - 1);
+}
+
+/// A key that the old identity enrols while the account moves to another: before, and then it is revoked, or not at all.
+pub(super) async fn enrolment_meets_rotation(world: &World) {
+    let (ada, owner) = world.owner().await;
+    let now = world.now;
+    for n in 0..6 {
+        let (bo, joiner) = world.joined(ada, &owner, &format!("Bo{n}"), AccountRole::Member).await;
+        let key = joiner.device.body().device_key;
+        let by_key = Once { device: Some(key), ..once(bo) };
+        let (rotating, _) = rotations::rotating(world, &joiner);
+        let outcomes = contend(world, |node, n| {
+            let (rotating, device) = (rotating.clone(), world.device(&joiner));
+            async move {
+                if n == MANY_AT_ONCE {
+                    node.rotate(by_key, rotating, now).await
+                } else {
+                    node.enrol(once(bo), device, None, now).await
+                }
+            }
+        });
+        granted(outcomes.await, &[ProblemKind::Signature, ProblemKind::Quota]);
+        let left = world.b().devices(bo.account).await.unwrap().devices;
+        assert_eq!(left.iter().map(|status| status.key.0).collect::<Vec<_>>(), [key]);
+    }
 }
 
 /// Whoever is made a contractor while they commit: delivered before, or refused.
