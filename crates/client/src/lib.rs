@@ -18,6 +18,7 @@ pub mod inbox;
 pub mod invite;
 pub mod join;
 pub mod journal;
+mod lanes;
 pub mod outbox;
 mod party;
 mod pause;

@@ -5,18 +5,17 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use pouch_core::bundle::{OpenError, PouchFile};
 use pouch_statement::BundleId;
 use tokio::sync::mpsc;
 
 use crate::api::{ApiError, RelayApi};
 use crate::error::{Error, Result};
+use crate::lanes::Lanes;
 use crate::send::{again, ride_out};
 use crate::transport::TransportError;
 use crate::watch::Watch;
-
-/// Parts fetched at once. With those being opened and the one that waits this bounds memory to eight parts.
-const DOWNLOADS: usize = 3;
 
 /// A part to fetch: number, sealed and plain size.
 pub(super) type Wanted = (u32, u64, u64);
@@ -90,28 +89,29 @@ async fn feed_from_relay(
     parts: &Queue,
     watch: &dyn Watch,
 ) -> Result<()> {
-    let mut fetched = futures_util::stream::iter(specs)
-        .map(|(number, sealed_size, size)| async move {
-            let most = usize::try_from(*sealed_size).unwrap_or(usize::MAX);
-            let sealed =
-                ride_out(api, watch, || api.get_part(bundle, *number, most)).await.map_err(|error| match error {
-                    ApiError::Transport(TransportError::TooLong(limit)) => {
-                        let (number, wanted) = (*number, *sealed_size);
-                        Error::Open(OpenError::PartSize { number, found: beyond(limit), wanted })
-                    }
-                    other => other.into(),
-                })?;
-            Ok::<_, Error>((*number, sealed, *size))
-        })
-        .buffered(DOWNLOADS);
-    while let Some(part) = fetched.next().await {
+    let fetch = async |&(number, wanted, size): &Wanted| {
+        let most = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let sealed =
+            ride_out(api, watch, || api.get_part(bundle, number, most)).await.map_err(|error| match error {
+                ApiError::Transport(TransportError::TooLong(limit)) => {
+                    Error::Open(OpenError::PartSize { number, found: beyond(limit), wanted })
+                }
+                other => other.into(),
+            })?;
+        Ok::<_, Error>((number, sealed, size))
+    };
+    let (mut wanted, mut lanes) = (specs.iter(), Lanes::new());
+    let mut fetched = FuturesOrdered::new();
+    loop {
+        fetched.extend(wanted.by_ref().take(lanes.open().saturating_sub(fetched.len())).map(fetch));
+        let Some(part) = fetched.next().await else { return Ok(()) };
         let (number, sealed, size) = part?;
+        lanes.through(size);
         if parts.send((number, sealed)).await.is_err() {
             return Ok(());
         }
         watch.advance(size);
     }
-    Ok(())
 }
 
 async fn feed_from_file(file: &mut PouchFile<File>, specs: &[Wanted], parts: &Queue, watch: &dyn Watch) -> Result<()> {

@@ -17,10 +17,9 @@ use super::deliver::Sending;
 use super::ride_out;
 use crate::api::ApiError;
 use crate::error::{Error, Result};
+use crate::lanes::Lanes;
 use crate::transfer::{Part, Transfer};
 
-/// Uploads at once. With those being sealed and the one that waits this bounds memory to eight parts.
-const UPLOADS: usize = 3;
 /// Threads that seal or open at most: what they do is faster than any network then, and each holds a part.
 const MAX_THREADS: usize = 4;
 
@@ -111,10 +110,10 @@ impl Sending<'_> {
         let spare = Spare::default();
         let (mut queue, worker) = seal_in_background(Making { content, compression, kept }, spare.clone());
         let mut uploads = FuturesUnordered::new();
-        let mut digests = Vec::new();
+        let (mut digests, mut lanes) = (Vec::new(), Lanes::new());
         loop {
             tokio::select! {
-                part = queue.recv(), if uploads.len() < UPLOADS => {
+                part = queue.recv(), if uploads.len() < lanes.open() => {
                     let Some(part) = part else { break };
                     digests.push((part.sealed_size, part.blake3));
                     if part.is_kept() {
@@ -124,7 +123,11 @@ impl Sending<'_> {
                     }
                     uploads.push(self.upload(bundle, part, &spare));
                 }
-                Some(done) = uploads.next(), if !uploads.is_empty() => self.acknowledged(transfer, done?)?,
+                Some(done) = uploads.next(), if !uploads.is_empty() => {
+                    let done = done?;
+                    lanes.through(done.0);
+                    self.acknowledged(transfer, done)?;
+                }
             }
         }
         while let Some(done) = uploads.next().await {
