@@ -335,7 +335,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::NothingWaiting => "`pouch inbox` shows what waits; `pouch receive --next` waits for it",
         Error::Lifetime(limit) => return Some(format!("--until {limit} is the most there")),
         Error::Unsettled(_) => "`pouch outbox ID` finds out when the relay is there again",
-        Error::NeverDelivered(_) => "send it again",
+        Error::NeverDelivered(_) => "send it again; if it was piped in with --spool, with `pouch outbox resume ID`",
         Error::OtherSender { .. } => "it stays in the inbox; the relay named the wrong sender, or names changed",
         Error::NoReceipt(_) => "the bundle is delivered; `pouch outbox ID` shows the receipt when it comes",
         Error::BadReceipt(..) => "the journal keeps the evidence; ask the recipient on another channel",

@@ -445,6 +445,8 @@ fn bundle_file_class(error: &bundle::FileError) -> Class {
 fn seal_class(error: &bundle::SealError) -> Class {
     use bundle::{SealError, SourceError};
     match error {
+        // A pipe has no such error; what is kept of one has.
+        SealError::Stream(error) if error.kind() == std::io::ErrorKind::InvalidData => Class::State,
         SealError::Source(SourceError::Io { error, .. }) | SealError::Stream(error) => io_class(error),
         _ => Class::Other,
     }

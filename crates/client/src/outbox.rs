@@ -351,7 +351,11 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identit
             sent.progress = found;
         }
     })?;
-    transfer::discard(party, sent.bundle)?;
+    if delivered {
+        transfer::discard(party, sent.bundle)?
+    } else {
+        transfer::put_away(party, sent.bundle)?
+    }
     Ok(delivered)
 }
 
@@ -385,8 +389,8 @@ pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identit
     Ok(())
 }
 
-/// Forgets what opens those of `list` that are over, by my own clock: nobody can be addressed with them any more, and no send
-/// can go on.
+/// Forgets what opens those of `list`, which are all, that are over, by my own clock: nobody can be addressed with them any
+/// more, and no send can go on. What a crash left of a send that is over goes, too.
 ///
 /// # Errors
 /// A state that cannot be written.
@@ -399,10 +403,24 @@ pub fn forget_keys(party: &Party, list: &mut [Sent]) -> Result<()> {
             }
         })?;
     }
-    for sent in list.iter().filter(|sent| sent.progress == Progress::Sending && sent.expires <= now) {
-        transfer::discard(party, sent.bundle)?;
+    for bundle in transfer::list(party)? {
+        if let Some(sent) = list.iter().find(|sent| sent.bundle == bundle) {
+            clear_transfer(party, sent)?;
+        }
     }
     Ok(())
+}
+
+/// Removes what a crash left of a send that is over.
+pub(crate) fn clear_transfer(party: &Party, sent: &Sent) -> Result<()> {
+    match sent.progress {
+        Progress::Sent | Progress::Carried | Progress::Revoked => transfer::discard(party, sent.bundle),
+        Progress::Undelivered => transfer::put_away(party, sent.bundle),
+        Progress::Sending | Progress::Committing if sent.expires <= crate::clock::now() => {
+            transfer::put_away(party, sent.bundle)
+        }
+        Progress::Sending | Progress::Committing => Ok(()),
+    }
 }
 
 /// Withdraws a bundle: the relay deletes what it has. Gives the recipients who had the envelope before; from them it cannot

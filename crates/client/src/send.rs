@@ -28,7 +28,7 @@ pub(crate) use self::upload::threads;
 
 use self::address::addressees_here;
 use self::deliver::{Sending, Stop};
-use self::ongoing::Ongoing;
+use self::ongoing::{Found, Ongoing};
 use self::upload::planned;
 use crate::api::RelayApi;
 use crate::clock::now;
@@ -36,7 +36,7 @@ use crate::error::{Error, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
-use crate::outbox::{Progress, Sent};
+use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
 use crate::pipeline;
 use crate::spool::{self, Spool};
@@ -192,12 +192,22 @@ pub async fn send(
     if let Some(mark) = mark
         && let Some(sent) = once::before(party, api, identity, mark).await?
     {
-        once::drain(content).await?;
+        match resume {
+            Some(resume) => drop(outbox::forget(party, Some(api), resume).await?),
+            None => once::drain(content).await?,
+        }
         return Ok(Delivery { sent, again: true });
     }
+    spool::clear(party)?;
     let (content, source, fresh) = match (spool, source) {
         (true, None) if party.pipeline.is_none() => {
-            let (spool, fresh) = spool::fill(party, content, Arc::clone(&watch)).await?;
+            // Before hours are read for nothing.
+            check_lifetime(api, now().plus(lifetime)).await?;
+            let filled = spool::fill(party, content, Arc::clone(&watch)).await;
+            if let Err(error) = &filled {
+                never_begun(party, &request.to, &error.to_string())?;
+            }
+            let (spool, fresh) = filled?;
             (spool.content(party, identity)?, Some(Source::Spool(spool)), Some(fresh))
         }
         (_, source) => (content, source, None),
@@ -207,15 +217,27 @@ pub async fn send(
     let source = source.filter(|_| party.pipeline.is_none());
     let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
-    let (mut content, mut resume, mut fresh) = (content, Some(resume), fresh);
+    let (mut content, mut resume, mut fresh, mut before) = (content, Some(resume), fresh, None);
     loop {
         let found = match resume.take() {
             Some(only) => Ongoing::find(&sending, only)?,
             None => None,
         };
-        let mut ongoing = found.map_or_else(|| Ongoing::begin(&sending, &content), Ok)?;
+        let mut ongoing = match found {
+            Some(Found::Open(ongoing)) => ongoing,
+            Some(Found::Over(over)) => {
+                before = Some(over);
+                Ongoing::begin(&sending, &content)?
+            }
+            None => Ongoing::begin(&sending, &content)?,
+        };
         if let Some(fresh) = fresh.take() {
             fresh.keep();
+            watch.news(News::Resumable(ongoing.sent.bundle));
+        }
+        if let Some(before) = before.take() {
+            // Now that what it has is this one's, too.
+            before.start_over(&sending).await?;
         }
         let events = begun(&to, ongoing.sent.bundle);
         let attempt = Attempt::begin_all(party.journal(), &events);
@@ -243,7 +265,7 @@ pub async fn send(
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&why.to_string()))?;
                 watch.news(News::StartsOver(ongoing.sent.bundle, why));
                 content = how.content(party, identity)?;
-                ongoing.start_over(&sending).await?;
+                before = Some(ongoing);
             }
         }
     }

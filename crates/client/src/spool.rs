@@ -81,7 +81,6 @@ impl Drop for Fresh {
 /// The stream, or the disk: nothing is kept then.
 pub(crate) async fn fill(party: &Party, content: Content, watch: Arc<dyn Watch>) -> Result<(Spool, Fresh)> {
     let Content::Stream { name, mtime, reader } = content else { return Err(Error::Worker) };
-    clear(party)?;
     let id = BundleId::random()?;
     let (path, file) = create(party, id)?;
     let fresh = Fresh { path: path.clone(), _file: file.try_clone().map_err(failed("write", &path))?, kept: false };
@@ -98,8 +97,13 @@ fn create(party: &Party, id: BundleId) -> Result<(PathBuf, File)> {
     let path = path(&party.home, id);
     // Nobody finds it before it is locked.
     let _lock = party.home.lock()?;
-    let file =
-        OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(failed("write", &path))?;
+    let file = OpenOptions::new()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("write", &path))?;
     file.lock_shared().map_err(failed("lock", &path))?;
     Ok((path, file))
 }
@@ -127,7 +131,8 @@ fn copy(
         watch.advance(read as u64);
     }
     let written = sealing.finish().and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error));
-    written.and_then(File::sync_data).map_err(failed("write", path))?;
+    let folder = || File::open(path.parent().unwrap_or(path))?.sync_all();
+    written.and_then(File::sync_data).and_then(|()| folder()).map_err(failed("write", path))?;
     Ok((size, Sha256Digest::from_bytes(hash.finalize().into())))
 }
 
@@ -175,6 +180,11 @@ impl Read for Kept {
     }
 }
 
+/// Whether the file is there.
+pub(crate) fn is_there(home: &Home, id: BundleId) -> bool {
+    path(home, id).is_file()
+}
+
 /// Removes one.
 pub(crate) fn remove(home: &Home, id: BundleId) -> Result<()> {
     let path = path(home, id);
@@ -197,7 +207,11 @@ pub(crate) fn clear(party: &Party) -> Result<()> {
     let had = transfer::spools(party)?;
     for id in all.into_iter().filter(|id| !had.contains(id)) {
         let path = path(&party.home, id);
-        let file = File::open(&path).map_err(failed("open", &path))?;
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            // It ended this moment.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            file => file.map_err(failed("open", &path))?,
+        };
         match file.try_lock() {
             Ok(()) => remove(&party.home, id)?,
             Err(TryLockError::WouldBlock) => {}

@@ -233,7 +233,8 @@ fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 impl Transfer {
-    /// Begins the file. Not durable: if it is lost, the send starts over.
+    /// Begins the file. It is durable only where it is what leads to a kept stream: if another one is lost, the send starts
+    /// over.
     pub(crate) fn create(
         party: &Party,
         identity: &Identity,
@@ -257,6 +258,9 @@ impl Transfer {
         });
         made.map_err(failed("write", &path))?;
         let file = file.map_err(failed("write", &path))?;
+        if spool.is_some() {
+            file.sync_data().and_then(|()| File::open(&folder)?.sync_all()).map_err(failed("write", &path))?;
+        }
         Ok(Self { path, file, total, secrets, parts: BTreeMap::new(), last: None })
     }
 
@@ -330,9 +334,14 @@ impl Transfer {
         percent(self.parts.values().map(|part| part.covers).sum(), self.total)
     }
 
+    /// What was piped in is kept with it.
+    pub(crate) fn spool(&self) -> Option<&Spool> {
+        self.secrets.as_ref()?.plan.source.spool()
+    }
+
     /// It is over.
     pub(crate) fn remove(self, home: &Home) -> Result<()> {
-        if let Some(spool) = self.secrets.as_ref().and_then(|secrets| secrets.plan.source.spool()) {
+        if let Some(spool) = self.spool() {
             spool::remove(home, spool.id)?;
         }
         self.leave()
@@ -402,10 +411,13 @@ pub fn standing(party: &Party, bundle: BundleId) -> Result<Standing> {
         return Ok(if there { Standing::Running } else { Standing::Lost });
     };
     let mut reader = BufReader::new(&file);
-    let Some((First { total, sealed: Some(_), .. }, _)) = read_first(&mut reader).map_err(failed("read", &path))?
+    let Some((First { total, spool, sealed: Some(_) }, _)) = read_first(&mut reader).map_err(failed("read", &path))?
     else {
         return Ok(Standing::Lost);
     };
+    if spool.is_some_and(|spool| !spool::is_there(&party.home, spool)) {
+        return Ok(Standing::Lost);
+    }
     let mut parts = BTreeMap::new();
     while let Some(line) = next_line(&mut reader).map_err(failed("read", &path))? {
         let Some((_, text)) = line.split_at_checked(CHECK_LEN) else { break };
@@ -423,19 +435,47 @@ pub(crate) fn list(party: &Party) -> Result<Vec<BundleId>> {
 
 /// Removes what is left of a send that nobody goes on with, unless somebody sends it.
 pub(crate) fn discard(party: &Party, bundle: BundleId) -> Result<()> {
+    end(party, bundle, |spool| spool::remove(&party.home, spool).map(|()| true))
+}
+
+/// As [`discard`], but not if what was piped in is kept with it: that stays until it is delivered, in whatever bundle, or
+/// given up.
+pub(crate) fn put_away(party: &Party, bundle: BundleId) -> Result<()> {
+    end(party, bundle, |_| Ok(false))
+}
+
+/// As [`discard`], but for what was piped in, which another transfer may have.
+pub(crate) fn leave(party: &Party, bundle: BundleId) -> Result<()> {
+    end(party, bundle, |_| Ok(true))
+}
+
+/// Removes one that nobody sends; of one with a spool, if that is what `with` says of it.
+fn end(party: &Party, bundle: BundleId, with: impl FnOnce(BundleId) -> Result<bool>) -> Result<()> {
     let path = path(&party.home, bundle);
     let _lock = party.home.lock()?;
-    match take(&path)? {
-        Some(file) => {
-            if let Some((First { spool: Some(spool), .. }, _)) =
-                read_first(&mut BufReader::new(&file)).map_err(failed("read", &path))?
-            {
-                spool::remove(&party.home, spool)?;
-            }
-            unlink(&path)
-        }
-        None => Ok(()),
+    let Some(file) = take(&path)? else { return Ok(()) };
+    match spool_of(&file).map_err(failed("read", &path))? {
+        Some(spool) if !with(spool)? => Ok(()),
+        _ => unlink(&path),
     }
+}
+
+fn spool_of(file: &File) -> io::Result<Option<BundleId>> {
+    Ok(read_first(&mut BufReader::new(file))?.and_then(|(first, _)| first.spool))
+}
+
+/// Whether what was piped in is kept for this one.
+///
+/// # Errors
+/// The file system.
+pub fn keeps(party: &Party, bundle: BundleId) -> Result<bool> {
+    let path = path(&party.home, bundle);
+    let file = match File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file.map_err(failed("open", &path))?,
+    };
+    let spool = spool_of(&file).map_err(failed("read", &path))?;
+    Ok(spool.is_some_and(|spool| spool::is_there(&party.home, spool)))
 }
 
 /// The kept streams that transfers have. The caller holds the home's lock.
@@ -443,9 +483,12 @@ pub(crate) fn spools(party: &Party) -> Result<BTreeSet<BundleId>> {
     let mut spools = BTreeSet::new();
     for bundle in list(party)? {
         let path = path(&party.home, bundle);
-        let file = File::open(&path).map_err(failed("open", &path))?;
-        let first = read_first(&mut BufReader::new(&file)).map_err(failed("read", &path))?;
-        spools.extend(first.and_then(|(first, _)| first.spool));
+        let file = match File::open(&path) {
+            // It ended this moment.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            file => file.map_err(failed("open", &path))?,
+        };
+        spools.extend(spool_of(&file).map_err(failed("read", &path))?);
     }
     Ok(spools)
 }

@@ -3,10 +3,12 @@
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use pouch_client::Party;
 use pouch_core::age;
 use pouch_statement::BundleId;
+use pouch_tests::hostile::{Answer, Reply};
 use pouch_tests::{LIMIT, files_beneath, holds, noise, until};
 use rustix::process::Signal;
 
@@ -70,10 +72,58 @@ fn what_the_relay_has_lost_is_sent_anew_from_what_is_kept() {
     let ran = deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok();
     assert_ne!(ran.word(), id);
     arrives(&deadly, &ran.word(), &input);
-    // Given up, it goes, too.
+    // Given up, it goes, too; and where it is lost, it cannot go on.
     deadly.killed_after_parts(&WORDS, 1);
-    deadly.world.run("ada", &["outbox", "forget", &interrupted(&deadly)]).ok();
+    gone(&deadly, &interrupted(&deadly));
+    deadly.killed_after_parts(&WORDS, 1);
+    std::fs::remove_file(&spools(&deadly)[0]).unwrap();
+    let id = deadly.standing("lost")["bundle"].as_str().unwrap().to_owned();
+    deadly.world.run("ada", &["outbox", "resume", &id]).fails(5, "cannot be read again");
+}
+
+/// It is given up, and all of it goes.
+#[track_caller]
+fn gone(deadly: &Deadly, id: &str) {
+    deadly.world.run("ada", &["outbox", "forget", id]).ok();
+    assert_eq!(spools(deadly), Vec::<PathBuf>::new());
+    deadly.nothing_is_left();
+}
+
+// What cannot be read again stays for whatever reason it was not delivered, and is sent anew when its bundle is over.
+#[test]
+fn it_stays_until_it_is_delivered() {
+    let (deadly, input) = piped();
+    let sent = |words: &[&str]| deadly.world.pouch("ada", words).input(input.clone()).end();
+    // What can be known before is asked before anything is read.
+    let far = [&WORDS[..], &["--until", "4000d"]].concat();
+    assert_eq!(sent(&far).ends(2).out, b"");
     assert_eq!(spools(&deadly), Vec::<PathBuf>::new());
+    // The relay goes away behind that.
+    deadly.world.hostile.on("POST", "/v1/bundles", |_| Reply::Close);
+    let ran = sent(&WORDS).ends(7);
+    let id = interrupted(&deadly);
+    assert!(ran.err.contains(&format!("outbox resume {}", &id[..6])), "{ran}");
+    // Or says no.
+    deadly.watch();
+    deadly.world.hostile.on("POST", "/v1/bundles/*/commit", |_| Answer::problem(403, "forbidden", "no").into());
+    deadly.world.run("ada", &["outbox", "resume", &id]).ends(5);
+    assert_eq!(spools(&deadly).len(), 1);
+    assert_eq!(deadly.standing("undelivered")["bundle"], id.as_str());
+    deadly.world.run("ada", &["outbox"]).ok().says("sends what was kept");
+    deadly.world.run("ada", &["outbox", &id]).fails(3, "outbox resume ID");
+    deadly.watch();
+    let ran = deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok();
+    assert_ne!(ran.word(), id);
+    arrives(&deadly, &ran.word(), &input);
+    // Or the time of its bundle is over before it is there.
+    let begun = Instant::now();
+    deadly.killed_after_parts(&[&WORDS[..], &["--until", "15s"]].concat(), 1);
+    let id = interrupted(&deadly);
+    std::thread::sleep(Duration::from_secs(17).saturating_sub(begun.elapsed()));
+    deadly.world.run("ada", &["outbox"]).ok().says("sends what was kept");
+    let ran = deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok();
+    assert_ne!(ran.word(), id);
+    arrives(&deadly, &ran.word(), &input);
 }
 
 fn delete(party: &Party, bundle: BundleId) {
@@ -90,11 +140,10 @@ fn something_else_in_its_place_is_not_delivered() {
         deadly.killed_after_parts(&WORDS, 1);
         let id = interrupted(&deadly);
         std::fs::write(&spools(&deadly)[0], age::seal_to_vec(&ada.recipient(), &other).unwrap()).unwrap();
-        let ran = deadly.world.run("ada", &["outbox", "resume", &id]).ends(1);
+        let ran = deadly.world.run("ada", &["outbox", "resume", &id]).ends(9);
         assert!(ran.err.contains("what was kept of it is not what was piped in"), "{ran}");
         assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().out, b"");
-        deadly.nothing_is_left();
-        assert_eq!(spools(&deadly), Vec::<PathBuf>::new());
+        gone(&deadly, &id);
     }
 }
 
@@ -120,8 +169,9 @@ fn what_a_kill_leaves_within_the_pipe_goes_with_the_next() {
 fn what_need_not_be_kept_is_not() {
     let (deadly, _) = piped();
     let file = deadly.world.party("ada").file("file", "content");
-    let words = ["send", pouch_tests::text(&file), "--spool", "--to", "bo"];
-    deadly.world.run("ada", &words).fails(2, "files need no --spool");
+    // As from a config file that asks for it always.
+    deadly.world.run("ada", &["send", pouch_tests::text(&file), "--spool", "--to", "bo"]).ok();
+    deadly.world.pouch("ada", &["send", "--secret", "TOKEN", "--spool", "--to", "bo"]).input("secret").end().ok();
     let piped = deadly.world.pouch("ada", &["send", "-", "--to", "bo"]).input("content").end().ok();
     assert!(piped.err.contains("--spool keeps it"), "{piped}");
     assert_eq!(spools(&deadly), Vec::<PathBuf>::new());

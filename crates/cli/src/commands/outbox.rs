@@ -223,7 +223,9 @@ fn state(party: &Party, sent: &Sent) -> Result<String, Failure> {
         Progress::Sending => return unfinished::told(party, sent),
         Progress::Committing => "not known whether delivered; `pouch outbox ID` finds out".into(),
         Progress::Sent => format!("no receipt seen yet; until {}", local(sent.expires)),
-        Progress::Undelivered => "the relay says that it was not delivered".into(),
+        Progress::Undelivered => {
+            unfinished::kept(party, sent)?.unwrap_or("the relay says that it was not delivered".into())
+        }
         Progress::Carried => "written to a file".into(),
         Progress::Revoked => "revoked".into(),
     })

@@ -37,7 +37,7 @@ impl Request {
         let identity = context.unlock(&party)?;
         let bar = Bar::new(context.show);
         let watch = Arc::clone(&bar) as Arc<dyn Watch>;
-        let sent = interruptible(context, &party, &bar, true, async {
+        let sent = interruptible(context, &party, &bar, Some(false), async {
             let api = context.relay(&party).await?;
             let what = (self.note.clone(), self.until);
             Ok(requests::ask(&party, &api, &identity, self.from.clone(), what, watch).await?)

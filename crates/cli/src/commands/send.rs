@@ -80,8 +80,9 @@ pub(crate) struct Send {
     /// List what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Keep standard input, sealed, until it is delivered, so that an interrupted send of it can go on
-    #[arg(long, conflicts_with_all = ["out", "secret"])]
+    /// Keep what is piped in, sealed, until it is delivered, so that a send of it goes on after an interruption: with `outbox
+    /// resume`. Files need no keeping
+    #[arg(long)]
     spool: bool,
     /// What standard input is called at the recipient's
     #[arg(long, value_name = "NAME", default_value = "stdin")]
@@ -153,12 +154,6 @@ impl Send {
     fn send(mut self, context: &Context, party: &Party) -> Done {
         let answers = self.answers(context, party)?;
         known(party, &self.to)?;
-        if self.spool && !self.is_stdin() {
-            return Err(Failure::usage("files need no --spool: they can be read again", "leave it out"));
-        }
-        if self.spool && context.is_pipeline() {
-            return Err(Failure::usage("a pipeline's run keeps nothing that could go on", "leave out --spool"));
-        }
         if self.dry_run {
             return self.dry_run(context);
         }
@@ -172,7 +167,7 @@ impl Send {
         let request = Request {
             content,
             source,
-            spool: self.spool,
+            spool: self.spools(context),
             compression: self.compress.into(),
             to: self.to.clone(),
             purpose: Purpose { kind: self.kind(), note: self.note.clone(), due: None, answers },
@@ -188,16 +183,22 @@ impl Send {
                 context.run(async { Ok(send::send_to_file(party, &identity, request, out, bar.as_ref()).await?) })?;
             return self.report(context, Delivery { sent, again: false }, compression).map(drop);
         }
-        let delivery = report::interruptible(context, party, &bar, self.is_stdin(), async {
-            let api = match context.relay(party).await {
-                Ok(api) => api,
-                Err(failure) => {
-                    send::never_begun(party, &self.to, &failure.to_string())?;
-                    return Err(failure);
-                }
-            };
-            Ok(send::send(party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
-        })?;
+        let delivery = report::interruptible(
+            context,
+            party,
+            &bar,
+            Some(self.spools(context)).filter(|_| self.is_stdin()),
+            async {
+                let api = match context.relay(party).await {
+                    Ok(api) => api,
+                    Err(failure) => {
+                        send::never_begun(party, &self.to, &failure.to_string())?;
+                        return Err(failure);
+                    }
+                };
+                Ok(send::send(party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
+            },
+        )?;
         let mut sent = self.report(context, delivery, compression)?;
         if self.wait == Some(WaitArg::Receipt) {
             context.show.remark("waiting for the receipt");
@@ -237,6 +238,11 @@ impl Send {
 
     fn is_stdin(&self) -> bool {
         matches!(self.paths.as_slice(), [one] if one.as_os_str() == "-")
+    }
+
+    /// Whether standard input is kept. A variable or the config file may ask for it where it has no meaning.
+    fn spools(&self, context: &Context) -> bool {
+        self.spool && self.is_stdin() && self.out.is_none() && !context.is_pipeline()
     }
 
     fn scan_options(&self) -> ScanOptions {
@@ -291,7 +297,7 @@ impl Send {
                 Ok(Content::Stream { name: name.clone(), mtime, reader: Box::new(Secret { value, at: 0 }) })
             }
             (None, None) => {
-                if !self.spool && self.out.is_none() && !context.is_pipeline() {
+                if !self.spools(context) && self.out.is_none() && !context.is_pipeline() {
                     context.show.remark("standard input cannot be read again if this is interrupted; --spool keeps it");
                 }
                 Ok(Content::Stream { name: self.name.clone(), mtime, reader: Box::new(Input) })

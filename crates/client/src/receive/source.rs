@@ -106,7 +106,7 @@ async fn feed_from_relay(
         fetched.extend(wanted.by_ref().take(lanes.open().saturating_sub(fetched.len())).map(fetch));
         let Some(part) = fetched.next().await else { return Ok(()) };
         let (number, sealed, size) = part?;
-        lanes.through(size);
+        lanes.through(sealed.len() as u64, fetched.len());
         if parts.send((number, sealed)).await.is_err() {
             return Ok(());
         }

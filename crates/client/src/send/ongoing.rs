@@ -43,26 +43,33 @@ impl Ongoing {
     }
 
     /// The one that was interrupted and is the same; with `only`, that one.
-    pub(super) fn find(sending: &Sending<'_>, only: Option<BundleId>) -> Result<Option<Self>> {
+    pub(super) fn find(sending: &Sending<'_>, only: Option<BundleId>) -> Result<Option<Found>> {
         let Sending { party, identity, how, .. } = sending;
         let Some(plan) = &how.plan else { return Ok(None) };
         for bundle in transfer::list(party)?.into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
-            let sent = outbox::load(party, bundle)?;
             let open = |sent: &Sent| matches!(sent.progress, Progress::Sending | Progress::Committing);
-            if sent.is_none_or(|sent| !open(&sent) || sent.expires <= now()) {
-                // What a crash left of one that is over.
-                transfer::discard(party, bundle)?;
+            let Some(sent) = outbox::load(party, bundle)? else {
+                transfer::leave(party, bundle)?;
+                continue;
+            };
+            let is_over = !open(&sent) || sent.expires <= now();
+            if is_over && (only.is_none() || !is_sent_anew(party, &sent)?) {
+                outbox::clear_transfer(party, &sent)?;
                 continue;
             }
             let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
             if transfer.secrets.as_ref().is_none_or(|secrets| secrets.plan != *plan) {
                 continue;
             }
+            if is_over {
+                return Ok(Some(Found::Over(Self { sent, transfer, continued: true, begun: true })));
+            }
             // As it is now that nobody else has it. Without what is left to be said, a commit can only be settled.
             match outbox::load(party, bundle)?.filter(open) {
                 Some(sent) if sent.progress == Progress::Sending || transfer.last.is_some() => {
-                    return Ok(Some(Self { sent, transfer, continued: true, begun: true }));
+                    return Ok(Some(Found::Open(Self { sent, transfer, continued: true, begun: true })));
                 }
+                _ if transfer.spool().is_some() => {}
                 _ => transfer.remove(&party.home)?,
             }
         }
@@ -78,9 +85,10 @@ impl Ongoing {
         Ok(self.sent)
     }
 
-    /// It failed: kept if the same again may succeed, cleared away if not.
+    /// It failed: kept if the same again may succeed, or if it has what was piped in; cleared away if not.
     pub(super) async fn failed(self, sending: &Sending<'_>, error: &Error) -> Result<()> {
         match self.sent.progress {
+            _ if self.transfer.spool().is_some() => Ok(()),
             Progress::Sending if self.begun && self.transfer.secrets.is_some() && may_pass(error) => Ok(()),
             Progress::Committing if self.transfer.secrets.is_some() => Ok(()),
             _ => self.give_up(sending).await,
@@ -93,7 +101,7 @@ impl Ongoing {
         self.transfer.remove(&sending.party.home)
     }
 
-    /// As [`Self::give_up`], to send the same in another bundle.
+    /// As [`Self::give_up`]; another bundle, which is begun already, has what is sent.
     pub(super) async fn start_over(self, sending: &Sending<'_>) -> Result<()> {
         self.take_back(sending).await?;
         self.transfer.leave()
@@ -111,15 +119,30 @@ impl Ongoing {
     }
 }
 
+/// What there was of a send.
+pub(super) enum Found {
+    /// It goes on.
+    Open(Ongoing),
+    /// Its bundle is over. What was piped in is kept, and sent anew in another one.
+    Over(Ongoing),
+}
+
+/// Whether a bundle that is over can be sent anew: nobody has it, and what was piped in is kept.
+fn is_sent_anew(party: &Party, sent: &Sent) -> Result<bool> {
+    Ok(matches!(sent.progress, Progress::Sending | Progress::Undelivered) && transfer::keeps(party, sent.bundle)?)
+}
+
 /// What an interrupted send was to send.
 pub(super) fn plan(party: &Party, identity: &Identity, sent: &Sent) -> Result<Plan> {
     let no = |why| Error::NotResumable(sent.bundle, why);
-    match sent.progress {
-        Progress::Sending | Progress::Committing => {}
-        _ => return Err(no("it is not interrupted")),
-    }
-    if sent.expires <= now() {
-        return Err(no("its time is over"));
+    if !is_sent_anew(party, sent)? {
+        match sent.progress {
+            Progress::Sending | Progress::Committing => {}
+            _ => return Err(no("it is not interrupted")),
+        }
+        if sent.expires <= now() {
+            return Err(no("its time is over"));
+        }
     }
     match transfer::standing(party, sent.bundle)? {
         Standing::Running => return Err(no("it is being sent")),

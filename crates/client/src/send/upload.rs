@@ -93,6 +93,15 @@ pub(super) struct Uploaded {
     pub(super) parts_sha256: Sha256Digest,
 }
 
+/// A part that the relay has acknowledged.
+struct Through {
+    /// Bytes of content that it stands for.
+    covers: u64,
+    sealed_size: u64,
+    /// What is to be noted of it.
+    part: Option<Part>,
+}
+
 impl Sending<'_> {
     /// Uploads the parts that the relay does not have, and notes each that it acknowledges.
     pub(super) async fn upload_parts(
@@ -125,7 +134,7 @@ impl Sending<'_> {
                 }
                 Some(done) = uploads.next(), if !uploads.is_empty() => {
                     let done = done?;
-                    lanes.through(done.0);
+                    lanes.through(done.sealed_size, uploads.len());
                     self.acknowledged(transfer, done)?;
                 }
             }
@@ -138,13 +147,13 @@ impl Sending<'_> {
         Ok(Uploaded { sealed, parts_sha256 })
     }
 
-    /// Uploads one part. Gives its number of bytes, and what is to be noted of it.
+    /// Uploads one part.
     async fn upload(
         &self,
         bundle: BundleId,
         part: SealedPart,
         spare: &Spare,
-    ) -> std::result::Result<(u64, Option<Part>), ApiError> {
+    ) -> std::result::Result<Through, ApiError> {
         let SealedPart { number, covers, sealed_size, blake3, content, sealed, .. } = part;
         let field = PartField { number, length: sealed_size, blake3 };
         let sealed = Bytes::from(sealed);
@@ -153,10 +162,10 @@ impl Sending<'_> {
             spare.give(sealed.into());
         }
         let note = |content| Part { part: number, sealed_size, sealed_blake3: blake3, content, covers };
-        Ok((covers, content.map(note)))
+        Ok(Through { covers, sealed_size, part: content.map(note) })
     }
 
-    fn acknowledged(&self, transfer: &mut Transfer, (covers, part): (u64, Option<Part>)) -> Result<()> {
+    fn acknowledged(&self, transfer: &mut Transfer, Through { covers, part, .. }: Through) -> Result<()> {
         part.map_or(Ok(()), |part| transfer.note(part))?;
         self.watch.advance(covers);
         Ok(())

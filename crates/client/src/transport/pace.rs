@@ -11,10 +11,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::lanes;
+
 /// Bytes that go out at once.
 const CHUNK: usize = 16 << 10;
 /// Requests that share the rate at most, for how long one of them may take.
-const SHARERS: u64 = 4;
+const SHARERS: u64 = lanes::MOST as u64;
 
 /// Hands out turns so that no more bytes pass than the rate allows.
 pub(super) struct Pace {

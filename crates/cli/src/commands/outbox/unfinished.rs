@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use pouch_client::clock::now;
 use pouch_client::outbox::{self, Progress, Sent};
 use pouch_client::transfer::{self, Standing};
 use pouch_client::{Class, Party, Watch, send};
@@ -39,7 +40,7 @@ impl Resume {
         let request = send::resumed(&party, &identity, &sent)?;
         let compression = request.compressed();
         let bar = Bar::new(context.show);
-        let delivery = interruptible(context, &party, &bar, false, async {
+        let delivery = interruptible(context, &party, &bar, None, async {
             let api = context.relay(&party).await?;
             Ok(send::send(&party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
         })?;
@@ -80,11 +81,20 @@ pub(super) fn progress(party: &Party, sent: &Sent) -> Result<(serde_json::Value,
     Ok((serde_json::to_value(sent.progress).map_err(Failure::other)?, None))
 }
 
+/// What is said of a bundle that is over and was not delivered, if what was piped in is kept.
+pub(super) fn kept(party: &Party, sent: &Sent) -> Result<Option<String>, Failure> {
+    let id = short(sent.bundle);
+    let kept = transfer::keeps(party, sent.bundle)?;
+    Ok(kept
+        .then(|| format!("not delivered; `pouch outbox resume {id}` sends what was kept, `outbox forget` removes it")))
+}
+
 /// What is said of a bundle that is not delivered yet.
 pub(super) fn told(party: &Party, sent: &Sent) -> Result<String, Failure> {
     let id = short(sent.bundle);
     Ok(match transfer::standing(party, sent.bundle)? {
         Standing::Running => "being sent".to_owned(),
+        Standing::Interrupted { .. } if sent.expires <= now() => kept(party, sent)?.unwrap_or("expired".to_owned()),
         Standing::Interrupted { percent } => {
             let done = percent.map(|percent| format!(" at {percent} %")).unwrap_or_default();
             format!("interrupted{done}; `pouch outbox resume {id}` goes on, until {}", local(sent.expires))

@@ -76,27 +76,29 @@ pub(crate) fn names(names: &[impl Display]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Runs a send. If it ends early and something is kept to go on with, says how; if there cannot be, says that.
+/// Runs a send. If it ends early and something is kept to go on with, says how; if there cannot be, says that. `stream` says of a
+/// stream whether it is kept.
 pub(crate) fn interruptible<T>(
     context: &Context,
     party: &Party,
     bar: &Bar,
-    is_stream: bool,
+    stream: Option<bool>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     context.run(work).map_err(|failure| match (bar.begun(), &failure) {
         (Some(bundle), _) if matches!(transfer::standing(party, bundle), Ok(Standing::Interrupted { .. })) => {
             let id = short(bundle);
-            let again = if is_stream { "" } else { ", or the same command again," };
+            let again = if stream.is_some() { "" } else { ", or the same command again," };
             failure.with_hint(format!("`pouch outbox resume {id}`{again} goes on from there"))
         }
         (_, Failure::Client(error))
-            if is_stream && matches!(error.class(), Class::Interrupted | Class::Unreachable) =>
+            if stream.is_some() && matches!(error.class(), Class::Interrupted | Class::Unreachable) =>
         {
-            failure.with_hint(
-                "standard input cannot be read again, so this cannot go on: send it from a file, or with --spool"
-                    .to_owned(),
-            )
+            let hint = match stream {
+                Some(true) => "it was not piped in to its end, so nothing of it is kept",
+                _ => "standard input cannot be read again, so this cannot go on: send it from a file, or with --spool",
+            };
+            failure.with_hint(hint.to_owned())
         }
         _ => failure,
     })
