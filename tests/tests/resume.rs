@@ -60,6 +60,8 @@ fn attack_33_killed_anywhere_the_same_command_goes_on() {
         });
         deadly.arrives(&id, &source);
         deadly.nothing_is_left();
+        // Room for the next ones.
+        deadly.world.run("ada", &["outbox", "revoke", &id]).ok();
     }
     assert!(resumed > 0);
     assert!(deadly.check_keys() as u64 > 4 * resumed);
