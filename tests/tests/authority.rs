@@ -189,9 +189,10 @@ fn a_bundle_is_ended_earlier_and_not_extended_beyond_the_relay() {
     pair.ada.run(&["outbox", "extend", &id, "--until", "1h"]).fails(5, "not on the relay");
 }
 
-// One who is revoked keeps nobody else from the new end, and gets no envelope with it.
+// The relay has one end for all: for one who is revoked there is no later one, and so for nobody; an earlier one leaves them
+// out.
 #[test]
-fn attack_37_an_extension_leaves_out_who_is_revoked() {
+fn attack_37_an_extension_gives_no_time_to_who_is_revoked() {
     let pair = Pair::new();
     let cy = pair.third("cy");
     let file = pair.ada.file("f", "for both");
@@ -206,7 +207,9 @@ fn attack_37_an_extension_leaves_out_who_is_revoked() {
     };
     let before = manifests();
     pair.ada.run(&["contact", "revoke", "bo"]).ok().says("to others, too");
-    let ran = pair.ada.run(&["outbox", "extend", &id, "--until", "30d"]).ok();
+    pair.ada.run(&["outbox", "extend", &id, "--until", "30d"]).fails(5, "bo may not be sent to: bo is revoked");
+    assert_eq!(manifests(), before);
+    let ran = pair.ada.run(&["outbox", "extend", &id, "--until", "1d"]).ok();
     ran.says("bo gets no new envelope: bo is revoked").says("by cy");
     let after = manifests();
     assert_eq!(after.0, before.0);

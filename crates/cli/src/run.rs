@@ -307,6 +307,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::PipelineFull => "`pouch pipeline new` makes one with an empty journal",
         Error::PipelineSecret(_) => "copy it again, whole, as `pouch pipeline new` printed it",
         Error::NotKept(..) => "send it again, if it is still needed",
+        Error::LongerForAll(..) => "send it again to the others",
         Error::NotResumable(..) => "send it again; `pouch outbox forget ID` clears away what is left of it",
         Error::NotForgotten(..) => "`pouch outbox revoke ID` withdraws what is delivered",
         Error::OneRecipient => "write one file for each",

@@ -178,6 +178,9 @@ pub enum Error {
     /// A delegation that would contradict itself.
     #[error(transparent)]
     Delegation(#[from] pouch_statement::DelegationError),
+    /// A later end would be one for somebody who may not be sent to, too.
+    #[error("the relay keeps it for all or for nobody, and {0} may not be sent to: {1}")]
+    LongerForAll(Name, Box<Error>),
     /// A send that cannot go on.
     #[error("bundle {0} cannot be resumed: {1}")]
     NotResumable(BundleId, &'static str),
@@ -299,7 +302,7 @@ impl Error {
             Self::NulByte => Class::Other,
             Self::KeysChanged => Class::Refused,
             Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
-            Self::NotResumable(..) | Self::NotForgotten(..) => Class::Refused,
+            Self::NotResumable(..) | Self::NotForgotten(..) | Self::LongerForAll(..) => Class::Refused,
             Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient | Self::BegunHybrid => Class::Usage,
             Self::NoInvitation(_)
             | Self::NoRotation(_)

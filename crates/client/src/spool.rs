@@ -204,8 +204,10 @@ pub(crate) fn clear(party: &Party) -> Result<()> {
     if all.is_empty() {
         return Ok(());
     }
-    let had = transfer::spools(party)?;
-    for id in all.into_iter().filter(|id| !had.contains(id)) {
+    let Some(had) = transfer::spools(&party.home)? else { return Ok(()) };
+    // What is no file is not ours.
+    let ours = |id: &BundleId| !had.contains(id) && is_there(&party.home, *id);
+    for id in all.into_iter().filter(ours) {
         let path = path(&party.home, id);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             // It ended this moment.

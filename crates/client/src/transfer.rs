@@ -341,10 +341,10 @@ impl Transfer {
 
     /// It is over.
     pub(crate) fn remove(self, home: &Home) -> Result<()> {
-        if let Some(spool) = self.spool() {
-            spool::remove(home, spool.id)?;
-        }
-        self.leave()
+        let spool = self.spool().map(|spool| spool.id);
+        let _lock = home.lock()?;
+        self.leave()?;
+        spool.map_or(Ok(()), |spool| remove_spool(home, spool))
     }
 
     /// It is over; what it sends is sent by another.
@@ -435,28 +435,53 @@ pub(crate) fn list(party: &Party) -> Result<Vec<BundleId>> {
 
 /// Removes what is left of a send that nobody goes on with, unless somebody sends it.
 pub(crate) fn discard(party: &Party, bundle: BundleId) -> Result<()> {
-    end(party, bundle, |spool| spool::remove(&party.home, spool).map(|()| true))
+    end(party, bundle, Spooled::Removed)
 }
 
 /// As [`discard`], but not if what was piped in is kept with it: that stays until it is delivered, in whatever bundle, or
 /// given up.
 pub(crate) fn put_away(party: &Party, bundle: BundleId) -> Result<()> {
-    end(party, bundle, |_| Ok(false))
+    end(party, bundle, Spooled::Stays)
 }
 
 /// As [`discard`], but for what was piped in, which another transfer may have.
 pub(crate) fn leave(party: &Party, bundle: BundleId) -> Result<()> {
-    end(party, bundle, |_| Ok(true))
+    end(party, bundle, Spooled::Left)
 }
 
-/// Removes one that nobody sends; of one with a spool, if that is what `with` says of it.
-fn end(party: &Party, bundle: BundleId, with: impl FnOnce(BundleId) -> Result<bool>) -> Result<()> {
+/// What becomes of what was piped in.
+#[derive(PartialEq, Eq)]
+enum Spooled {
+    /// It stays, and its transfer with it.
+    Stays,
+    /// It stays, for another transfer.
+    Left,
+    /// It goes, unless another transfer has it.
+    Removed,
+}
+
+/// Removes one that nobody sends.
+fn end(party: &Party, bundle: BundleId, spooled: Spooled) -> Result<()> {
     let path = path(&party.home, bundle);
     let _lock = party.home.lock()?;
     let Some(file) = take(&path)? else { return Ok(()) };
-    match spool_of(&file).map_err(failed("read", &path))? {
-        Some(spool) if !with(spool)? => Ok(()),
+    let spool = spool_of(&file).map_err(failed("read", &path))?;
+    match spool {
+        Some(_) if spooled == Spooled::Stays => Ok(()),
+        Some(spool) if spooled == Spooled::Removed => {
+            unlink(&path)?;
+            remove_spool(&party.home, spool)
+        }
         _ => unlink(&path),
+    }
+}
+
+/// Removes a spool whose transfer is gone, unless another one has it: that of a send that began anew and was killed there. The
+/// caller holds the home's lock.
+fn remove_spool(home: &Home, spool: BundleId) -> Result<()> {
+    match spools(home)? {
+        Some(had) if !had.contains(&spool) => spool::remove(home, spool),
+        _ => Ok(()),
     }
 }
 
@@ -478,17 +503,21 @@ pub fn keeps(party: &Party, bundle: BundleId) -> Result<bool> {
     Ok(spool.is_some_and(|spool| spool::is_there(&party.home, spool)))
 }
 
-/// The kept streams that transfers have. The caller holds the home's lock.
-pub(crate) fn spools(party: &Party) -> Result<BTreeSet<BundleId>> {
+/// The kept streams that transfers have; `None` if that cannot be said of one, for its first line is torn. The caller holds the
+/// home's lock.
+pub(crate) fn spools(home: &Home) -> Result<Option<BTreeSet<BundleId>>> {
     let mut spools = BTreeSet::new();
-    for bundle in list(party)? {
-        let path = path(&party.home, bundle);
+    for bundle in home::bundles(&home.state(FOLDER), "")? {
+        let path = path(home, bundle);
         let file = match File::open(&path) {
             // It ended this moment.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             file => file.map_err(failed("open", &path))?,
         };
-        spools.extend(spool_of(&file).map_err(failed("read", &path))?);
+        let Some((first, _)) = read_first(&mut BufReader::new(&file)).map_err(failed("read", &path))? else {
+            return Ok(None);
+        };
+        spools.extend(first.spool);
     }
-    Ok(spools)
+    Ok(Some(spools))
 }

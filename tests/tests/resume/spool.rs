@@ -176,3 +176,47 @@ fn what_need_not_be_kept_is_not() {
     assert!(piped.err.contains("--spool keeps it"), "{piped}");
     assert_eq!(spools(&deadly), Vec::<PathBuf>::new());
 }
+
+// Killed where it began anew: two bundles have what was piped in, and giving one up does not take it from the other.
+#[test]
+fn giving_up_one_of_two_leaves_the_other() {
+    let (deadly, input) = piped();
+    deadly.killed_after_parts(&WORDS, 1);
+    let old = interrupted(&deadly);
+    let (home, copy) = (deadly.world.party("ada").home(), deadly.world.root().join("copy"));
+    let copied = |from: &std::path::Path, to: &std::path::Path| {
+        let args = ["-a", pouch_tests::text(from), pouch_tests::text(to)];
+        pouch_tests::Run::of("cp").args(args).end().ok();
+    };
+    copied(&home, &copy);
+    delete(&deadly.world.party("ada").client().0, old.parse().unwrap());
+    deadly.killed_at_the_index(&["outbox", "resume", &old]);
+    let new = interrupted(&deadly);
+    assert_ne!(new, old);
+    // As if it had been killed before the old one was cleared away.
+    for state in [format!("outbox/{old}.json"), format!("transfers/{old}")] {
+        copied(&copy.join(&state), &home.join(&state));
+    }
+    deadly.world.run("ada", &["outbox", "forget", &old]).ok();
+    assert_eq!(spools(&deadly).len(), 1);
+    deadly.world.run("ada", &["outbox", "resume", &new]).ok();
+    arrives(&deadly, &new, &input);
+}
+
+// Nor does a send clear away what somebody planted there, or what may belong to a transfer that cannot be read.
+#[test]
+fn what_is_not_known_to_be_over_is_left_alone() {
+    let (deadly, _) = piped();
+    let home = deadly.world.party("ada").home();
+    let file = deadly.world.party("ada").file("file", "content");
+    let send = || deadly.world.run("ada", &["send", pouch_tests::text(&file), "--to", "bo"]).ok();
+    deadly.killed_after_parts(&WORDS, 1);
+    let transfer = home.join("transfers").join(interrupted(&deadly));
+    std::fs::create_dir(home.join("spools").join(BundleId::random().unwrap().to_string())).unwrap();
+    std::fs::write(&transfer, "").unwrap();
+    send();
+    assert_eq!(spools(&deadly).len(), 1);
+    std::fs::remove_file(&transfer).unwrap();
+    send();
+    assert_eq!(spools(&deadly).len(), 0);
+}

@@ -95,7 +95,8 @@ pub struct Readdressed {
 /// verified it yet.
 ///
 /// # Errors
-/// Nobody waits for it any more who may be sent to, its key is not kept, or the relay refuses or cannot be reached: then the
+/// Nobody waits for it any more who may be sent to; the end would be a later one for somebody who may not; its key is not
+/// kept, or the relay refuses or cannot be reached: then the
 /// same again goes on from there.
 pub async fn extend(
     party: &Party,
@@ -110,7 +111,13 @@ pub async fn extend(
         return Err(Error::AllReceived(sent.bundle));
     }
     let open = sent.recipients.iter().filter(|r| !has_verified(sent, r));
-    let (open, left_out) = addressable(&party.contacts()?, open)?;
+    let (open, mut left_out) = addressable(&party.contacts()?, open)?;
+    // The relay has one end for all, and with a clock that is set back somebody would take what still lies there.
+    if expires > sent.expires
+        && let Some((name, why)) = left_out.pop()
+    {
+        return Err(Error::LongerForAll(name, Box::new(why)));
+    }
     let addressed = readdress(party, identity, sent, &open, expires)?;
     let result = push_extension(api, sent, expires, &addressed).await;
     conclude(party, sent, Action::Extended, &addressed, &open, &result)?;

@@ -49,10 +49,11 @@ pub async fn forget(party: &Party, api: Option<&RelayApi>, bundle: BundleId) -> 
 }
 
 fn over(party: &Party, sent: &Sent) -> Result<()> {
+    // First, for it may be what fills the disk.
+    transfer::discard(party, sent.bundle)?;
     for to in &sent.recipients {
         let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Forgotten, Ended::Done) };
         party.journal().append(&event.with_peer(&to.name, to.fingerprint))?;
     }
-    sent.forget(party)?;
-    transfer::discard(party, sent.bundle)
+    sent.forget(party)
 }
