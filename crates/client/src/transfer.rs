@@ -6,7 +6,9 @@
 //! until it is durable: what a crash takes away is sealed and sent again, with a fresh file key. So does a file that was
 //! restored from a backup, or copied.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod standing;
+
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -26,7 +28,12 @@ use crate::home::{self, Home};
 use crate::identity::Identity;
 use crate::party::Party;
 use crate::send::{Once, Purpose};
-use crate::spool::{self, Spool};
+use crate::spool::Spool;
+
+pub use self::standing::{Standing, keeps, standing};
+pub(crate) use self::standing::{discard, leave, list, put_away, spools};
+
+use self::standing::remove_spool;
 
 const FOLDER: &str = "transfers";
 /// The longest line. The last one holds an envelope for each of at most 100 recipients.
@@ -209,20 +216,6 @@ pub(crate) struct Transfer {
     pub(crate) last: Option<Last>,
 }
 
-/// How a send that is not finished stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Somebody sends it.
-    Running,
-    /// Nobody does; it can go on.
-    Interrupted {
-        /// How much of it is done, in hundredths, if the whole is known.
-        percent: Option<u8>,
-    },
-    /// Nobody does, and nothing is left that it could go on with.
-    Lost,
-}
-
 fn path(home: &Home, bundle: BundleId) -> PathBuf {
     home.state(FOLDER).join(bundle.to_string())
 }
@@ -397,127 +390,4 @@ fn unlink(path: &Path) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
         _ => Ok(()),
     }
-}
-
-/// How a send that is not finished stands, without any key.
-///
-/// # Errors
-/// The file system.
-pub fn standing(party: &Party, bundle: BundleId) -> Result<Standing> {
-    let path = path(&party.home, bundle);
-    let _lock = party.home.lock()?;
-    let Some(file) = take(&path)? else {
-        let there = path.try_exists().map_err(failed("look at", &path))?;
-        return Ok(if there { Standing::Running } else { Standing::Lost });
-    };
-    let mut reader = BufReader::new(&file);
-    let Some((First { total, spool, sealed: Some(_) }, _)) = read_first(&mut reader).map_err(failed("read", &path))?
-    else {
-        return Ok(Standing::Lost);
-    };
-    if spool.is_some_and(|spool| !spool::is_there(&party.home, spool)) {
-        return Ok(Standing::Lost);
-    }
-    let mut parts = BTreeMap::new();
-    while let Some(line) = next_line(&mut reader).map_err(failed("read", &path))? {
-        let Some((_, text)) = line.split_at_checked(CHECK_LEN) else { break };
-        if let Ok(Line::Part(part)) = serde_json::from_slice(text) {
-            parts.insert(part.part, part.covers);
-        }
-    }
-    Ok(Standing::Interrupted { percent: percent(parts.values().sum(), total) })
-}
-
-/// The bundles of which there is a transfer.
-pub(crate) fn list(party: &Party) -> Result<Vec<BundleId>> {
-    Ok(home::bundles(&party.home.state(FOLDER), "")?)
-}
-
-/// Removes what is left of a send that nobody goes on with, unless somebody sends it.
-pub(crate) fn discard(party: &Party, bundle: BundleId) -> Result<()> {
-    end(party, bundle, Spooled::Removed)
-}
-
-/// As [`discard`], but not if what was piped in is kept with it: that stays until it is delivered, in whatever bundle, or
-/// given up.
-pub(crate) fn put_away(party: &Party, bundle: BundleId) -> Result<()> {
-    end(party, bundle, Spooled::Stays)
-}
-
-/// As [`discard`], but for what was piped in, which another transfer may have.
-pub(crate) fn leave(party: &Party, bundle: BundleId) -> Result<()> {
-    end(party, bundle, Spooled::Left)
-}
-
-/// What becomes of what was piped in.
-#[derive(PartialEq, Eq)]
-enum Spooled {
-    /// It stays, and its transfer with it.
-    Stays,
-    /// It stays, for another transfer.
-    Left,
-    /// It goes, unless another transfer has it.
-    Removed,
-}
-
-/// Removes one that nobody sends.
-fn end(party: &Party, bundle: BundleId, spooled: Spooled) -> Result<()> {
-    let path = path(&party.home, bundle);
-    let _lock = party.home.lock()?;
-    let Some(file) = take(&path)? else { return Ok(()) };
-    let spool = spool_of(&file).map_err(failed("read", &path))?;
-    match spool {
-        Some(_) if spooled == Spooled::Stays => Ok(()),
-        Some(spool) if spooled == Spooled::Removed => {
-            unlink(&path)?;
-            remove_spool(&party.home, spool)
-        }
-        _ => unlink(&path),
-    }
-}
-
-/// Removes a spool whose transfer is gone, unless another one has it: that of a send that began anew and was killed there. The
-/// caller holds the home's lock.
-fn remove_spool(home: &Home, spool: BundleId) -> Result<()> {
-    match spools(home)? {
-        Some(had) if !had.contains(&spool) => spool::remove(home, spool),
-        _ => Ok(()),
-    }
-}
-
-fn spool_of(file: &File) -> io::Result<Option<BundleId>> {
-    Ok(read_first(&mut BufReader::new(file))?.and_then(|(first, _)| first.spool))
-}
-
-/// Whether what was piped in is kept for this one.
-///
-/// # Errors
-/// The file system.
-pub fn keeps(party: &Party, bundle: BundleId) -> Result<bool> {
-    let path = path(&party.home, bundle);
-    let file = match File::open(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        file => file.map_err(failed("open", &path))?,
-    };
-    let spool = spool_of(&file).map_err(failed("read", &path))?;
-    Ok(spool.is_some_and(|spool| spool::is_there(&party.home, spool)))
-}
-
-/// The kept streams that transfers have; `None` if that cannot be said of one, for its first line is torn. The caller holds the
-/// home's lock.
-pub(crate) fn spools(home: &Home) -> Result<Option<BTreeSet<BundleId>>> {
-    let mut spools = BTreeSet::new();
-    for bundle in home::bundles(&home.state(FOLDER), "")? {
-        let path = path(home, bundle);
-        let file = match File::open(&path) {
-            // It ended this moment.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            file => file.map_err(failed("open", &path))?,
-        };
-        let Some((first, _)) = read_first(&mut BufReader::new(&file)).map_err(failed("read", &path))? else {
-            return Ok(None);
-        };
-        spools.extend(first.spool);
-    }
-    Ok(Some(spools))
 }
