@@ -95,7 +95,7 @@ pub(crate) fn interruptible<T>(
             if stream.is_some() && matches!(error.class(), Class::Interrupted | Class::Unreachable) =>
         {
             let hint = match stream {
-                Some(true) => "it was not piped in to its end, so nothing of it is kept",
+                Some(true) => "it was not read to its end, so nothing of it is kept",
                 _ => "standard input cannot be read again, so this cannot go on: send it from a file, or with --spool",
             };
             failure.with_hint(hint.to_owned())
