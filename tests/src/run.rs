@@ -214,6 +214,12 @@ impl Run {
         self
     }
 
+    /// Killed at its `at`th system call of that name. Needs strace.
+    #[must_use]
+    pub fn killed_at(self, call: &str, at: usize) -> Self {
+        self.behind(&format!("exec strace -f -o /dev/null -e trace={call} -e inject={call}:signal=KILL:when={at}"))
+    }
+
     /// Through `sh`, with `before` (an `umask`, a redirection that ends in `exec`) in front.
     #[must_use]
     pub fn behind(self, before: &str) -> Self {

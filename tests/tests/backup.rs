@@ -191,8 +191,7 @@ fn attack_50_a_restore_that_is_killed_at_any_write_is_finished_by_the_same_comma
     for call in ["rename", "linkat", "unlink"] {
         for at in 1.. {
             let home = pair.stranger(&format!("{call}{at}"));
-            let strace = format!("exec strace -f -o /dev/null -e trace={call} -e inject={call}:signal=KILL:when={at}");
-            let ran = restoring(&home).behind(&strace).end();
+            let ran = restoring(&home).killed_at(call, at).end();
             assert!(ran.code == 0 || ran.code == -9, "{ran}");
             if ran.code == 0 {
                 break;

@@ -102,9 +102,8 @@ fn an_answer_that_is_killed_at_any_write_is_answered_once_it_is_known_to_be_deli
     for at in 1.. {
         let request = ask(&pair, &["--note", "x"]);
         pair.bo.run(&["receive", &request]).ok();
-        let strace = format!("exec strace -f -o /dev/null -e trace=rename -e inject=rename:signal=KILL:when={at}");
         let send = ["send", text(&files), "--request", &request, "-q"];
-        let ran = pair.bo.pouch(send).behind(&strace).end();
+        let ran = pair.bo.pouch(send).killed_at("rename", at).end();
         assert!(ran.code == 0 || ran.code == -9, "{ran}");
         let listed = pair.bo.run(&["outbox", "-q"]).ok().text();
         let new = listed.lines().find(|id| !before.iter().any(|old| old == id)).map(str::to_owned);

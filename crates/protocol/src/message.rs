@@ -383,6 +383,7 @@ pub fn parts_digest<'a>(parts: impl IntoIterator<Item = (u64, &'a pouch_statemen
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::{NewPipeline, NewRotation, PipelineStatus, Pipelines, Rotations};
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
@@ -447,6 +448,12 @@ mod tests {
         });
         with_more::<Access>(access.clone()).unwrap();
         with_more::<AccessPage>(json!({ "records": [access], "next": null })).unwrap();
+        let pipeline = json!({
+            "mailbox": id(), "name": "nightly", "created": 1, "expires": 2, "revoked": null, "recipients": [id()],
+        });
+        with_more::<PipelineStatus>(pipeline.clone()).unwrap();
+        with_more::<Pipelines>(json!({ "pipelines": [pipeline] })).unwrap();
+        with_more::<Rotations>(json!({ "rotations": [detached()] })).unwrap();
     }
 
     #[test]
@@ -463,6 +470,9 @@ mod tests {
         with_more::<Commit>(commit).unwrap_err();
         with_more::<NewDevice>(json!({ "mailbox": id(), "device": detached(), "replaces": null })).unwrap_err();
         with_more::<Extension>(json!({ "expires": 1 })).unwrap_err();
+        let pipeline = json!({ "card": detached(), "device": detached(), "recipients": [id()], "expires": 1 });
+        with_more::<NewPipeline>(pipeline).unwrap_err();
+        with_more::<NewRotation>(json!({ "rotation": detached(), "device": detached() })).unwrap_err();
         with_more::<Takedown>(json!({ "reason": "a court's order" })).unwrap_err();
         with_more::<ReceiptMessage>(receipt()).unwrap_err();
         with_more::<MacedCard>(maced()).unwrap_err();

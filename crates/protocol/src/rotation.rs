@@ -21,20 +21,3 @@ answers! {
         rotations: Vec<Detached>,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_request_is_strict_and_the_answer_may_grow() {
-        let detached = || json!({ "statement": "{}", "signature": "x" });
-        let request = json!({ "rotation": detached(), "device": detached() });
-        serde_json::from_value::<NewRotation>(request).unwrap();
-        serde_json::from_value::<NewRotation>(json!({ "rotation": detached(), "device": detached(), "more": 1 }))
-            .unwrap_err();
-        serde_json::from_value::<Rotations>(json!({ "rotations": [detached()], "more": 1 })).unwrap();
-    }
-}

@@ -185,38 +185,35 @@ fn a_standby_is_not_ready_and_takes_nothing() {
 }
 
 // What one account asks for, however slow it is, leaves connections for others.
-#[test]
-fn one_account_does_not_have_the_whole_database() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_account_does_not_have_the_whole_database() {
     let Some(postgres) = Postgres::start(&[]) else { return };
     postgres.create("turns");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut world = World::over(postgres.url("turns"), |config| config.ledger_connections = 8).await;
-        let ada = world.owner("Ada").await;
-        let bo = world.member(&ada, "Bo").await;
-        // Every look at bundles takes eight seconds.
-        let (locked, wait) = tokio::sync::oneshot::channel();
-        let url = postgres.url("turns");
-        let slow = tokio::spawn(async move {
-            let mut conn = sqlx::PgConnection::connect(&url).await.unwrap();
-            sqlx::raw_sql("BEGIN; LOCK TABLE bundle IN ACCESS EXCLUSIVE MODE").execute(&mut conn).await.unwrap();
-            locked.send(()).unwrap();
-            tokio::time::sleep(Duration::from_secs(8)).await;
-            sqlx::raw_sql("COMMIT").execute(&mut conn).await.unwrap();
-        });
-        wait.await.unwrap();
-        let world_ref = &world;
-        let many = (0..30).map(|_| world_ref.by(&ada, Draft::get(route::OUTBOX)));
-        let honest = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!(world_ref.by(&bo, Draft::get(route::ACCOUNT)).await.status, 200);
-            assert!(!slow.is_finished(), "only when all of the other's were over");
-        };
-        let (replies, ()) = tokio::join!(futures_util::future::join_all(many), honest);
-        assert!(replies.iter().all(|reply| matches!(reply.status, 200 | 503)), "{replies:?}");
-        slow.await.unwrap();
-        world.stop().await;
+    let mut world = World::over(postgres.url("turns"), |config| config.ledger_connections = 8).await;
+    let ada = world.owner("Ada").await;
+    let bo = world.member(&ada, "Bo").await;
+    // Every look at bundles takes eight seconds.
+    let (locked, wait) = tokio::sync::oneshot::channel();
+    let url = postgres.url("turns");
+    let slow = tokio::spawn(async move {
+        let mut conn = sqlx::PgConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("BEGIN; LOCK TABLE bundle IN ACCESS EXCLUSIVE MODE").execute(&mut conn).await.unwrap();
+        locked.send(()).unwrap();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut conn).await.unwrap();
     });
+    wait.await.unwrap();
+    let world_ref = &world;
+    let many = (0..30).map(|_| world_ref.by(&ada, Draft::get(route::OUTBOX)));
+    let honest = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world_ref.by(&bo, Draft::get(route::ACCOUNT)).await.status, 200);
+        assert!(!slow.is_finished(), "only when all of the other's were over");
+    };
+    let (replies, ()) = tokio::join!(futures_util::future::join_all(many), honest);
+    assert!(replies.iter().all(|reply| matches!(reply.status, 200 | 503)), "{replies:?}");
+    slow.await.unwrap();
+    world.stop().await;
 }
 
 // The name of the request is what its user tells and its operator looks for.

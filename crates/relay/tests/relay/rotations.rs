@@ -118,46 +118,43 @@ async fn attack_37_the_old_identity_enrols_nothing_during_a_rotation() {
 }
 
 // The same with the order made sure of: the rotation has the account's row before the enrolment, whose card was read before.
-#[test]
-fn attack_37_an_enrolment_that_waits_for_a_rotation_is_refused() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn attack_37_an_enrolment_that_waits_for_a_rotation_is_refused() {
     let Some(postgres) = Postgres::start(&[]) else { return };
     postgres.create("rotations");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut world = World::over(postgres.url("rotations"), |config| config.ledger_connections = 8).await;
-        let ada = world.owner("Ada").await;
-        let old = world.card(&ada);
-        let (rotation, _) = rotating(&world, &ada, &old, &SigningKey::generate().unwrap());
-        let other = elsewhere(&ada, &ada.identity);
-        let stale = enrolment(&world, &other, &old, &ada.identity);
-        let mut holding = sqlx::PgConnection::connect(&postgres.url("rotations")).await.unwrap();
-        sqlx::raw_sql("BEGIN; SELECT 1 FROM account FOR NO KEY UPDATE").execute(&mut holding).await.unwrap();
-        let waiting = async |count: i64| {
-            let mut conn = sqlx::PgConnection::connect(&postgres.url("rotations")).await.unwrap();
-            for _ in 0..500 {
-                let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-                if sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut conn).await.unwrap() == count {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut world = World::over(postgres.url("rotations"), |config| config.ledger_connections = 8).await;
+    let ada = world.owner("Ada").await;
+    let old = world.card(&ada);
+    let (rotation, _) = rotating(&world, &ada, &old, &SigningKey::generate().unwrap());
+    let other = elsewhere(&ada, &ada.identity);
+    let stale = enrolment(&world, &other, &old, &ada.identity);
+    let mut holding = sqlx::PgConnection::connect(&postgres.url("rotations")).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT 1 FROM account FOR NO KEY UPDATE").execute(&mut holding).await.unwrap();
+    let waiting = async |count: i64| {
+        let mut conn = sqlx::PgConnection::connect(&postgres.url("rotations")).await.unwrap();
+        for _ in 0..500 {
+            let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            if sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut conn).await.unwrap() == count {
+                return;
             }
-            panic!("{count} do not wait");
-        };
-        let rotates = world.by(&ada, Draft::post(route::ROTATIONS, &rotation));
-        let enrols = async {
-            waiting(1).await;
-            world.by(&other, Draft::post(route::DEVICES, &stale)).await
-        };
-        let lets_go = async {
-            waiting(2).await;
-            sqlx::raw_sql("COMMIT").execute(&mut holding).await.unwrap();
-        };
-        let (rotated, enrolled, ()) = tokio::join!(rotates, enrols, lets_go);
-        rotated.is_done();
-        assert_eq!(enrolled.problem(), ProblemKind::Signature);
-        assert_eq!(devices(&world, &ada).await, [DeviceKey(ada.device.public())]);
-        world.stop().await;
-    });
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{count} do not wait");
+    };
+    let rotates = world.by(&ada, Draft::post(route::ROTATIONS, &rotation));
+    let enrols = async {
+        waiting(1).await;
+        world.by(&other, Draft::post(route::DEVICES, &stale)).await
+    };
+    let lets_go = async {
+        waiting(2).await;
+        sqlx::raw_sql("COMMIT").execute(&mut holding).await.unwrap();
+    };
+    let (rotated, enrolled, ()) = tokio::join!(rotates, enrols, lets_go);
+    rotated.is_done();
+    assert_eq!(enrolled.problem(), ProblemKind::Signature);
+    assert_eq!(devices(&world, &ada).await, [DeviceKey(ada.device.public())]);
+    world.stop().await;
 }
 
 // attacks.md 35, 37: nobody moves somebody else's account, nor one's own back or aside.

@@ -135,25 +135,22 @@ async fn a_relay_that_stops_answers_those_who_wait() {
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
-#[test]
-fn a_delivery_through_another_node_ends_the_wait() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_delivery_through_another_node_ends_the_wait() {
     let Some(postgres) = Postgres::start(&[]) else { return };
     postgres.create("waits");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut here = World::over(postgres.url("waits"), |_| {}).await;
-        let mut there = here.node().await;
-        let ada = here.owner("Ada").await;
-        let bo: Person = here.member(&ada, "Bo").await;
-        let begun = Instant::now();
-        let delivering = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            here.deliver(&ada, &[sealed(1, 100)], &[&bo], false).await
-        };
-        let (reply, bundle) = tokio::join!(there.by(&bo, wait(60)), delivering);
-        assert_eq!(bundles(&reply), [bundle]);
-        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-        here.stop().await;
-        there.stop().await;
-    });
+    let mut here = World::over(postgres.url("waits"), |_| {}).await;
+    let mut there = here.node().await;
+    let ada = here.owner("Ada").await;
+    let bo: Person = here.member(&ada, "Bo").await;
+    let begun = Instant::now();
+    let delivering = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        here.deliver(&ada, &[sealed(1, 100)], &[&bo], false).await
+    };
+    let (reply, bundle) = tokio::join!(there.by(&bo, wait(60)), delivering);
+    assert_eq!(bundles(&reply), [bundle]);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    here.stop().await;
+    there.stop().await;
 }
