@@ -17,6 +17,7 @@ mod random;
 mod relay;
 mod run;
 mod runner;
+mod small;
 mod tools;
 mod tree;
 
@@ -32,6 +33,7 @@ pub use random::{Random, kills, seeds};
 pub use relay::Relay;
 pub use run::{LIMIT, Ran, Run, Running, until};
 pub use runner::{Runner, as_pipeline};
+pub use small::Small;
 pub use tools::{folder, go_age, have, large};
 pub use tree::{Node, Snapshot, files_beneath, find_bytes, holds, noise, sample_tree, set_mtime, snapshot};
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use pouch_tests::{Pair, Run, large, noise, skip, snapshot, text};
+use pouch_tests::{Pair, Small, large, noise, skip, snapshot, text};
 
 /// A folder with this much in large files, and one file of a mebibyte between them.
 fn make(folder: &Path, mebibytes: usize) {
@@ -225,39 +225,22 @@ fn a_handler_does_not_run_on_what_failed() {
     assert!(marker.exists());
 }
 
-/// A file system of a few megabytes; gone when it is dropped.
-struct Small(std::path::PathBuf);
-
-impl Small {
-    fn mount(path: std::path::PathBuf) -> Option<Self> {
-        fs::create_dir(&path).unwrap();
-        let mount = ["-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", text(&path)];
-        (Run::of("mount").args(mount).end().code == 0).then_some(Self(path))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Run::of("umount").args([&self.0]).end();
-    }
-}
-
 #[test]
 fn a_disk_without_room_is_told_before_anything_is_fetched() {
     let (pair, proxy) = Pair::proxied();
-    let Some(small) = Small::mount(pair.bo.desk().join("small")) else {
+    let Some(small) = Small::mount(pair.bo.desk().join("small"), 4) else {
         return skip("only root mounts a small file system");
     };
     let ids = [6, 2].map(|size| {
         let file = pair.ada.file(&size.to_string(), noise("data", size << 20));
         pair.ada.send(&[text(&file), "--to", "bo"])
     });
-    let into = small.0.join("in");
+    let into = small.path.join("in");
     let before = proxy.moved();
     let receive = |id: &str| pair.bo.run(&["receive", id, "-o", text(&into)]);
     receive(&ids[0]).fails(8, "6.0 MiB more are needed, and the disk has 4.0 MiB free; nothing more was fetched");
     assert!(proxy.moved() - before < 1 << 20);
-    assert_eq!(fs::read_dir(&small.0).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&small.path).unwrap().count(), 0);
     receive(&ids[1]).ok();
     // It still waits, for a place with more room.
     fs::remove_dir_all(&into).unwrap();

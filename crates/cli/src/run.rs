@@ -269,6 +269,13 @@ fn tell(error: &Error) -> String {
                 size(*free)
             )
         }
+        Error::NoRoomToKeep { free, reserve } => {
+            format!(
+                "what is piped in is longer than may be kept: the disk has {} free, and {} are left to others",
+                size(*free),
+                size(*reserve)
+            )
+        }
         other => other.to_string(),
     }
 }
@@ -308,7 +315,9 @@ fn hint(error: &Error) -> Option<String> {
         Error::PipelineSecret(_) => "copy it again, whole, as `pouch pipeline new` printed it",
         Error::NotKept(..) => "send it again, if it is still needed",
         Error::LongerForAll(..) => "send it again to the others",
-        Error::NotResumable(..) => "send it again; `pouch outbox forget ID` clears away what is left of it",
+        Error::NotResumable(..) => {
+            "send it again; `pouch outbox forget ID` clears away what is left of it, also what was piped in and kept"
+        }
         Error::NotForgotten(..) => "`pouch outbox revoke ID` withdraws what is delivered",
         Error::OneRecipient => "write one file for each",
         Error::AlreadyRecipient(_) => "`pouch outbox extend ID` gives it another end",

@@ -181,6 +181,16 @@ pub enum Error {
     /// A later end would be one for somebody who may not be sent to, too.
     #[error("the relay keeps it for all or for nobody, and {0} may not be sent to: {1}")]
     LongerForAll(Name, Box<Error>),
+    /// What is piped in would fill the disk.
+    #[error(
+        "what is piped in is longer than may be kept: {free} bytes are free, and {reserve} of them are left to others"
+    )]
+    NoRoomToKeep {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are left to others.
+        reserve: u64,
+    },
     /// A send that cannot go on.
     #[error("bundle {0} cannot be resumed: {1}")]
     NotResumable(BundleId, &'static str),
@@ -296,7 +306,7 @@ impl Error {
             | Self::Replayed(_) => Class::Evidence,
             Self::PipelineJournal(_) => Class::Evidence,
             Self::Unsettled(_) | Self::PipelineBusy => Class::Unreachable,
-            Self::PipelineFull => Class::Full,
+            Self::PipelineFull | Self::NoRoomToKeep { .. } => Class::Full,
             Self::PipelineExists(_) | Self::PipelineLifetime(_) | Self::PipelineSecret(_) => Class::Usage,
             Self::Delegation(_) => Class::Other,
             Self::NulByte => Class::Other,

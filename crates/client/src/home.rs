@@ -337,7 +337,10 @@ pub(crate) fn bundles(folder: &Path, ending: &str) -> Result<Vec<BundleId>, Home
     };
     let mut bundles = Vec::new();
     for entry in entries {
-        let name = entry.map_err(failed("cannot list", folder))?.file_name();
+        let entry = entry.map_err(failed("cannot list", folder))?;
+        // What is no file is not mine: opened, a pipe that somebody planted would be waited for.
+        let is_file = entry.file_type().map_err(failed("cannot list", folder))?.is_file();
+        let name = Some(entry.file_name()).filter(|_| is_file).unwrap_or_default();
         bundles.extend(name.to_str().and_then(|name| name.strip_suffix(ending)?.parse::<BundleId>().ok()));
     }
     Ok(bundles)

@@ -431,15 +431,13 @@ pub(crate) fn clear_transfer(party: &Party, sent: &Sent) -> Result<()> {
 pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Vec<Name>> {
     let event = |outcome| Event { bundle: Some(sent.bundle), ..Event::new(Action::Revoked, outcome) };
     let before = api.bundle(sent.bundle).await;
-    let released: Vec<Name> = match &before {
-        Ok(status) => status
-            .deliveries
-            .iter()
-            .filter(|d| d.state != DeliveryState::Waiting)
-            .filter_map(|d| sent.recipients.iter().find(|r| r.mailbox == d.mailbox).map(|r| r.name.clone()))
-            .collect(),
-        Err(_) => Vec::new(),
-    };
+    let deliveries = before.as_ref().map_or(&[][..], |status| &status.deliveries);
+    let released: Vec<Name> = deliveries
+        .iter()
+        .filter(|d| d.state != DeliveryState::Waiting)
+        .filter_map(|d| sent.recipients.iter().find(|r| r.mailbox == d.mailbox).map(|r| r.name.clone()))
+        .collect();
+    let answered: Vec<_> = deliveries.iter().filter(|d| d.receipt.is_some()).map(|d| d.mailbox).collect();
     let result = match before {
         // An upload that never began leaves nothing to withdraw.
         Err(e) if e.refused() == Some(ProblemKind::NotFound) && sent.progress == Progress::Sending => Ok(()),
@@ -449,9 +447,11 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
     match result {
         Ok(()) => {
             party.journal().append(&event(Ended::Done))?;
+            let answered = |r: &Recipient| answered.contains(&r.mailbox) && r.receipt.is_none();
             sent.change(party, |sent| {
                 sent.progress = Progress::Revoked;
                 sent.private = None;
+                sent.recipients.iter_mut().for_each(|r| r.has_answered = answered(r));
             })?;
             transfer::discard(party, sent.bundle)?;
             Ok(released)

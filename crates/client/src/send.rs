@@ -149,11 +149,14 @@ impl Files {
 pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Request> {
     let plan = ongoing::plan(party, identity, sent)?;
     let book = party.contacts()?;
-    // With other keys it is another plan.
-    let has = |to: &Fingerprint| book.by_fingerprint(to).filter(|contact| contact.fingerprint() == *to);
-    let name = |to| has(to).map(|contact| contact.name.clone());
-    let to = plan.to.iter().map(name).collect::<Option<Vec<Name>>>();
-    let to = to.ok_or(Error::NotResumable(sent.bundle, "a recipient is no contact any more, or has other keys"))?;
+    let name = |to: &Fingerprint| {
+        let contact = book.by_fingerprint(to).ok_or("a recipient is no contact any more")?;
+        // With other keys it is another plan; but what was piped in nobody can send once more.
+        let same = contact.fingerprint() == *to || plan.source.spool().is_some();
+        same.then(|| contact.name.clone()).ok_or("a recipient has other keys")
+    };
+    let to = plan.to.iter().map(name).collect::<std::result::Result<Vec<Name>, _>>();
+    let to = to.map_err(|why| Error::NotResumable(sent.bundle, why))?;
     Ok(Request {
         content: plan.source.content(party, identity)?,
         source: Some(plan.source),

@@ -27,6 +27,9 @@ use crate::watch::Watch;
 const FOLDER: &str = "spools";
 /// Bytes read from the pipe at once.
 const PIECE: usize = 256 << 10;
+/// Bytes that are left to others, unless it is a small disk: of that one part in [`SHARE`].
+const RESERVE: u64 = 1 << 30;
+const SHARE: u64 = 20;
 
 /// A stream that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +81,7 @@ impl Drop for Fresh {
 /// Reads a stream to its end, and keeps it sealed and durable.
 ///
 /// # Errors
-/// The stream, or the disk: nothing is kept then.
+/// The stream, or the disk, which it would fill: nothing is kept then.
 pub(crate) async fn fill(party: &Party, content: Content, watch: Arc<dyn Watch>) -> Result<(Spool, Fresh)> {
     let Content::Stream { name, mtime, reader } = content else { return Err(Error::Worker) };
     let id = BundleId::random()?;
@@ -118,6 +121,7 @@ fn copy(
     let mut sealing = age::encrypt(to, io::BufWriter::with_capacity(PIECE, file))?;
     let (mut room, mut size, mut hash) = (Zeroizing::new(vec![0; PIECE]), 0, Sha256::new());
     loop {
+        leave_room(file, path)?;
         let read = match reader.read(&mut room) {
             Ok(0) => break,
             Ok(read) => read,
@@ -134,6 +138,14 @@ fn copy(
     let folder = || File::open(path.parent().unwrap_or(path))?.sync_all();
     written.and_then(File::sync_data).and_then(|()| folder()).map_err(failed("write", path))?;
     Ok((size, Sha256Digest::from_bytes(hash.finalize().into())))
+}
+
+/// What is piped in may have no end: an error where no more is free than what is left to others.
+fn leave_room(file: &File, path: &Path) -> Result<()> {
+    let disk = rustix::fs::fstatvfs(file).map_err(|error| failed("write", path)(error.into()))?;
+    let of = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    let (free, reserve) = (of(disk.f_bavail), RESERVE.min(of(disk.f_blocks) / SHARE));
+    if free < reserve { Err(Error::NoRoomToKeep { free, reserve }) } else { Ok(()) }
 }
 
 impl Spool {
@@ -205,9 +217,7 @@ pub(crate) fn clear(party: &Party) -> Result<()> {
         return Ok(());
     }
     let Some(had) = transfer::spools(&party.home)? else { return Ok(()) };
-    // What is no file is not ours.
-    let ours = |id: &BundleId| !had.contains(id) && is_there(&party.home, *id);
-    for id in all.into_iter().filter(ours) {
+    for id in all.into_iter().filter(|id| !had.contains(id)) {
         let path = path(&party.home, id);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             // It ended this moment.

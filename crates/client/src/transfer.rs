@@ -83,6 +83,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether it is the same for others, or for the same with other keys.
+    pub(crate) fn differs_only_in_recipients(&self, other: &Self) -> bool {
+        self.to != other.to && Self { to: other.to.clone(), ..self.clone() } == *other
+    }
+
     /// The digest under `key` of what tells this content from another one that is read in the same way; `None` if it is of
     /// another kind.
     pub(crate) fn list(&self, content: &Content, key: &DigestKey) -> Option<Blake3Digest> {

@@ -9,7 +9,7 @@ use pouch_client::Party;
 use pouch_core::age;
 use pouch_statement::BundleId;
 use pouch_tests::hostile::{Answer, Reply};
-use pouch_tests::{LIMIT, files_beneath, holds, noise, until};
+use pouch_tests::{LIMIT, Small, files_beneath, holds, noise, skip, until};
 use rustix::process::Signal;
 
 use super::deadly::{Deadly, PART};
@@ -79,6 +79,37 @@ fn what_the_relay_has_lost_is_sent_anew_from_what_is_kept() {
     std::fs::remove_file(&spools(&deadly)[0]).unwrap();
     let id = deadly.standing("lost")["bundle"].as_str().unwrap().to_owned();
     deadly.world.run("ada", &["outbox", "resume", &id]).fails(5, "cannot be read again");
+}
+
+// What is kept is not only for the keys that its recipient had.
+#[test]
+fn what_is_kept_goes_to_new_keys() {
+    let (deadly, input) = piped();
+    deadly.killed_after_parts(&WORDS, 1);
+    let id = interrupted(&deadly);
+    let run = |who: &str, words: &[&str]| deadly.world.run(who, words).ok();
+    run("bo", &["card", "rotate", "--yes"]);
+    let words = run("bo", &["card", "--words"]).word();
+    run("ada", &["contact", "rotate", "bo", "--words", &words]);
+    let new = run("ada", &["outbox", "resume", "-q", &id]).word();
+    assert_ne!(new, id);
+    arrives(&deadly, &new, &input);
+    deadly.check_keys();
+}
+
+// A pipe may have no end; the disk has.
+#[test]
+fn what_is_kept_leaves_room_on_the_disk() {
+    let deadly = Deadly::new();
+    let ada = deadly.world.party("ada");
+    let Some(_small) = Small::mount(ada.home().join("spools"), 40) else {
+        return skip("only root mounts a small file system");
+    };
+    let endless = [&WORDS[..], &["-q"]].concat();
+    let ran = ada.pouch(&endless).behind("cat /dev/zero |").end();
+    ran.fails(8, "are left to others");
+    assert_eq!(spools(&deadly), Vec::<PathBuf>::new());
+    deadly.nothing_is_left();
 }
 
 /// It is given up, and all of it goes.

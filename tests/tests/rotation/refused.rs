@@ -164,6 +164,11 @@ fn attack_37_a_revoked_contact_is_never_rotated() {
     let done = pair.ada.run(&["contact", "revoke", "bo", "--json"]).ok().object("contact-revoked");
     assert_eq!((&done["withdrawn"], &done["shared"]), (&serde_json::json!([both]), &serde_json::json!([])));
     pair.bo.run(&["receive", &both]).ends(6);
+    // What she signed before is still fetched.
+    pair.ada.run(&["outbox"]).ok().says("received");
+    let row = pair.ada.run(&["outbox", "--json"]).ok().objects().into_iter().find(|o| o["bundle"] == both.as_str());
+    let row = row.unwrap();
+    assert_eq!((&row["recipients"][0]["outcome"], &row["recipients"][1]["outcome"]), (&().into(), &"verified".into()));
     // Nothing to him, nothing from him, and no new keys of his.
     pair.ada.run(&["send", text(&file), "--to", "bo"]).fails(6, "is revoked");
     pair.ada.run(&["receive", &from_bo]).fails(6, "is revoked");

@@ -120,11 +120,16 @@ fn open_receipt(
     if fits { Ok(receipt) } else { Err("it is about another bundle, manifest, sender or outcome".into()) }
 }
 
-/// Whether asking the relay may bring news: it was delivered, and no receipt says yet that it was verified.
+/// Whether asking the relay may bring news: it was delivered, and no receipt says yet that it was verified; or it was
+/// withdrawn, and the relay has one that was not fetched.
 #[must_use]
 pub fn awaits_receipt(sent: &Sent) -> bool {
     let verified = |r: &Recipient| sent.verdict(r).is_some_and(|v| v.outcome == Outcome::Verified);
-    sent.progress == Progress::Sent && !sent.recipients.iter().all(verified)
+    match sent.progress {
+        Progress::Sent => !sent.recipients.iter().all(verified),
+        Progress::Revoked => sent.recipients.iter().any(|r| r.has_answered && sent.verdict(r).is_none()),
+        _ => false,
+    }
 }
 
 /// Waits until every recipient's receipt is there and verified, at most `limit`.

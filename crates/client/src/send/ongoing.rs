@@ -58,15 +58,20 @@ impl Ongoing {
                 continue;
             }
             let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
-            if transfer.secrets.as_ref().is_none_or(|secrets| secrets.plan != *plan) {
+            let Some(there) = transfer.secrets.as_ref().map(|secrets| &secrets.plan) else { continue };
+            let has_other_keys = only.is_some() && transfer.spool().is_some() && there.differs_only_in_recipients(plan);
+            if there != plan && !has_other_keys {
                 continue;
             }
-            if is_over {
-                return Ok(Some(Found::Over(Self { sent, transfer, continued: true, begun: true })));
-            }
-            // As it is now that nobody else has it. Without what is left to be said, a commit can only be settled.
-            match outbox::load(party, bundle)?.filter(open) {
-                Some(sent) if sent.progress == Progress::Sending || transfer.last.is_some() => {
+            // As it is now that nobody else has it.
+            match outbox::load(party, bundle)? {
+                Some(sent) if is_over || has_other_keys => {
+                    if is_sent_anew(party, &sent)? {
+                        return Ok(Some(Found::Over(Self { sent, transfer, continued: true, begun: true })));
+                    }
+                }
+                // Without what is left to be said, a commit can only be settled.
+                Some(sent) if sent.progress == Progress::Sending || (open(&sent) && transfer.last.is_some()) => {
                     return Ok(Some(Found::Open(Self { sent, transfer, continued: true, begun: true })));
                 }
                 _ if transfer.spool().is_some() => {}
@@ -123,11 +128,11 @@ impl Ongoing {
 pub(super) enum Found {
     /// It goes on.
     Open(Ongoing),
-    /// Its bundle is over. What was piped in is kept, and sent anew in another one.
+    /// Its bundle is over, or for keys that were replaced. What was piped in is kept, and sent anew in another one.
     Over(Ongoing),
 }
 
-/// Whether a bundle that is over can be sent anew: nobody has it, and what was piped in is kept.
+/// Whether what a bundle has can be sent anew in another one: nobody has it, and what was piped in is kept.
 fn is_sent_anew(party: &Party, sent: &Sent) -> Result<bool> {
     Ok(matches!(sent.progress, Progress::Sending | Progress::Undelivered) && transfer::keeps(party, sent.bundle)?)
 }
