@@ -103,6 +103,14 @@ impl Party {
         self.run(&["invite", name, "--role", role, "-q"]).ok().word()
     }
 
+    /// Pins somebody by their card and words.
+    #[track_caller]
+    pub fn pins(&self, other: &Self, name: &str) {
+        let card = self.file(&format!("{name}.card"), other.run(&["card", "-q"]).ok().out);
+        let words = other.run(&["card", "--words"]).ok().word();
+        self.run(&["contact", "add", text(&card), "--name", name, "--words", &words]).ok();
+    }
+
     /// Sends and gives the bundle's id.
     #[track_caller]
     pub fn send(&self, words: &[&str]) -> String {

@@ -121,8 +121,7 @@ fn the_nightly_dump_and_the_handler() {
     cron().end().ok();
     // What somebody else sent is left there, and no failure.
     let cy = pair.third_as("cy", "member");
-    let (card, words) = (pair.bo.run(&["card", "-q"]).ok().out, pair.bo.run(&["card", "--words"]).ok().word());
-    cy.run(&["contact", "add", text(&cy.file("bo.card", card)), "--words", &words]).ok();
+    cy.pins(&pair.bo, "bo");
     let others = cy.send(&[text(&cy.file("x", "x")), "--to", "bo"]);
     cron().end().ok();
     assert_eq!(pair.bo.run(&["inbox", "-q"]).ok().word(), others);

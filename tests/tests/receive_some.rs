@@ -213,10 +213,7 @@ fn a_handler_does_not_run_on_what_failed() {
     pair.bo.run(&["contact", "add", text(&card)]).ok();
     pair.bo.run(&["receive", text(&carried), "--from", "eve", "--exec", &handler]).ends(125);
     assert!(!marker.exists());
-    let card = eve.file("bo.card", pair.bo.run(&["card"]).ok().out);
-    eve.run(&["contact", "add", text(&card)]).ok();
-    let words = pair.bo.run(&["card", "--words"]).ok().word();
-    eve.run(&["contact", "verify", "bo", "--words", &words]).ok();
+    eve.pins(&pair.bo, "bo");
     let theirs = pair.bo.desk().join("theirs.pouch");
     eve.run(&["send", text(&eve.file("g", "g")), "--to", "bo", "--out", text(&theirs)]).ok();
     pair.bo.run(&["receive", text(&theirs), "--from", "eve", "--exec", &handler]).fails(125, "never verified");

@@ -91,7 +91,7 @@ fn a_request_becomes_late_and_is_still_answered() {
 
 // Wherever an answer is cut off: what is known to be delivered answers its request.
 #[test]
-fn an_answer_that_is_killed_at_any_write_is_answered_once_it_is_known_to_be_delivered() {
+fn an_answer_that_is_killed_at_any_rename_is_answered_once_it_is_known_to_be_delivered() {
     if !have(&["strace"]) {
         return;
     }
@@ -123,6 +123,15 @@ fn an_answer_that_is_killed_at_any_write_is_answered_once_it_is_known_to_be_deli
         }
     }
     assert!(settled > 0, "none was delivered and cut off before that was known");
+}
+
+// Nothing is piped in for a request.
+#[test]
+fn a_request_that_does_not_reach_the_relay_speaks_of_no_input() {
+    let mut pair = Pair::new();
+    pair.relay.stop().ok();
+    let ran = pair.ada.run(&["request", "--from", "bo", "--note", "x"]).ends(7);
+    assert!(!ran.err.contains("standard input"), "{ran}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! users say the same again until it is done. Nothing is lost, nothing comes twice, nothing wrong is accepted.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -131,13 +131,15 @@ struct Person {
     party: Party,
     identity: Identity,
     network: Arc<Faulty>,
+    /// Where it remembers what it received, once that is journaled.
+    received: PathBuf,
 }
 
 impl Person {
     fn new(of: &pouch_tests::Party, seed: u64) -> Self {
         let (party, identity) = of.client();
         let network = Faulty::new(&party, seed);
-        Self { party: party.with_transport(network.clone()), identity, network }
+        Self { party: party.with_transport(network.clone()), identity, network, received: of.home().join("received") }
     }
 
     fn api(&self) -> RelayApi {
@@ -222,9 +224,9 @@ async fn exchange(ada: &Person, bo: &Person, root: &Path, seed: u64) {
         bo_says_the_rest(bo, bundle, &target).await?;
         let mut sent = outbox::find(&ada.party, &bundle.to_string())?;
         outbox::refresh(&ada.party, &ada.api(), &mut sent, || Ok(&ada.identity)).await?;
-        let verdict = sent.verdict(&sent.recipients[0]).ok_or(Error::NoReceipt(0))?;
-        assert_eq!(verdict.outcome, Outcome::Verified, "seed {seed}");
-        Ok(())
+        // A changed answer made one receive fail: the receipt of the one that did not comes after that one's.
+        let verdict = sent.verdict(&sent.recipients[0]).filter(|verdict| verdict.outcome == Outcome::Verified);
+        verdict.map(drop).ok_or(Error::NoReceipt(0))
     })
     .await;
     std::fs::remove_dir_all(source).unwrap();
@@ -235,10 +237,7 @@ async fn exchange(ada: &Person, bo: &Person, root: &Path, seed: u64) {
 async fn bo_says_the_rest(bo: &Person, bundle: BundleId, target: &Path) -> Result<(), Error> {
     let api = bo.api();
     receive::send_pending_receipts(&bo.party, &api).await?;
-    let received = bo.party.journal().events(&[&bo.identity.age]).is_ok_and(|events| {
-        events.iter().any(|event| event.bundle == Some(bundle) && format!("{:?}", event.action) == "Received")
-    });
-    if received {
+    if bo.received.join(format!("{bundle}.json")).exists() {
         return Ok(());
     }
     let mut from = Source::Relay(&api, bundle);

@@ -9,14 +9,14 @@ use std::time::Duration;
 use pouch_client::api::RelayApi;
 use pouch_client::invite::{self, Answered};
 use pouch_client::transport::{Network, NetworkError};
-use pouch_client::{Class, Error, Home, Party, Span};
+use pouch_client::{BEING_SENT, Class, Error, Home, NO_CONTACT, Party, Span};
 use pouch_core::age;
 use pouch_core::bundle::{EnvelopeError, OpenError, SinkError, StageError};
 use pouch_statement::Escaped;
 
 use crate::args::{Cli, Global};
 use crate::prompt::Asker;
-use crate::show::{Show, size};
+use crate::show::{Show, joined, size};
 use crate::{commands, exit, pipeline, signals};
 
 /// How long an interrupted transfer may take to clean up after itself.
@@ -221,8 +221,8 @@ impl Context {
 
     /// Runs `work` on an async runtime until it is done or a signal comes. What it began is dropped then, and cleans up.
     pub(crate) fn run<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        // One thread speaks with the relay, as fast as any network: sealing and opening have threads of their own, and each
-        // piece that changed threads on its way would cost more than it gains.
+        // One thread speaks with the relay: sealing and opening have threads of their own, and each piece that changed threads
+        // on its way would cost more than it gains.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::other)?;
         let result = runtime.block_on(async {
             tokio::select! {
@@ -280,11 +280,6 @@ fn tell(error: &Error) -> String {
     }
 }
 
-/// Several of what may be meant.
-fn list<T: ToString>(found: &[T]) -> String {
-    found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// What to do about an error.
 fn hint(error: &Error) -> Option<String> {
     use pouch_client::api::ApiError;
@@ -314,7 +309,12 @@ fn hint(error: &Error) -> Option<String> {
         Error::PipelineFull => "`pouch pipeline new` makes one with an empty journal",
         Error::PipelineSecret(_) => "copy it again, whole, as `pouch pipeline new` printed it",
         Error::NotKept(..) => "send it again, if it is still needed",
-        Error::LongerForAll(..) => "send it again to the others",
+        Error::LongerForAll(_, why) if !matches!(**why, Error::Contact(ContactError::Revoked(_))) => return hint(why),
+        Error::LongerForAll(..) => "send it again to the others, or give it an earlier end",
+        Error::NotResumable(_, BEING_SENT) | Error::NotForgotten(_, BEING_SENT) => {
+            "wait for its end, or interrupt it where it runs"
+        }
+        Error::NotResumable(_, NO_CONTACT) => "`pouch contact add` brings them back; then resume it again",
         Error::NotResumable(..) => {
             "send it again; `pouch outbox forget ID` clears away what is left of it, also what was piped in and kept"
         }
@@ -336,9 +336,9 @@ fn hint(error: &Error) -> Option<String> {
         Error::Identity(IdentityError::NoPassphrase(_)) => {
             "give --passphrase-file, --passphrase-command or --passphrase-fd, or run it on a terminal"
         }
-        Error::Ambiguous { found, .. } => return Some(format!("say more of it: {}", list(found))),
+        Error::Ambiguous { found, .. } => return Some(format!("say more of it: {}", joined(found))),
         Error::NoEntry { near, .. } if near.is_empty() => "`--list` shows what is in it",
-        Error::NoEntry { near, .. } => return Some(format!("near: {}; `--list` shows all", list(near))),
+        Error::NoEntry { near, .. } => return Some(format!("near: {}; `--list` shows all", joined(near))),
         Error::Open(OpenError::Envelope(EnvelopeError::Age(age::Error::NoMatch))) => {
             "it was sealed for somebody else, or for an identity that you had before"
         }

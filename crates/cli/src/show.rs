@@ -180,6 +180,11 @@ pub(crate) fn count(number: u64) -> String {
     out
 }
 
+/// Several in a row.
+pub(crate) fn joined(all: &[impl Display]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// `1 file`, `20,412 files`.
 pub(crate) fn many(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{} {one}s", count(number)) }

@@ -2,9 +2,6 @@
 //!
 //! It holds no device key: a restored home makes its own, which the identity enrols. It holds neither journal nor transfers.
 
-use std::fs;
-use std::io;
-
 use pouch_core::age::Passphrase;
 use pouch_protocol::DeviceKey;
 use pouch_statement::{Detached, Name, Sha256Digest, SignedCard, SigningKey, Timestamp};
@@ -15,7 +12,7 @@ use crate::clock::now;
 use crate::contacts::AddressBook;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::home::{self, Home, HomeError};
+use crate::home::{self, Home};
 use crate::identity::{self, Identity, IdentityError};
 use crate::journal::{Action, Ended, Event, Journal};
 use crate::party::{self, Party, StoredAccount};
@@ -128,8 +125,8 @@ impl Backup {
     }
 }
 
-/// A multiple of the step, at least one whole step beyond the end of the one in which `most` lies: contacts tell a restored home by
-/// so many numbers that are missing, whatever was sent after the backup.
+/// A multiple of the step, at least one whole step beyond the end of the one in which `most` lies: contacts tell a restored
+/// home by so many numbers that are missing, whatever was sent after the backup.
 fn beyond(most: u64, random: u16) -> u64 {
     (most / SEQUENCE_STEP + 2 + u64::from(random)).saturating_mul(SEQUENCE_STEP)
 }
@@ -185,12 +182,8 @@ pub fn restore(home: &Home, backup: &Backup, passphrase: Option<&Passphrase>) ->
 /// The relay cannot be reached, or the identity is not the account's any more: its keys were replaced after the backup.
 pub async fn enrol(party: &Party, identity: &Identity) -> Result<DeviceKey> {
     let key = device::enrol(party, identity, identity::device(&party.home)?, None).await?;
-    match fs::remove_file(party.home.config(RESTORING)) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(HomeError::Io { doing: "cannot remove", path: party.home.config(RESTORING), source }.into())
-        }
-        _ => Ok(key),
-    }
+    home::remove(&party.home.config(RESTORING))?;
+    Ok(key)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What can go wrong, gathered: each module has its own errors, and here each gets the class that decides the exit code.
 
 use std::fmt;
+use std::path::Path;
 
 use pouch_core::age;
 use pouch_core::bundle;
@@ -191,7 +192,7 @@ pub enum Error {
         /// Bytes that are left to others.
         reserve: u64,
     },
-    /// A send that cannot go on.
+    /// A send that cannot go on: [`BEING_SENT`], [`NO_CONTACT`], or another reason.
     #[error("bundle {0} cannot be resumed: {1}")]
     NotResumable(BundleId, &'static str),
     /// A send that cannot be forgotten.
@@ -286,7 +287,18 @@ impl fmt::Display for Span {
     }
 }
 
+/// Why a send is neither gone on with nor forgotten: another process has it.
+pub const BEING_SENT: &str = "it is being sent";
+/// Why a send cannot go on: there is nobody to send it to.
+pub const NO_CONTACT: &str = "a recipient is no contact any more";
+
 impl Error {
+    /// That something cannot be done to a file.
+    pub(crate) fn file(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let text = format!("cannot {what} {}", path.display());
+        move |error| Self::File(text, error)
+    }
+
     /// What the error means for whoever called.
     #[must_use]
     pub fn class(&self) -> Class {

@@ -327,6 +327,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, H
         .map_err(|e| HomeError::Damaged { path: path.to_owned(), reason: format!("line {}", e.line()) })
 }
 
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), HomeError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("cannot remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
 /// The bundles of which this folder has a file with this ending; none where there is no folder. Whatever else lies there, as
 /// what a kill left of [`write_private`], is passed over.
 pub(crate) fn bundles(folder: &Path, ending: &str) -> Result<Vec<BundleId>, HomeError> {
@@ -339,8 +347,10 @@ pub(crate) fn bundles(folder: &Path, ending: &str) -> Result<Vec<BundleId>, Home
     for entry in entries {
         let entry = entry.map_err(failed("cannot list", folder))?;
         // What is no file is not mine: opened, a pipe that somebody planted would be waited for.
-        let is_file = entry.file_type().map_err(failed("cannot list", folder))?.is_file();
-        let name = Some(entry.file_name()).filter(|_| is_file).unwrap_or_default();
+        if !entry.file_type().map_err(failed("cannot list", folder))?.is_file() {
+            continue;
+        }
+        let name = entry.file_name();
         bundles.extend(name.to_str().and_then(|name| name.strip_suffix(ending)?.parse::<BundleId>().ok()));
     }
     Ok(bundles)

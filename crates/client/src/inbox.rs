@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pouch_protocol::InboxItem;
-use pouch_statement::{BundleId, Name, matches_prefix};
+use pouch_statement::{BundleId, Name};
 
 use crate::api::{Listing, RelayApi};
 use crate::clock::now;
@@ -50,27 +50,23 @@ fn named(party: &Party, items: Listing<InboxItem>) -> Result<Listing<Waiting>> {
 /// # Errors
 /// Nothing, or several.
 pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<BundleId> {
+    if let Some(whole) = typed.and_then(|typed| typed.parse().ok()) {
+        return Ok(whole);
+    }
     let before = received_before(party)?;
     let mut known: Vec<BundleId> = waiting(party, api).await?.rows.into_iter().map(|w| w.item.bundle).collect();
-    let prefix = typed.unwrap_or_default();
     if let Some(typed) = typed {
         known.extend(&before);
-        known.retain(|id| matches_prefix(&id.to_string(), typed));
         known.sort_unstable();
         known.dedup();
+        return crate::typed::only(known, |id| *id, typed, Error::NoBundle);
     }
-    if typed.is_none() {
-        // What was received is not taken again unless somebody names it, whatever the relay lists.
-        known.retain(|id| !before.contains(id));
-    }
+    // What was received is not taken again unless somebody names it, whatever the relay lists.
+    known.retain(|id| !before.contains(id));
     match known.as_slice() {
         [one] => Ok(*one),
-        [] => match (typed, prefix.parse()) {
-            (None, _) => Err(Error::NothingWaiting),
-            (Some(_), Ok(whole)) => Ok(whole),
-            (Some(typed), Err(_)) => Err(Error::NoBundle(typed.to_owned())),
-        },
-        _ => Err(Error::Ambiguous { prefix: prefix.to_owned(), found: known }),
+        [] => Err(Error::NothingWaiting),
+        _ => Err(Error::Ambiguous { prefix: String::new(), found: known }),
     }
 }
 

@@ -45,7 +45,8 @@ impl Lanes {
     }
 
     /// A part of so many bytes is through; `beside` it others were on their way. If they were fewer than may be, something
-    /// else is slower than the network, and nothing is learnt.
+    /// else is slower than the network, and nothing is learnt. A receive always has as many as may be: there a slow disk only
+    /// keeps a try from paying.
     pub(crate) fn through(&mut self, bytes: u64, beside: usize) {
         self.parts += 1;
         self.bytes += bytes;

@@ -139,15 +139,11 @@ impl Sent {
         }
     }
 
-    fn path(&self, party: &Party) -> PathBuf {
-        party.home.state(FOLDER).join(format!("{}.json", self.bundle))
-    }
-
     /// Writes the state down, for the one that sends. What other processes noted meanwhile stays: a receipt, an answer, and
     /// that the bundle is withdrawn.
     pub(crate) fn store(&mut self, party: &Party) -> Result<()> {
         home::private_folder(&party.home.state(FOLDER))?;
-        let path = self.path(party);
+        let path = path(party, self.bundle);
         let _lock = party.home.lock()?;
         if let Some(there) = home::read_json::<Self>(&path)? {
             if there.progress == Progress::Revoked {
@@ -165,7 +161,7 @@ impl Sent {
     /// Changes the state as it is on disk now, for everybody but the one that sends: between reading it and this, another
     /// process may have written it. A state that is gone stays gone.
     pub(crate) fn change(&mut self, party: &Party, change: impl FnOnce(&mut Self)) -> Result<()> {
-        let path = self.path(party);
+        let path = path(party, self.bundle);
         let _lock = party.home.lock()?;
         let there = home::read_json::<Self>(&path)?;
         let gone = there.is_none();
@@ -229,14 +225,9 @@ impl Sent {
 
     /// Removes the state of a send that came to nothing; the journal keeps the attempt.
     pub(crate) fn forget(&self, party: &Party) -> Result<()> {
-        let path = self.path(party);
+        let path = path(party, self.bundle);
         let _lock = party.home.lock()?;
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::File(format!("cannot remove {}", path.display()), e))
-            }
-            _ => Ok(()),
-        }
+        Ok(home::remove(&path)?)
     }
 
     /// Notes what is going to be sealed.
@@ -260,12 +251,16 @@ impl Sent {
     }
 }
 
+fn path(party: &Party, bundle: BundleId) -> PathBuf {
+    party.home.state(FOLDER).join(format!("{bundle}.json"))
+}
+
 /// One of my bundles, if it is there.
 ///
 /// # Errors
 /// A damaged state.
 pub(crate) fn load(party: &Party, bundle: BundleId) -> Result<Option<Sent>> {
-    Ok(home::read_json(&party.home.state(FOLDER).join(format!("{bundle}.json")))?)
+    Ok(home::read_json(&path(party, bundle))?)
 }
 
 /// All my bundles, newest first.
@@ -310,7 +305,7 @@ pub(crate) async fn settle_as(
     }
     // Another process may be committing it this moment. In its turn nothing is settled, and afterwards nothing is open.
     let _turn = party.home.sending_turn().await?;
-    match home::read_json::<Sent>(&sent.path(party))? {
+    match load(party, sent.bundle)? {
         Some(now) => *sent = now,
         None => return Ok(false),
     }
@@ -351,11 +346,7 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identit
             sent.progress = found;
         }
     })?;
-    if delivered {
-        transfer::discard(party, sent.bundle)?
-    } else {
-        transfer::put_away(party, sent.bundle)?
-    }
+    clear_transfer(party, sent)?;
     Ok(delivered)
 }
 
@@ -429,7 +420,7 @@ pub(crate) fn clear_transfer(party: &Party, sent: &Sent) -> Result<()> {
 /// # Errors
 /// The relay cannot be reached, or does not know the bundle.
 pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Vec<Name>> {
-    let event = |outcome| Event { bundle: Some(sent.bundle), ..Event::new(Action::Revoked, outcome) };
+    let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Revoked, Ended::Done) };
     let before = api.bundle(sent.bundle).await;
     let deliveries = before.as_ref().map_or(&[][..], |status| &status.deliveries);
     let released: Vec<Name> = deliveries
@@ -444,21 +435,14 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
         Err(e) => Err(e),
         Ok(_) => api.delete_bundle(sent.bundle).await,
     };
-    match result {
-        Ok(()) => {
-            party.journal().append(&event(Ended::Done))?;
-            let answered = |r: &Recipient| answered.contains(&r.mailbox) && r.receipt.is_none();
-            sent.change(party, |sent| {
-                sent.progress = Progress::Revoked;
-                sent.private = None;
-                sent.recipients.iter_mut().for_each(|r| r.has_answered = answered(r));
-            })?;
-            transfer::discard(party, sent.bundle)?;
-            Ok(released)
-        }
-        Err(error) => {
-            party.journal().append(&event(Ended::Failed).failed(&error))?;
-            Err(error.into())
-        }
-    }
+    party.journal().append(&event.ended(&result))?;
+    result?;
+    let answered = |r: &Recipient| answered.contains(&r.mailbox) && r.receipt.is_none();
+    sent.change(party, |sent| {
+        sent.progress = Progress::Revoked;
+        sent.private = None;
+        sent.recipients.iter_mut().for_each(|r| r.has_answered = answered(r));
+    })?;
+    transfer::discard(party, sent.bundle)?;
+    Ok(released)
 }

@@ -1,5 +1,5 @@
 //! Sending: read, seal and upload at once, then sign one manifest for each recipient and deliver. What is interrupted goes on
-//! with the next send of the same thing.
+//! with the next send of the same thing, what was piped in and kept with [`resumed`].
 
 mod address;
 mod again;
@@ -14,7 +14,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pouch_core::bundle::{Compression, Content, Kind, Layout, Scan, ScanOptions, SealError, SourceError};
+use pouch_core::bundle::{Compression, Content, Kind, Scan, ScanOptions, SealError, SourceError};
 use pouch_protocol::ProblemKind;
 use pouch_statement::{Blake3Digest, BundleId, Fingerprint, Name, Note, Sha256Digest, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -28,18 +28,18 @@ pub(crate) use self::upload::threads;
 
 use self::address::addressees_here;
 use self::deliver::{Sending, Stop};
-use self::ongoing::{Found, Ongoing};
+use self::ongoing::Ongoing;
 use self::upload::planned;
 use crate::api::RelayApi;
 use crate::clock::now;
-use crate::error::{Error, Result, Span};
+use crate::error::{Error, NO_CONTACT, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
 use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
 use crate::pipeline;
-use crate::spool::{self, Spool};
+use crate::spool::{self, Fresh, Spool};
 use crate::transfer::{Files, Plan, Source};
 use crate::watch::{News, Watch};
 
@@ -61,7 +61,8 @@ pub struct Purpose {
 pub struct Request {
     /// The content.
     pub content: Content,
-    /// Where files come from, so that they can be read again after an interruption. `None`: it cannot go on then.
+    /// Where files come from, so that they can be read again after an interruption. `None`: it cannot go on then,
+    /// unless `spool` keeps it.
     pub source: Option<Source>,
     /// Keep a stream, sealed, until it is delivered, so that it can be read again.
     pub spool: bool,
@@ -150,7 +151,7 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
     let plan = ongoing::plan(party, identity, sent)?;
     let book = party.contacts()?;
     let name = |to: &Fingerprint| {
-        let contact = book.by_fingerprint(to).ok_or("a recipient is no contact any more")?;
+        let contact = book.by_fingerprint(to).ok_or(NO_CONTACT)?;
         // With other keys it is another plan; but what was piped in nobody can send once more.
         let same = contact.fingerprint() == *to || plan.source.spool().is_some();
         same.then(|| contact.name.clone()).ok_or("a recipient has other keys")
@@ -174,8 +175,9 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
 /// Sends through the relay. When this returns, the recipients' mailboxes have it and the journal says so.
 ///
 /// # Errors
-/// Also journaled. After what may pass, the same again goes on from there. Otherwise, and if the content cannot be read
-/// again, what was uploaded for nothing is deleted, or collected by the relay.
+/// Also journaled. After what may pass, the same again goes on from there; what was piped in and kept stays whatever the error
+/// is, and [`resumed`] goes on with it. Otherwise, and if the content cannot be read again, what was uploaded for nothing is
+/// deleted, or collected by the relay.
 pub async fn send(
     party: &Party,
     api: &RelayApi,
@@ -206,11 +208,7 @@ pub async fn send(
         (true, None) if party.pipeline.is_none() => {
             // Before hours are read for nothing.
             check_lifetime(api, now().plus(lifetime)).await?;
-            let filled = spool::fill(party, content, Arc::clone(&watch)).await;
-            if let Err(error) = &filled {
-                never_begun(party, &request.to, &error.to_string())?;
-            }
-            let (spool, fresh) = filled?;
+            let (spool, fresh) = keep(party, &request.to, content, &watch).await?;
             (spool.content(party, identity)?, Some(Source::Spool(spool)), Some(fresh))
         }
         (_, source) => (content, source, None),
@@ -220,28 +218,13 @@ pub async fn send(
     let source = source.filter(|_| party.pipeline.is_none());
     let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
-    let (mut content, mut resume, mut fresh, mut before) = (content, Some(resume), fresh, None);
+    let mut content = content;
+    let mut ongoing = Ongoing::take_up(&sending, &content, resume).await?;
+    if let Some(fresh) = fresh {
+        fresh.keep();
+        watch.news(News::Resumable(ongoing.sent.bundle));
+    }
     loop {
-        let found = match resume.take() {
-            Some(only) => Ongoing::find(&sending, only)?,
-            None => None,
-        };
-        let mut ongoing = match found {
-            Some(Found::Open(ongoing)) => ongoing,
-            Some(Found::Over(over)) => {
-                before = Some(over);
-                Ongoing::begin(&sending, &content)?
-            }
-            None => Ongoing::begin(&sending, &content)?,
-        };
-        if let Some(fresh) = fresh.take() {
-            fresh.keep();
-            watch.news(News::Resumable(ongoing.sent.bundle));
-        }
-        if let Some(before) = before.take() {
-            // Now that what it has is this one's, too.
-            before.start_over(&sending).await?;
-        }
         let events = begun(&to, ongoing.sent.bundle);
         let attempt = Attempt::begin_all(party.journal(), &events);
         let result = sending.deliver(&mut ongoing, content).await;
@@ -268,10 +251,19 @@ pub async fn send(
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&why.to_string()))?;
                 watch.news(News::StartsOver(ongoing.sent.bundle, why));
                 content = how.content(party, identity)?;
-                before = Some(ongoing);
+                ongoing = ongoing.anew(&sending, &content).await?;
             }
         }
     }
+}
+
+/// Keeps what is piped in for these recipients.
+async fn keep(party: &Party, to: &[Name], content: Content, watch: &Arc<dyn Watch>) -> Result<(Spool, Fresh)> {
+    let filled = spool::fill(party, content, Arc::clone(watch)).await;
+    if let Err(error) = &filled {
+        never_begun(party, to, &error.to_string())?;
+    }
+    filled
 }
 
 /// A request without its content and recipients.
@@ -294,11 +286,7 @@ impl How {
 
     /// How many bytes all parts will cover, if it is known before the end.
     fn planned(&self, content: &Content) -> Option<u64> {
-        match (self.plan.as_ref().and_then(|plan| plan.source.spool()), self.compression) {
-            (None, _) => planned(content, self.compression),
-            (Some(spool), None) => Some(Layout::of(spool.size).ok()?.padded_size()),
-            (Some(spool), Some(_)) => Some(spool.size),
-        }
+        planned(content, self.plan.as_ref().and_then(|plan| plan.source.spool()), self.compression)
     }
 }
 

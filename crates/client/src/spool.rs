@@ -4,7 +4,7 @@
 //! to says the first line of `transfers/BUNDLE`, and it goes with that. The signed plan there has its length and digest, so
 //! that nobody else can put something in its place.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -50,11 +50,6 @@ fn path(home: &Home, id: BundleId) -> PathBuf {
     home.state(FOLDER).join(id.to_string())
 }
 
-fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let text = format!("cannot {what} {}", path.display());
-    move |error| Error::File(text, error)
-}
-
 /// A spool that no transfer has yet: it goes when this is dropped.
 pub(crate) struct Fresh {
     path: PathBuf,
@@ -86,7 +81,8 @@ pub(crate) async fn fill(party: &Party, content: Content, watch: Arc<dyn Watch>)
     let Content::Stream { name, mtime, reader } = content else { return Err(Error::Worker) };
     let id = BundleId::random()?;
     let (path, file) = create(party, id)?;
-    let fresh = Fresh { path: path.clone(), _file: file.try_clone().map_err(failed("write", &path))?, kept: false };
+    let fresh =
+        Fresh { path: path.clone(), _file: file.try_clone().map_err(Error::file("write", &path))?, kept: false };
     let to = party.recipient().clone();
     watch.stage("keeping", None);
     // On a thread of its own: input that does not come must not keep an interruption from clearing the file away.
@@ -106,8 +102,8 @@ fn create(party: &Party, id: BundleId) -> Result<(PathBuf, File)> {
         .write(true)
         .mode(0o600)
         .open(&path)
-        .map_err(failed("write", &path))?;
-    file.lock_shared().map_err(failed("lock", &path))?;
+        .map_err(Error::file("write", &path))?;
+    file.lock_shared().map_err(Error::file("lock", &path))?;
     Ok((path, file))
 }
 
@@ -130,19 +126,19 @@ fn copy(
         };
         let bytes = room.get(..read).unwrap_or_default();
         hash.update(bytes);
-        sealing.write_all(bytes).map_err(failed("write", path))?;
+        sealing.write_all(bytes).map_err(Error::file("write", path))?;
         size += read as u64;
         watch.advance(read as u64);
     }
     let written = sealing.finish().and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error));
     let folder = || File::open(path.parent().unwrap_or(path))?.sync_all();
-    written.and_then(File::sync_data).and_then(|()| folder()).map_err(failed("write", path))?;
+    written.and_then(File::sync_data).and_then(|()| folder()).map_err(Error::file("write", path))?;
     Ok((size, Sha256Digest::from_bytes(hash.finalize().into())))
 }
 
 /// What is piped in may have no end: an error where no more is free than what is left to others.
 fn leave_room(file: &File, path: &Path) -> Result<()> {
-    let disk = rustix::fs::fstatvfs(file).map_err(|error| failed("write", path)(error.into()))?;
+    let disk = rustix::fs::fstatvfs(file).map_err(|error| Error::file("write", path)(error.into()))?;
     let of = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     let (free, reserve) = (of(disk.f_bavail), RESERVE.min(of(disk.f_blocks) / SHARE));
     if free < reserve { Err(Error::NoRoomToKeep { free, reserve }) } else { Ok(()) }
@@ -158,7 +154,7 @@ impl Spool {
         let name = self.name.parse::<EntryPath>().map_err(|_| Error::Worker)?;
         let open = || File::open(&path).and_then(|file| file.lock_shared().map(|()| file));
         let inner = match identity.first(|key, _| age::decrypt(key, open()?)) {
-            Err(age::Error::Io(error)) => return Err(failed("read", &path)(error)),
+            Err(age::Error::Io(error)) => return Err(Error::file("read", &path)(error)),
             opened => opened?,
         };
         let reader = Kept { inner, left: self.size, hash: Sha256::new(), digest: self.sha256 };
@@ -199,11 +195,7 @@ pub(crate) fn is_there(home: &Home, id: BundleId) -> bool {
 
 /// Removes one.
 pub(crate) fn remove(home: &Home, id: BundleId) -> Result<()> {
-    let path = path(home, id);
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(e)),
-        _ => Ok(()),
-    }
+    Ok(home::remove(&path(home, id))?)
 }
 
 /// Removes those that no transfer has and nobody writes: what a kill left.
@@ -218,16 +210,8 @@ pub(crate) fn clear(party: &Party) -> Result<()> {
     }
     let Some(had) = transfer::spools(&party.home)? else { return Ok(()) };
     for id in all.into_iter().filter(|id| !had.contains(id)) {
-        let path = path(&party.home, id);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            // It ended this moment.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            file => file.map_err(failed("open", &path))?,
-        };
-        match file.try_lock() {
-            Ok(()) => remove(&party.home, id)?,
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        if let Some(_locked) = transfer::take(&path(&party.home, id))? {
+            remove(&party.home, id)?;
         }
     }
     Ok(())

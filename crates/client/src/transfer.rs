@@ -2,9 +2,9 @@
 //! and removed at the end (docs/format.md, "Transfer").
 //!
 //! Its first line holds, signed by and sealed to myself, what is sent and how, with the bundle key and the key of the digests:
-//! nobody else can give me a bundle key to seal to. Each part that the relay acknowledged adds a line. No line is waited for
-//! until it is durable: what a crash takes away is sealed and sent again, with a fresh file key. So does a file that was
-//! restored from a backup, or copied.
+//! nobody else can give me a bundle key to seal to. Each part that the relay acknowledged adds a line. No part's line is
+//! waited for until it is durable, only the first one where it leads to a kept stream, and the last: what a crash takes away is
+//! sealed and sent again, with a fresh file key. So does a file that was restored from a backup, or copied.
 
 mod standing;
 
@@ -90,7 +90,7 @@ impl Plan {
 
     /// The digest under `key` of what tells this content from another one that is read in the same way; `None` if it is of
     /// another kind.
-    pub(crate) fn list(&self, content: &Content, key: &DigestKey) -> Option<Blake3Digest> {
+    fn list(&self, content: &Content, key: &DigestKey) -> Option<Blake3Digest> {
         match (&self.source, content) {
             (Source::Files(_), Content::Tree(scan)) => Some(scan.digest(key)),
             (Source::Spool(spool), Content::Stream { .. }) => Some(key.digest(spool.digest().as_bytes())),
@@ -112,20 +112,21 @@ pub(crate) struct Secrets {
     pub(crate) plan: Plan,
     /// Keyed digest of the list of files, or of what tells the stream from others.
     #[zeroize(skip)]
-    pub(crate) list: Blake3Digest,
+    list: Blake3Digest,
 }
 
 impl Secrets {
-    /// With fresh keys; `list` gives the digest of what is sent under the one that it is given.
-    pub(crate) fn new(
-        bundle: BundleId,
-        plan: Plan,
-        list: impl FnOnce(&DigestKey) -> Option<Blake3Digest>,
-    ) -> Result<Self> {
+    /// With fresh keys.
+    pub(crate) fn new(bundle: BundleId, plan: Plan, content: &Content) -> Result<Self> {
         let key = DigestKey::from_bytes(pouch_statement::random()?);
-        let list = list(&key).ok_or(Error::Worker)?;
+        let list = plan.list(content, &key).ok_or(Error::Worker)?;
         let bundle_key = age::Identity::generate_x25519().expose_secret_string().to_string();
         Ok(Self { bundle, bundle_key, digest_key: *key.expose_bytes(), plan, list })
+    }
+
+    /// Whether this is what is sent, as far as a look tells.
+    pub(crate) fn is_of(&self, content: &Content) -> bool {
+        self.plan.list(content, &self.digests()) == Some(self.list)
     }
 
     pub(crate) fn digests(&self) -> DigestKey {
@@ -168,7 +169,8 @@ struct First {
     /// The kept stream that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     spool: Option<BundleId>,
-    /// [`Secrets`], sealed to my own recipient; base64. Without it nothing can go on: the source was a stream.
+    /// [`Secrets`], sealed to my own recipient; base64. Without it nothing can go on: the source was a stream that is not kept, or a
+    /// pipeline sends.
     sealed: Option<String>,
 }
 
@@ -215,7 +217,7 @@ pub(crate) struct Transfer {
     /// Locked.
     file: File,
     total: Option<u64>,
-    /// `None` of a stream.
+    /// `None` of a stream that is not kept, and of a pipeline's send.
     pub(crate) secrets: Option<Secrets>,
     pub(crate) parts: BTreeMap<u32, Part>,
     pub(crate) last: Option<Last>,
@@ -223,11 +225,6 @@ pub(crate) struct Transfer {
 
 fn path(home: &Home, bundle: BundleId) -> PathBuf {
     home.state(FOLDER).join(bundle.to_string())
-}
-
-fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let text = format!("cannot {what} {}", path.display());
-    move |error| Error::File(text, error)
 }
 
 impl Transfer {
@@ -254,10 +251,10 @@ impl Transfer {
             file.lock()?;
             file.write_all(&line)
         });
-        made.map_err(failed("write", &path))?;
-        let file = file.map_err(failed("write", &path))?;
+        made.map_err(Error::file("write", &path))?;
+        let file = file.map_err(Error::file("write", &path))?;
         if spool.is_some() {
-            file.sync_data().and_then(|()| File::open(&folder)?.sync_all()).map_err(failed("write", &path))?;
+            file.sync_data().and_then(|()| File::open(&folder)?.sync_all()).map_err(Error::file("write", &path))?;
         }
         Ok(Self { path, file, total, secrets, parts: BTreeMap::new(), last: None })
     }
@@ -268,7 +265,7 @@ impl Transfer {
         let _lock = party.home.lock()?;
         let Some(file) = take(&path)? else { return Ok(None) };
         let mut reader = BufReader::new(&file);
-        let Some((first, mut length)) = read_first(&mut reader).map_err(failed("read", &path))? else {
+        let Some((first, mut length)) = read_first(&mut reader).map_err(Error::file("read", &path))? else {
             return Ok(None);
         };
         let Some(secrets) = first.sealed.and_then(|sealed| Secrets::unseal(&sealed, identity, bundle)) else {
@@ -276,7 +273,7 @@ impl Transfer {
         };
         let (mut parts, mut last) = (BTreeMap::new(), None);
         let key = secrets.digests();
-        while let Some(line) = next_line(&mut reader).map_err(failed("read", &path))? {
+        while let Some(line) = next_line(&mut reader).map_err(Error::file("read", &path))? {
             match checked(&line, &key) {
                 Some(Line::Part(part)) if part.part < MAX_PARTS => drop(parts.insert(part.part, part)),
                 Some(Line::Last(found)) => last = Some(found),
@@ -285,7 +282,7 @@ impl Transfer {
             }
             length += line.len() as u64;
         }
-        file.set_len(length).map_err(failed("mend", &path))?;
+        file.set_len(length).map_err(Error::file("mend", &path))?;
         Ok(Some(Self { path, file, total: first.total, secrets: Some(secrets), parts, last }))
     }
 
@@ -295,7 +292,7 @@ impl Transfer {
         let check = secrets.digests().digest(text.as_bytes());
         // One write, so that a kill leaves a line or none.
         let line = format!("{check} {text}\n");
-        self.file.write_all(line.as_bytes()).map_err(failed("write", &self.path))
+        self.file.write_all(line.as_bytes()).map_err(Error::file("write", &self.path))
     }
 
     /// The relay has acknowledged a part.
@@ -310,7 +307,7 @@ impl Transfer {
         let line = Line::Last(last);
         self.append(&line)?;
         // Before the outbox says that it is committing: what it was numbered with must not get lost alone.
-        self.file.sync_data().map_err(failed("write", &self.path))?;
+        self.file.sync_data().map_err(Error::file("write", &self.path))?;
         if let Line::Last(last) = line {
             self.last = Some(last);
         }
@@ -347,7 +344,7 @@ impl Transfer {
 
     /// It is over; what it sends is sent by another.
     pub(crate) fn leave(self) -> Result<()> {
-        unlink(&self.path)
+        Ok(home::remove(&self.path)?)
     }
 }
 
@@ -357,16 +354,16 @@ fn percent(done: u64, total: Option<u64>) -> Option<u8> {
 }
 
 /// Opens and locks the file, if it is there and nobody else has it.
-fn take(path: &Path) -> Result<Option<File>> {
+pub(crate) fn take(path: &Path) -> Result<Option<File>> {
     let file = match OpenOptions::new().append(true).read(true).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed("open", path)(e)),
+        Err(e) => return Err(Error::file("open", path)(e)),
     };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => Err(failed("lock", path)(e)),
+        Err(TryLockError::Error(e)) => Err(Error::file("lock", path)(e)),
     }
 }
 
@@ -388,11 +385,4 @@ fn checked(line: &[u8], key: &DigestKey) -> Option<Line> {
     let (check, text) = line.strip_suffix(b"\n")?.split_at_checked(CHECK_LEN)?;
     let expected = format!("{} ", key.digest(text));
     if expected.as_bytes() == check { serde_json::from_slice(text).ok() } else { None }
-}
-
-fn unlink(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
-        _ => Ok(()),
-    }
 }

@@ -37,6 +37,8 @@ pub enum StartsOver {
     Late,
     /// A copy of this home has delivered it.
     Elsewhere,
+    /// Its bundle is over, or for keys that were replaced.
+    Over,
 }
 
 impl fmt::Display for StartsOver {
@@ -46,6 +48,7 @@ impl fmt::Display for StartsOver {
             Self::Moved => "a recipient has another mailbox since",
             Self::Gone => "the relay does not have it any more",
             Self::Late => "more than half of the time for which it could be fetched is over",
+            Self::Over => "its bundle is over, or for keys that were replaced",
             Self::Elsewhere => "the relay says that it was delivered, by a copy of this home",
         })
     }

@@ -80,7 +80,8 @@ pub(crate) trait Calls: Send + Sync {
 /// Read and write for the owner alone, whatever the umask (attacks.md 60).
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
-/// `NFS_SUPER_MAGIC`, `SMB_SUPER_MAGIC`, `CIFS_SUPER_MAGIC`, `SMB2_SUPER_MAGIC` (statfs(2)): SQLite's locks and fsync cannot be trusted there.
+/// `NFS_SUPER_MAGIC`, `SMB_SUPER_MAGIC`, `CIFS_SUPER_MAGIC`, `SMB2_SUPER_MAGIC` (statfs(2)): SQLite's locks and fsync cannot be
+/// trusted there.
 const NETWORK: [u64; 4] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42];
 
 impl DiskFile for File {

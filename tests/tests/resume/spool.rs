@@ -17,83 +17,78 @@ use super::deadly::{Deadly, PART};
 const WORDS: [&str; 7] = ["send", "-", "--spool", "--name", "dump", "--to", "bo"];
 
 /// Ada, whose pipe gives what takes three parts.
-fn piped() -> (Deadly, Vec<u8>) {
-    let mut deadly = Deadly::new();
-    let input = noise("piped", 2 * PART + 4321);
-    deadly.input.clone_from(&input);
-    (deadly, input)
+fn piped() -> Deadly {
+    Deadly { input: noise("piped", 2 * PART + 4321), ..Deadly::new() }
 }
 
 fn spools(deadly: &Deadly) -> Vec<PathBuf> {
     files_beneath(&deadly.world.party("ada").home().join("spools"))
 }
 
-fn interrupted(deadly: &Deadly) -> String {
-    deadly.standing("interrupted")["bundle"].as_str().unwrap().to_owned()
-}
-
 #[track_caller]
-fn arrives(deadly: &Deadly, id: &str, input: &[u8]) {
+fn arrives(deadly: &Deadly, id: &str) {
     let (ran, fresh) = deadly.world.receive(id);
     ran.ok();
-    assert!(std::fs::read(fresh.path.join("dump")).unwrap() == input);
+    assert!(std::fs::read(fresh.path.join("dump")).unwrap() == deadly.input);
     assert_eq!(spools(deadly), Vec::<PathBuf>::new());
     deadly.nothing_is_left();
 }
 
 #[test]
 fn what_is_kept_goes_on_and_then_goes() {
-    let (deadly, input) = piped();
+    let deadly = piped();
     for compress in ["none", "zstd"] {
         let mut parts = deadly.killed_after_parts(&[&WORDS[..], &["--compress", compress]].concat(), 2);
         let [spool] = spools(&deadly).try_into().unwrap();
         let kept = std::fs::read(&spool).unwrap();
-        assert!(kept.starts_with(b"age-encryption.org/v1\n") && !holds(&kept, &input[PART..PART + 32]));
+        assert!(kept.starts_with(b"age-encryption.org/v1\n") && !holds(&kept, &deadly.input[PART..PART + 32]));
         assert_eq!(std::fs::metadata(&spool).unwrap().permissions().mode() & 0o777, 0o600);
-        let id = interrupted(&deadly);
-        let percent = deadly.standing("interrupted")["percent"].as_u64().unwrap();
+        let id = deadly.bundle("interrupted");
+        let standing = deadly.standing("interrupted");
+        assert_eq!((&standing["size"], &standing["files"]), (&deadly.input.len().into(), &1.into()));
+        let percent = standing["percent"].as_u64().unwrap();
         assert!((1..=99).contains(&percent), "{percent}");
         deadly.world.run("ada", &["outbox", "resume", &id]).ok().says("going on with bundle");
         parts.extend(deadly.parts());
         parts.sort_unstable();
         assert_eq!(parts, [0, 1, 2], "none was sent twice");
-        arrives(&deadly, &id, &input);
+        arrives(&deadly, &id);
     }
     deadly.check_keys();
 }
 
 #[test]
 fn what_the_relay_has_lost_is_sent_anew_from_what_is_kept() {
-    let (deadly, input) = piped();
+    let deadly = piped();
     deadly.killed_after_parts(&WORDS, 1);
-    let id = interrupted(&deadly);
+    let id = deadly.bundle("interrupted");
     let (party, _) = deadly.world.party("ada").client();
     delete(&party, id.parse().unwrap());
     let ran = deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok();
     assert_ne!(ran.word(), id);
-    arrives(&deadly, &ran.word(), &input);
+    arrives(&deadly, &ran.word());
     // Given up, it goes, too; and where it is lost, it cannot go on.
     deadly.killed_after_parts(&WORDS, 1);
-    gone(&deadly, &interrupted(&deadly));
+    gone(&deadly, &deadly.bundle("interrupted"));
     deadly.killed_after_parts(&WORDS, 1);
     std::fs::remove_file(&spools(&deadly)[0]).unwrap();
-    let id = deadly.standing("lost")["bundle"].as_str().unwrap().to_owned();
+    let id = deadly.bundle("lost");
     deadly.world.run("ada", &["outbox", "resume", &id]).fails(5, "cannot be read again");
 }
 
 // What is kept is not only for the keys that its recipient had.
 #[test]
 fn what_is_kept_goes_to_new_keys() {
-    let (deadly, input) = piped();
+    let deadly = piped();
     deadly.killed_after_parts(&WORDS, 1);
-    let id = interrupted(&deadly);
+    let id = deadly.bundle("interrupted");
     let run = |who: &str, words: &[&str]| deadly.world.run(who, words).ok();
     run("bo", &["card", "rotate", "--yes"]);
     let words = run("bo", &["card", "--words"]).word();
     run("ada", &["contact", "rotate", "bo", "--words", &words]);
     let new = run("ada", &["outbox", "resume", "-q", &id]).word();
     assert_ne!(new, id);
-    arrives(&deadly, &new, &input);
+    arrives(&deadly, &new);
     deadly.check_keys();
 }
 
@@ -123,8 +118,8 @@ fn gone(deadly: &Deadly, id: &str) {
 // What cannot be read again stays for whatever reason it was not delivered, and is sent anew when its bundle is over.
 #[test]
 fn it_stays_until_it_is_delivered() {
-    let (deadly, input) = piped();
-    let sent = |words: &[&str]| deadly.world.pouch("ada", words).input(input.clone()).end();
+    let deadly = piped();
+    let sent = |words: &[&str]| deadly.world.pouch("ada", words).input(deadly.input.clone()).end();
     // What can be known before is asked before anything is read.
     let far = [&WORDS[..], &["--until", "4000d"]].concat();
     assert_eq!(sent(&far).ends(2).out, b"");
@@ -132,7 +127,7 @@ fn it_stays_until_it_is_delivered() {
     // The relay goes away behind that.
     deadly.world.hostile.on("POST", "/v1/bundles", |_| Reply::Close);
     let ran = sent(&WORDS).ends(7);
-    let id = interrupted(&deadly);
+    let id = deadly.bundle("interrupted");
     assert!(ran.err.contains(&format!("outbox resume {}", &id[..6])), "{ran}");
     // Or says no.
     deadly.watch();
@@ -145,16 +140,16 @@ fn it_stays_until_it_is_delivered() {
     deadly.watch();
     let ran = deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok();
     assert_ne!(ran.word(), id);
-    arrives(&deadly, &ran.word(), &input);
+    arrives(&deadly, &ran.word());
     // Or the time of its bundle is over before it is there.
     let begun = Instant::now();
     deadly.killed_after_parts(&[&WORDS[..], &["--until", "15s"]].concat(), 1);
-    let id = interrupted(&deadly);
+    let id = deadly.bundle("interrupted");
     std::thread::sleep(Duration::from_secs(17).saturating_sub(begun.elapsed()));
     deadly.world.run("ada", &["outbox"]).ok().says("sends what was kept");
     let ran = deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok();
     assert_ne!(ran.word(), id);
-    arrives(&deadly, &ran.word(), &input);
+    arrives(&deadly, &ran.word());
 }
 
 fn delete(party: &Party, bundle: BundleId) {
@@ -165,11 +160,12 @@ fn delete(party: &Party, bundle: BundleId) {
 // Whoever can write into the home cannot have something else sent in the name of what was piped in.
 #[test]
 fn something_else_in_its_place_is_not_delivered() {
-    let (deadly, input) = piped();
+    let deadly = piped();
     let ada = deadly.world.party("ada").client().1.age;
+    let input = &deadly.input;
     for other in [noise("another", input.len()), input[..input.len() - 1].to_vec(), [&input[..], b"!"].concat()] {
         deadly.killed_after_parts(&WORDS, 1);
-        let id = interrupted(&deadly);
+        let id = deadly.bundle("interrupted");
         std::fs::write(&spools(&deadly)[0], age::seal_to_vec(&ada.recipient(), &other).unwrap()).unwrap();
         let ran = deadly.world.run("ada", &["outbox", "resume", &id]).ends(9);
         assert!(ran.err.contains("what was kept of it is not what was piped in"), "{ran}");
@@ -180,10 +176,10 @@ fn something_else_in_its_place_is_not_delivered() {
 
 #[test]
 fn what_a_kill_leaves_within_the_pipe_goes_with_the_next() {
-    let (deadly, input) = piped();
+    let deadly = piped();
     for (signal, code) in [(Signal::KILL, -9), (Signal::INT, 130)] {
         let mut running = deadly.world.pouch("ada", &WORDS).holding_input().start();
-        running.stdin.as_mut().unwrap().write_all(&input[..PART]).unwrap();
+        running.stdin.as_mut().unwrap().write_all(&deadly.input[..PART]).unwrap();
         let begun = || spools(&deadly).iter().any(|spool| spool.metadata().unwrap().len() > 0).then_some(());
         until("something is kept", LIMIT, begun);
         let stdin = running.stdin.take();
@@ -191,29 +187,34 @@ fn what_a_kill_leaves_within_the_pipe_goes_with_the_next() {
         running.end().ends(code);
         drop(stdin);
         assert_eq!(spools(&deadly).len(), usize::from(signal == Signal::KILL));
-        let id = deadly.world.pouch("ada", &[&WORDS[..], &["-q"]].concat()).input(input.clone()).end().ok().word();
-        arrives(&deadly, &id, &input);
+        let id =
+            deadly.world.pouch("ada", &[&WORDS[..], &["-q"]].concat()).input(deadly.input.clone()).end().ok().word();
+        arrives(&deadly, &id);
     }
 }
 
 #[test]
 fn what_need_not_be_kept_is_not() {
-    let (deadly, _) = piped();
+    let deadly = piped();
     let file = deadly.world.party("ada").file("file", "content");
     // As from a config file that asks for it always.
     deadly.world.run("ada", &["send", pouch_tests::text(&file), "--spool", "--to", "bo"]).ok();
     deadly.world.pouch("ada", &["send", "--secret", "TOKEN", "--spool", "--to", "bo"]).input("secret").end().ok();
     let piped = deadly.world.pouch("ada", &["send", "-", "--to", "bo"]).input("content").end().ok();
     assert!(piped.err.contains("--spool keeps it"), "{piped}");
-    assert_eq!(spools(&deadly), Vec::<PathBuf>::new());
+    let out = deadly.world.root().join("carried.pouch");
+    let words = [&WORDS[..], &["--out", pouch_tests::text(&out)]].concat();
+    deadly.world.pouch("ada", &words).input("content").end().ok();
+    // Where the first one is kept, it is made.
+    assert!(!deadly.world.party("ada").home().join("spools").exists());
 }
 
 // Killed where it began anew: two bundles have what was piped in, and giving one up does not take it from the other.
 #[test]
 fn giving_up_one_of_two_leaves_the_other() {
-    let (deadly, input) = piped();
+    let deadly = piped();
     deadly.killed_after_parts(&WORDS, 1);
-    let old = interrupted(&deadly);
+    let old = deadly.bundle("interrupted");
     let (home, copy) = (deadly.world.party("ada").home(), deadly.world.root().join("copy"));
     let copied = |from: &std::path::Path, to: &std::path::Path| {
         let args = ["-a", pouch_tests::text(from), pouch_tests::text(to)];
@@ -222,7 +223,7 @@ fn giving_up_one_of_two_leaves_the_other() {
     copied(&home, &copy);
     delete(&deadly.world.party("ada").client().0, old.parse().unwrap());
     deadly.killed_at_the_index(&["outbox", "resume", &old]);
-    let new = interrupted(&deadly);
+    let new = deadly.bundle("interrupted");
     assert_ne!(new, old);
     // As if it had been killed before the old one was cleared away.
     for state in [format!("outbox/{old}.json"), format!("transfers/{old}")] {
@@ -231,23 +232,25 @@ fn giving_up_one_of_two_leaves_the_other() {
     deadly.world.run("ada", &["outbox", "forget", &old]).ok();
     assert_eq!(spools(&deadly).len(), 1);
     deadly.world.run("ada", &["outbox", "resume", &new]).ok();
-    arrives(&deadly, &new, &input);
+    arrives(&deadly, &new);
 }
 
 // Nor does a send clear away what somebody planted there, or what may belong to a transfer that cannot be read.
 #[test]
 fn what_is_not_known_to_be_over_is_left_alone() {
-    let (deadly, _) = piped();
+    let deadly = piped();
     let home = deadly.world.party("ada").home();
     let file = deadly.world.party("ada").file("file", "content");
     let send = || deadly.world.run("ada", &["send", pouch_tests::text(&file), "--to", "bo"]).ok();
     deadly.killed_after_parts(&WORDS, 1);
-    let transfer = home.join("transfers").join(interrupted(&deadly));
-    std::fs::create_dir(home.join("spools").join(BundleId::random().unwrap().to_string())).unwrap();
+    let transfer = home.join("transfers").join(deadly.bundle("interrupted"));
+    let planted = home.join("spools").join(BundleId::random().unwrap().to_string());
+    std::fs::create_dir(&planted).unwrap();
     std::fs::write(&transfer, "").unwrap();
     send();
     assert_eq!(spools(&deadly).len(), 1);
     std::fs::remove_file(&transfer).unwrap();
     send();
     assert_eq!(spools(&deadly).len(), 0);
+    assert!(planted.is_dir());
 }

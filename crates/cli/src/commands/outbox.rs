@@ -19,10 +19,9 @@ use serde_json::json;
 use self::reseal::Reseal;
 use self::unfinished::{Forget, Resume};
 use super::request;
-use super::send::report::names;
 use crate::pipeline;
 use crate::run::{Context, Failure, Outcome as Done, printing};
-use crate::show::{iso, local, many, parse_span, short, size};
+use crate::show::{iso, joined, local, many, parse_span, short, size};
 
 /// How many bundles one listing asks the relay about.
 const ASKED: usize = 20;
@@ -54,7 +53,8 @@ enum Verb {
 /// Let a bundle be fetched for longer, or end it earlier
 ///
 /// Each recipient who has not received it gets a new signed manifest with the new end. The content stays as it is. Whoever is
-/// revoked, or may not be sent to for another reason, is left out and told of.
+/// revoked, or may not be sent to for another reason, is left out of an earlier end, with a warning; while there is such a
+/// one, a later end is refused.
 #[derive(Args)]
 struct Extend {
     /// Which
@@ -132,13 +132,13 @@ fn all(party: &Party, context: &Context) -> Done {
     for sent in &list {
         object(context, party, sent, statuses.get(&sent.bundle))?;
         context.show.essence(sent.bundle).map_err(printing)?;
-        let to: Vec<_> = sent.recipients.iter().map(|r| r.name.to_string()).collect();
+        let to: Vec<_> = sent.recipients.iter().map(|r| &r.name).collect();
         context
             .show
             .line(format_args!(
                 "{}  to {:<16} {:>10}  {}  {}",
                 short(sent.bundle),
-                to.join(", "),
+                joined(&to),
                 size(sent.size),
                 local(sent.created),
                 state(party, sent)?,
@@ -352,7 +352,7 @@ impl Extend {
         let (id, until) = (short(sent.bundle), local(sent.expires));
         context
             .show
-            .line(format_args!("{id} may be fetched until {until} by {}", names(&done.to)))
+            .line(format_args!("{id} may be fetched until {until} by {}", joined(&done.to)))
             .map_err(printing)?;
         for (name, why) in &done.left_out {
             context.show.warn(format_args!("{id}: {name} gets no new envelope: {why}"));

@@ -5,9 +5,8 @@ use pouch_protocol::PipelineStatus;
 use pouch_statement::Name;
 use serde_json::json;
 
-use super::send::report::names;
 use crate::run::{Context, Outcome, printing};
-use crate::show::{iso, local, parse_span};
+use crate::show::{iso, joined, local, parse_span};
 
 /// Identities for jobs that keep nothing: they send in my name, to whom I say, until I say
 #[derive(Args)]
@@ -26,7 +25,8 @@ enum Verb {
 /// Make one, and print the secret that its job runs with
 ///
 /// The secret is one line, shown once. A job gives it with --pipeline-file, --pipeline-fd or --pipeline-command to `send` (not
-/// --out), `outbox` without a verb and `log` (not --relay), and needs no home then. What it sends counts as mine at those recipients, and at nobody else's.
+/// --out), `outbox` without a verb and `log` (not --relay), and needs no home then. What it sends
+/// counts as mine at those recipients, and at nobody else's.
 #[derive(Args)]
 struct New {
     /// What it is called, by the recipients too
@@ -82,7 +82,7 @@ impl New {
             .show
             .line(format_args!(
                 "the secret of {name}, which sends to {} until {}:\n\n{}\n",
-                names(to),
+                joined(to),
                 local(expires),
                 *line
             ))
@@ -122,7 +122,7 @@ fn list(context: &Context) -> Outcome {
             None if *expires <= now() => format!("over since {}", local(*expires)),
             None => format!("until {}", local(*expires)),
         };
-        context.show.line(format_args!("{name:<16} to {:<20} {state}", names(&to))).map_err(printing)?;
+        context.show.line(format_args!("{name:<16} to {:<20} {state}", joined(&to))).map_err(printing)?;
     }
     Ok(())
 }

@@ -8,10 +8,10 @@ use pouch_core::bundle::Manifest;
 use pouch_statement::{Name, Note, Timestamp};
 use serde_json::json;
 
-use super::send::report::{interruptible, names};
+use super::send::report::interruptible;
 use crate::progress::Bar;
 use crate::run::{Context, Outcome as Done, printing};
-use crate::show::{iso, local, parse_span, short};
+use crate::show::{iso, joined, local, parse_span, short};
 
 /// Ask somebody for files
 ///
@@ -37,7 +37,7 @@ impl Request {
         let identity = context.unlock(&party)?;
         let bar = Bar::new(context.show);
         let watch = Arc::clone(&bar) as Arc<dyn Watch>;
-        let sent = interruptible(context, &party, &bar, Some(false), async {
+        let sent = interruptible(context, &party, &bar, None, async {
             let api = context.relay(&party).await?;
             let what = (self.note.clone(), self.until);
             Ok(requests::ask(&party, &api, &identity, self.from.clone(), what, watch).await?)
@@ -57,7 +57,7 @@ fn report(context: &Context, sent: &Sent, from: &[Name]) -> Done {
     });
     context.show.object(&object).map_err(printing)?;
     context.show.essence(sent.bundle).map_err(printing)?;
-    let (id, whom, due) = (short(sent.bundle), names(from), local(due));
+    let (id, whom, due) = (short(sent.bundle), joined(from), local(due));
     context
         .show
         .line(format_args!("asked {whom} for files by {due}; the answer: pouch send PATH --request {id}"))

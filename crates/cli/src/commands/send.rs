@@ -22,9 +22,9 @@ use crate::pipeline;
 use crate::progress::Bar;
 use crate::prompt::{Input, secret_bytes};
 use crate::run::{Context, Failure, Outcome as Done, printing};
-use crate::show::{local, many, parse_span, size};
+use crate::show::{joined, local, many, parse_span, size};
 
-use self::report::{Report, names};
+use self::report::Report;
 
 /// How many names are shown before the rest is only counted.
 const NAMES_SHOWN: usize = 10;
@@ -81,7 +81,7 @@ pub(crate) struct Send {
     #[arg(long)]
     dry_run: bool,
     /// Keep what is piped in, sealed, until it is delivered, so that a send of it goes on after an interruption: with `outbox
-    /// resume`. Files need no keeping
+    /// resume`. Files need no keeping; with --out and for a pipeline nothing is kept
     #[arg(long)]
     spool: bool,
     /// What standard input is called at the recipient's
@@ -167,7 +167,7 @@ impl Send {
         let request = Request {
             content,
             source,
-            spool: self.spools(context),
+            spool: self.keeps(context) == Some(true),
             compression: self.compress.into(),
             to: self.to.clone(),
             purpose: Purpose { kind: self.kind(), note: self.note.clone(), due: None, answers },
@@ -183,22 +183,16 @@ impl Send {
                 context.run(async { Ok(send::send_to_file(party, &identity, request, out, bar.as_ref()).await?) })?;
             return self.report(context, Delivery { sent, again: false }, compression).map(drop);
         }
-        let delivery = report::interruptible(
-            context,
-            party,
-            &bar,
-            Some(self.spools(context)).filter(|_| self.is_stdin()),
-            async {
-                let api = match context.relay(party).await {
-                    Ok(api) => api,
-                    Err(failure) => {
-                        send::never_begun(party, &self.to, &failure.to_string())?;
-                        return Err(failure);
-                    }
-                };
-                Ok(send::send(party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
-            },
-        )?;
+        let delivery = report::interruptible(context, party, &bar, self.keeps(context), async {
+            let api = match context.relay(party).await {
+                Ok(api) => api,
+                Err(failure) => {
+                    send::never_begun(party, &self.to, &failure.to_string())?;
+                    return Err(failure);
+                }
+            };
+            Ok(send::send(party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
+        })?;
         let mut sent = self.report(context, delivery, compression)?;
         if self.wait == Some(WaitArg::Receipt) {
             context.show.remark("waiting for the receipt");
@@ -240,9 +234,9 @@ impl Send {
         matches!(self.paths.as_slice(), [one] if one.as_os_str() == "-")
     }
 
-    /// Whether standard input is kept. A variable or the config file may ask for it where it has no meaning.
-    fn spools(&self, context: &Context) -> bool {
-        self.spool && self.is_stdin() && self.out.is_none() && !context.is_pipeline()
+    /// Whether standard input is kept, where it could be.
+    fn keeps(&self, context: &Context) -> Option<bool> {
+        (self.is_stdin() && self.out.is_none() && !context.is_pipeline()).then_some(self.spool)
     }
 
     fn scan_options(&self) -> ScanOptions {
@@ -297,7 +291,7 @@ impl Send {
                 Ok(Content::Stream { name: name.clone(), mtime, reader: Box::new(Secret { value, at: 0 }) })
             }
             (None, None) => {
-                if !self.spools(context) && self.out.is_none() && !context.is_pipeline() {
+                if self.keeps(context) == Some(false) {
                     context.show.remark("standard input cannot be read again if this is interrupted; --spool keeps it");
                 }
                 Ok(Content::Stream { name: self.name.clone(), mtime, reader: Box::new(Input) })
@@ -326,7 +320,7 @@ impl Send {
             "{} in {} would be sent to {}",
             size(scan.bytes()),
             many(count, "item"),
-            names(&self.to)
+            joined(&self.to)
         ));
         Ok(())
     }

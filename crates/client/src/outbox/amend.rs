@@ -96,8 +96,7 @@ pub struct Readdressed {
 ///
 /// # Errors
 /// Nobody waits for it any more who may be sent to; the end would be a later one for somebody who may not; its key is not
-/// kept, or the relay refuses or cannot be reached: then the
-/// same again goes on from there.
+/// kept, or the relay refuses or cannot be reached: then the same again goes on from there.
 pub async fn extend(
     party: &Party,
     api: &RelayApi,
@@ -107,11 +106,11 @@ pub async fn extend(
 ) -> Result<Readdressed> {
     check_lifetime(api, expires).await?;
     let _turn = open_again(party, api, identity, sent).await?;
-    if sent.recipients.iter().all(|r| has_verified(sent, r)) {
+    let waiting: Vec<&Recipient> = sent.recipients.iter().filter(|r| !has_verified(sent, r)).collect();
+    if waiting.is_empty() {
         return Err(Error::AllReceived(sent.bundle));
     }
-    let open = sent.recipients.iter().filter(|r| !has_verified(sent, r));
-    let (open, mut left_out) = addressable(&party.contacts()?, open)?;
+    let (open, mut left_out) = addressable(&party.contacts()?, waiting.into_iter())?;
     // The relay has one end for all, and with a clock that is set back somebody would take what still lies there.
     if expires > sent.expires
         && let Some((name, why)) = left_out.pop()
@@ -164,13 +163,12 @@ fn addressable<'a>(
             Err(why) => left_out.push((recipient.name.clone(), why)),
         }
     }
-    match left_out.pop() {
-        Some((_, why)) if open.is_empty() => Err(why),
-        last => {
-            left_out.extend(last);
-            Ok((open, left_out))
-        }
+    if open.is_empty()
+        && let Some((_, why)) = left_out.pop()
+    {
+        return Err(why);
     }
+    Ok((open, left_out))
 }
 
 /// Those who have not verified it and whose keys changed since it was addressed to them.

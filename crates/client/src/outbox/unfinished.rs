@@ -5,7 +5,7 @@ use pouch_statement::BundleId;
 
 use super::{Progress, Sent};
 use crate::api::{ApiError, RelayApi};
-use crate::error::{Error, Result};
+use crate::error::{BEING_SENT, Error, Result};
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 use crate::transfer::{self, Standing};
@@ -18,7 +18,7 @@ use crate::transfer::{self, Standing};
 pub async fn forget(party: &Party, api: Option<&RelayApi>, bundle: BundleId) -> Result<bool> {
     let no = |why| Err(Error::NotForgotten(bundle, why));
     if transfer::standing(party, bundle)? == Standing::Running {
-        return no("it is being sent");
+        return no(BEING_SENT);
     }
     // As it is now, and not as it was when the relay was asked for something else.
     let Some(sent) = &super::load(party, bundle)? else { return Ok(true) };

@@ -165,7 +165,7 @@ fn lay_out(home: &Home, state: &State) -> Result<()> {
         let path = home.state(name);
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-        written.map_err(|error| Error::File(format!("cannot write {}", path.display()), error))?;
+        written.map_err(Error::file("write", &path))?;
     }
     Ok(())
 }

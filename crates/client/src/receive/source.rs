@@ -36,7 +36,7 @@ impl Source<'_> {
     /// # Errors
     /// Not readable, or not one.
     pub fn file(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::File(format!("cannot open {}", path.display()), e))?;
+        let file = File::open(path).map_err(Error::file("open", path))?;
         Ok(Self::File(Box::new(PouchFile::open(file)?)))
     }
 

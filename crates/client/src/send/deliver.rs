@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
 use crate::pipeline;
-use crate::transfer::{Envelope, Last, Secrets};
+use crate::transfer::{Envelope, Last};
 use crate::watch::{News, StartsOver, Watch};
 
 /// How often parts that the relay has lost are sent again in one go.
@@ -116,8 +116,7 @@ impl Sending<'_> {
     /// Whether a send that was interrupted may go on, as far as is known here.
     fn check(&self, ongoing: &Ongoing, content: &Content) -> Step<()> {
         let Ongoing { sent, transfer, .. } = ongoing;
-        let same = |secrets: &Secrets| secrets.plan.list(content, &secrets.digests()) == Some(secrets.list);
-        if !transfer.secrets.as_ref().is_some_and(same) {
+        if !transfer.secrets.as_ref().is_some_and(|secrets| secrets.is_of(content)) {
             return Err(Stop::StartOver(StartsOver::Changed));
         }
         let at = |to: &Addressee| sent.recipients.iter().any(|r| r.mailbox == to.contact.card().mailbox);

@@ -52,7 +52,7 @@ async fn write_file(
 ) -> Result<Delivered> {
     let compression = request.compressed();
     let Request { content, purpose, .. } = request;
-    watch.stage("sealing", planned(&content, compression));
+    watch.stage("sealing", planned(&content, None, compression));
     let mut writer = PouchWriter::create(out, sent.bundle)?;
     // Read on another thread: input that does not come must not keep an interruption from clearing the file away.
     let spare = Spare::default();

@@ -7,11 +7,12 @@ use super::address::Addressee;
 use super::deliver::Sending;
 use super::may_pass;
 use crate::clock::now;
-use crate::error::{Error, Result};
+use crate::error::{BEING_SENT, Error, Result};
 use crate::identity::Identity;
 use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
 use crate::transfer::{self, Plan, Secrets, Standing, Transfer};
+use crate::watch::{News, StartsOver};
 
 /// One send under way.
 pub(super) struct Ongoing {
@@ -24,26 +25,38 @@ pub(super) struct Ongoing {
 }
 
 impl Ongoing {
-    /// Begins one.
-    pub(super) fn begin(sending: &Sending<'_>, content: &Content) -> Result<Self> {
+    /// The one that was interrupted and is the same, or a new one. With `only`, that one, or what it has in a new one.
+    pub(super) async fn take_up(sending: &Sending<'_>, content: &Content, only: Option<BundleId>) -> Result<Self> {
+        match Self::find(sending, only)? {
+            Some(Found::Open(ongoing)) => Ok(ongoing),
+            Some(Found::Over(over)) => {
+                sending.watch.news(News::StartsOver(over.sent.bundle, StartsOver::Over));
+                over.anew(sending, content).await
+            }
+            None => Self::begin(sending, content),
+        }
+    }
+
+    fn begin(sending: &Sending<'_>, content: &Content) -> Result<Self> {
         let Sending { party, identity, to, how, .. } = sending;
         let recipients = to.iter().map(Addressee::recipient).collect();
         let mut sent = Sent::begin(BundleId::random()?, &how.purpose, now().plus(how.lifetime), recipients);
         let secrets = match &how.plan {
-            Some(plan) => Some(Secrets::new(sent.bundle, plan.clone(), |key| plan.list(content, key))?),
+            Some(plan) => Some(Secrets::new(sent.bundle, plan.clone(), content)?),
             None => None,
         };
         sent.once = how.mark;
         if let Content::Tree(scan) = content {
             sent.outline(scan);
+        } else if let Some(spool) = how.plan.as_ref().and_then(|plan| plan.source.spool()) {
+            (sent.files, sent.size) = (1, spool.size);
         }
         sent.store(party)?;
         let transfer = Transfer::create(party, identity, sent.bundle, how.planned(content), secrets)?;
         Ok(Self { sent, transfer, continued: false, begun: false })
     }
 
-    /// The one that was interrupted and is the same; with `only`, that one.
-    pub(super) fn find(sending: &Sending<'_>, only: Option<BundleId>) -> Result<Option<Found>> {
+    fn find(sending: &Sending<'_>, only: Option<BundleId>) -> Result<Option<Found>> {
         let Sending { party, identity, how, .. } = sending;
         let Some(plan) = &how.plan else { return Ok(None) };
         for bundle in transfer::list(party)?.into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
@@ -106,10 +119,12 @@ impl Ongoing {
         self.transfer.remove(&sending.party.home)
     }
 
-    /// As [`Self::give_up`]; another bundle, which is begun already, has what is sent.
-    pub(super) async fn start_over(self, sending: &Sending<'_>) -> Result<()> {
+    /// The same in another bundle, which has it before this one is given up.
+    pub(super) async fn anew(self, sending: &Sending<'_>, content: &Content) -> Result<Self> {
+        let new = Self::begin(sending, content)?;
         self.take_back(sending).await?;
-        self.transfer.leave()
+        self.transfer.leave()?;
+        Ok(new)
     }
 
     async fn take_back(&self, sending: &Sending<'_>) -> Result<()> {
@@ -125,7 +140,7 @@ impl Ongoing {
 }
 
 /// What there was of a send.
-pub(super) enum Found {
+enum Found {
     /// It goes on.
     Open(Ongoing),
     /// Its bundle is over, or for keys that were replaced. What was piped in is kept, and sent anew in another one.
@@ -150,7 +165,7 @@ pub(super) fn plan(party: &Party, identity: &Identity, sent: &Sent) -> Result<Pl
         }
     }
     match transfer::standing(party, sent.bundle)? {
-        Standing::Running => return Err(no("it is being sent")),
+        Standing::Running => return Err(no(BEING_SENT)),
         Standing::Lost => return Err(no("what it was made of cannot be read again")),
         Standing::Interrupted { .. } => {}
     }

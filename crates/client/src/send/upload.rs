@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use pouch_core::age;
-use pouch_core::bundle::{Compression, Content, Kept, SealError, SealedBundle, SealedPart, Sealer};
+use pouch_core::bundle::{Compression, Content, Kept, Layout, SealError, SealedBundle, SealedPart, Sealer};
 use pouch_protocol::{PartField, parts_digest};
 use pouch_statement::{BundleId, Sha256Digest};
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use super::ride_out;
 use crate::api::ApiError;
 use crate::error::{Error, Result};
 use crate::lanes::Lanes;
+use crate::spool::Spool;
 use crate::transfer::{Part, Transfer};
 
 /// Threads that seal or open at most: what they do is faster than any network then, and each holds a part.
@@ -77,13 +78,14 @@ pub(super) fn seal_in_background(making: Making, spare: Spare) -> (mpsc::Receive
     (queue, worker)
 }
 
-/// What all parts will cover, if it is known before the end.
-pub(super) fn planned(content: &Content, compression: Option<Compression>) -> Option<u64> {
-    match (content, compression) {
-        (Content::Tree(scan), None) => Some(scan.layout().padded_size()),
-        (Content::Tree(scan), Some(_)) => Some(scan.layout().content_size()),
-        (Content::Stream { .. }, _) => None,
-    }
+/// What all parts will cover, if it is known before the end: of files, and of a stream that is kept.
+pub(super) fn planned(content: &Content, kept: Option<&Spool>, compression: Option<Compression>) -> Option<u64> {
+    let layout = match (content, kept) {
+        (Content::Tree(scan), _) => *scan.layout(),
+        (Content::Stream { .. }, Some(spool)) => Layout::of(spool.size).ok()?,
+        (Content::Stream { .. }, None) => return None,
+    };
+    Some(if compression.is_none() { layout.padded_size() } else { layout.content_size() })
 }
 
 /// What an upload leaves.

@@ -6,8 +6,8 @@ use std::io::{self, BufReader};
 
 use pouch_statement::BundleId;
 
-use super::{CHECK_LEN, FOLDER, First, Line, failed, next_line, path, percent, read_first, take, unlink};
-use crate::error::Result;
+use super::{CHECK_LEN, FOLDER, First, Line, next_line, path, percent, read_first, take};
+use crate::error::{Error, Result};
 use crate::home::{self, Home};
 use crate::party::Party;
 use crate::spool;
@@ -34,11 +34,12 @@ pub fn standing(party: &Party, bundle: BundleId) -> Result<Standing> {
     let path = path(&party.home, bundle);
     let _lock = party.home.lock()?;
     let Some(file) = take(&path)? else {
-        let there = path.try_exists().map_err(failed("look at", &path))?;
+        let there = path.try_exists().map_err(Error::file("look at", &path))?;
         return Ok(if there { Standing::Running } else { Standing::Lost });
     };
     let mut reader = BufReader::new(&file);
-    let Some((First { total, spool, sealed: Some(_) }, _)) = read_first(&mut reader).map_err(failed("read", &path))?
+    let Some((First { total, spool, sealed: Some(_) }, _)) =
+        read_first(&mut reader).map_err(Error::file("read", &path))?
     else {
         return Ok(Standing::Lost);
     };
@@ -46,7 +47,7 @@ pub fn standing(party: &Party, bundle: BundleId) -> Result<Standing> {
         return Ok(Standing::Lost);
     }
     let mut parts = BTreeMap::new();
-    while let Some(line) = next_line(&mut reader).map_err(failed("read", &path))? {
+    while let Some(line) = next_line(&mut reader).map_err(Error::file("read", &path))? {
         let Some((_, text)) = line.split_at_checked(CHECK_LEN) else { break };
         if let Ok(Line::Part(part)) = serde_json::from_slice(text) {
             parts.insert(part.part, part.covers);
@@ -92,14 +93,14 @@ fn end(party: &Party, bundle: BundleId, spooled: Spooled) -> Result<()> {
     let path = path(&party.home, bundle);
     let _lock = party.home.lock()?;
     let Some(file) = take(&path)? else { return Ok(()) };
-    let spool = spool_of(&file).map_err(failed("read", &path))?;
+    let spool = spool_of(&file).map_err(Error::file("read", &path))?;
     match spool {
         Some(_) if spooled == Spooled::Stays => Ok(()),
         Some(spool) if spooled == Spooled::Removed => {
-            unlink(&path)?;
+            home::remove(&path)?;
             remove_spool(&party.home, spool)
         }
-        _ => unlink(&path),
+        _ => Ok(home::remove(&path)?),
     }
 }
 
@@ -124,9 +125,9 @@ pub fn keeps(party: &Party, bundle: BundleId) -> Result<bool> {
     let path = path(&party.home, bundle);
     let file = match File::open(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        file => file.map_err(failed("open", &path))?,
+        file => file.map_err(Error::file("open", &path))?,
     };
-    let spool = spool_of(&file).map_err(failed("read", &path))?;
+    let spool = spool_of(&file).map_err(Error::file("read", &path))?;
     Ok(spool.is_some_and(|spool| spool::is_there(&party.home, spool)))
 }
 
@@ -139,9 +140,9 @@ pub(crate) fn spools(home: &Home) -> Result<Option<BTreeSet<BundleId>>> {
         let file = match File::open(&path) {
             // It ended this moment.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            file => file.map_err(failed("open", &path))?,
+            file => file.map_err(Error::file("open", &path))?,
         };
-        let Some((first, _)) = read_first(&mut BufReader::new(&file)).map_err(failed("read", &path))? else {
+        let Some((first, _)) = read_first(&mut BufReader::new(&file)).map_err(Error::file("read", &path))? else {
             return Ok(None);
         };
         spools.extend(first.spool);

@@ -16,7 +16,8 @@ use super::stream::{CHUNK_LEN, SEALED_CHUNK_LEN, payload_len};
 ///
 /// `fill` is given the room of one chunk after the other and must write all of it; what stands there already stays
 /// until then, so that content may also be put there before ([`rooms`]). `done` sees the bytes of the file in order when
-/// they are final, up to the end in stretches of whole [`CHUNK_LEN`]s from its beginning, which a tree of digests likes best. Memory is kept for the next file.
+/// they are final, up to the end in stretches of whole [`CHUNK_LEN`]s from its beginning, which a tree of digests likes best.
+/// Memory is kept for the next file.
 ///
 /// # Errors
 ///

@@ -137,8 +137,9 @@ impl Sealer {
 }
 
 impl<S: Sink> Receiver<S> {
-    /// Opens all parts that are missing on so many threads. `fetch` brings sealed part after sealed part, one at a time and in order, into
-    /// memory that is used again; it says `false` when no more will come. Memory is one sealed part for each thread.
+    /// Opens all parts that are missing on so many threads. `fetch` brings sealed part after sealed part, one at a time and in
+    /// order, into memory that is used again; it says `false` when no more will come. Memory is one sealed part for each
+    /// thread.
     ///
     /// # Errors
     /// The first error of [`Receiver::accept`] or of `fetch`. Whether all parts came is told by [`Receiver::finish`].

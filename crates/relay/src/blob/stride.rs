@@ -16,10 +16,7 @@ const WIDE_AT_ONCE: usize = 12;
 pub(super) struct Strides(Arc<Semaphore>);
 
 /// What one transfer has.
-pub(super) struct Stride {
-    bytes: u64,
-    _wide: Option<OwnedSemaphorePermit>,
-}
+pub(super) struct Stride(Option<OwnedSemaphorePermit>);
 
 impl Strides {
     pub(super) fn new() -> Self {
@@ -29,13 +26,13 @@ impl Strides {
     /// For a transfer of `length` bytes, as long as it lasts.
     pub(super) fn take(&self, length: u64) -> Stride {
         let wide = if length > NARROW { Arc::clone(&self.0).try_acquire_owned().ok() } else { None };
-        Stride { bytes: if wide.is_some() { WIDE } else { NARROW }, _wide: wide }
+        Stride(wide)
     }
 }
 
 impl Stride {
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        if self.0.is_some() { WIDE } else { NARROW }
     }
 }
 

@@ -5,7 +5,7 @@ use pouch_statement::{BundleId, Name};
 use serde_json::json;
 
 use crate::run::{Context, Outcome, printing};
-use crate::show::short;
+use crate::show::{joined, short};
 
 /// Deal with somebody no more: withdraw what they have not fetched, send them nothing, take nothing from them
 ///
@@ -41,7 +41,7 @@ impl Revoke {
             .show
             .line(format_args!("{name} is revoked: nothing is sent to them or taken from them"))
             .map_err(printing)?;
-        let ids = |list: &[BundleId]| list.iter().map(|id| short(*id).to_string()).collect::<Vec<_>>().join(", ");
+        let ids = |list: &[BundleId]| joined(&list.iter().map(|id| short(*id)).collect::<Vec<_>>());
         if !withdrawn.in_time.is_empty() {
             context.show.line(format_args!("withdrawn: {}", ids(&withdrawn.in_time))).map_err(printing)?;
         }

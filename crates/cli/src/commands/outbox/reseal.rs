@@ -2,14 +2,15 @@ use clap::Args;
 use pouch_client::outbox::{self, Progress, Readdressed, Sent};
 use pouch_client::{Class, Error, Party};
 
-use super::{names, object};
+use super::object;
 use crate::run::{Context, Outcome as Done, printing};
-use crate::show::short;
+use crate::show::{joined, short};
 
 /// Seal what waits for a contact's old key for the new one, without sending the content again
 ///
 /// Each recipient whose keys changed (`pouch contact rotate`) and who has not received it gets a new signed manifest. Without
-/// ID, one bundle that fails does not keep the others; the first failure decides on the exit code.
+/// ID, one bundle that fails does not keep the others, unless the relay cannot be reached; the first failure decides on the
+/// exit code.
 #[derive(Args)]
 pub(super) struct Reseal {
     /// Which; all that need it if not given
@@ -45,14 +46,15 @@ impl Reseal {
                     }
                     Err(error) => vec![error],
                 };
+                // The others would fare no better.
+                let is_away = errors.iter().any(|error| error.class() == Class::Unreachable);
                 for error in errors {
                     if several {
                         context.show.warn(format_args!("bundle {}: {error}", short(sent.bundle)));
                     }
                     failed.get_or_insert(error);
                 }
-                // The others would fare no better.
-                if failed.as_ref().is_some_and(|error| error.class() == Class::Unreachable) {
+                if is_away {
                     break;
                 }
             }
@@ -70,5 +72,5 @@ fn tell(context: &Context, party: &Party, sent: &Sent, done: &Readdressed) -> Do
     }
     object(context, party, sent, None)?;
     context.show.essence(sent.bundle).map_err(printing)?;
-    context.show.line(format_args!("{id} is sealed for the new keys of {}", names(&done.to))).map_err(printing)
+    context.show.line(format_args!("{id} is sealed for the new keys of {}", joined(&done.to))).map_err(printing)
 }

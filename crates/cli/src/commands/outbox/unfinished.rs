@@ -16,7 +16,8 @@ use crate::show::{local, short};
 
 /// Go on with a send that was interrupted
 ///
-/// What the relay has is not sent again. If the files have changed since, it begins anew.
+/// What the relay has is not sent again. If the files have changed since, it begins anew. What `send - --spool` kept is sent in
+/// a new bundle where the old one is over, or is for keys that were replaced.
 #[derive(Args)]
 pub(super) struct Resume {
     /// Which

@@ -1,6 +1,5 @@
 //! What is said of a send: that it is delivered, how to go on with it, the receipts.
 
-use std::fmt::Display;
 use std::path::Path;
 
 use pouch_client::outbox::Sent;
@@ -13,7 +12,7 @@ use serde_json::json;
 
 use crate::progress::Bar;
 use crate::run::{Context, Failure, Outcome as Done, printing};
-use crate::show::{iso, local, many, short, size};
+use crate::show::{iso, joined, local, many, short, size};
 
 /// A bundle that was sent.
 pub(crate) struct Report<'a> {
@@ -65,19 +64,14 @@ impl Report<'_> {
                 size(sent.size),
                 many(sent.files, "file"),
                 local(sent.expires),
-                names(&to),
+                joined(&to),
             ))
             .map_err(printing)
     }
 }
 
-/// Names in a row.
-pub(crate) fn names(names: &[impl Display]) -> String {
-    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// Runs a send. If it ends early and something is kept to go on with, says how; if there cannot be, says that. `stream` says of a
-/// stream whether it is kept.
+/// Runs a send. If it ends early and something is kept to go on with, says how; if there cannot be, says that. `stream` says of
+/// a stream that could be kept whether it is.
 pub(crate) fn interruptible<T>(
     context: &Context,
     party: &Party,

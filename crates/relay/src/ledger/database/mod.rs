@@ -30,10 +30,10 @@ use super::{LedgerOpenError, Result};
 /// undoes that one alone.
 ///
 /// **Isolation.** Each statement of a work sees everything that was committed before it. What a work has locked
-/// ([`Conn::lock`]), claimed ([`Query::claiming`](query::Query::claiming)) or changed nobody else changes until it ends. So a work that reads
-/// something and decides by it locks it first; a counter is checked and changed in one statement; and what may exist once
-/// has a unique key. Locks are taken in the order of [`Lock`]'s variants, and several of one kind in ascending order;
-/// nothing is locked after the counters of accounts and of the relay but these, account before relay. What deadlocks
+/// ([`Conn::lock`]), claimed ([`Query::claiming`](query::Query::claiming)) or changed nobody else changes until it ends. So a
+/// work that reads something and decides by it locks it first; a counter is checked and changed in one statement; and what may
+/// exist once has a unique key. Locks are taken in the order of [`Lock`]'s variants, and several of one kind in ascending
+/// order; nothing is locked after the counters of accounts and of the relay but these, account before relay. What deadlocks
 /// nonetheless, or meets a row that appeared under its unique key at the same time, is run again.
 ///
 /// **Repetition.** A work may run more than once, each time on what is there by then, and has no effects but on the ledger.
