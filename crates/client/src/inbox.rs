@@ -45,7 +45,7 @@ fn named(party: &Party, items: Listing<InboxItem>) -> Result<Listing<Waiting>> {
     Ok(Listing { rows: items.rows.into_iter().map(named).collect(), cut: items.cut })
 }
 
-/// Finds the bundle that a person means: a prefix of what waits or was received before, or the only one that waits.
+/// Finds the bundle that a person means: a prefix of what waits, was received or refused before, or the only one that waits.
 ///
 /// # Errors
 /// Nothing, or several.
@@ -57,6 +57,7 @@ pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<
     let mut known: Vec<BundleId> = waiting(party, api).await?.rows.into_iter().map(|w| w.item.bundle).collect();
     if let Some(typed) = typed {
         known.extend(&before);
+        known.extend(home::bundles(&party.home.state(REFUSED), ".json")?);
         known.sort_unstable();
         known.dedup();
         return crate::typed::only(known, |id| *id, typed, Error::NoBundle);
@@ -148,7 +149,7 @@ fn received_before(party: &Party) -> Result<Vec<BundleId>> {
     Ok(home::bundles(&party.home.state(RECEIVED), ".json")?)
 }
 
-/// Marks a bundle whose envelope or sender was refused: `next` passes it over, its id still receives it.
+/// Marks a bundle that was refused: `next` passes it over, its id still receives it.
 fn refused_path(party: &Party, bundle: BundleId) -> PathBuf {
     party.home.state(REFUSED).join(format!("{bundle}.json"))
 }

@@ -361,6 +361,7 @@ async fn fail(
     party.journal().append(&about(manifest, from, event))?;
     if let Some(stage) = error.stage() {
         note_order(party, from, manifest)?;
+        inbox::mark_refused(party, manifest.body().bundle)?;
         let receipt = receipt::sign(identity, from, manifest, Outcome::Failed, Some(stage))?;
         receipt.keep(party, source)?;
         receipt.deliver(party, source).await?;
