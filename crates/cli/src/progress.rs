@@ -97,7 +97,7 @@ impl Watch for Bar {
             News::Reached => self.waits.store(false, Ordering::Relaxed),
             News::StartsOver(bundle, why) => {
                 self.begin(None);
-                let text = format!("bundle {} was interrupted and is begun anew: {why}", short(bundle));
+                let text = format!("bundle {} is begun anew: {why}", short(bundle));
                 self.bar.suspend(|| self.show.warn(text));
             }
         }

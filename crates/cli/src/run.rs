@@ -271,7 +271,7 @@ fn tell(error: &Error) -> String {
         }
         Error::NoRoomToKeep { free, reserve } => {
             format!(
-                "what is piped in is longer than may be kept: the disk has {} free, and {} are left to others",
+                "there is no room to keep more of what is piped in: the disk has {} free, and {} are left to others",
                 size(*free),
                 size(*reserve)
             )
@@ -314,10 +314,13 @@ fn hint(error: &Error) -> Option<String> {
         Error::NotResumable(_, BEING_SENT) | Error::NotForgotten(_, BEING_SENT) => {
             "wait for its end, or interrupt it where it runs"
         }
-        Error::NotResumable(_, NO_CONTACT) => "`pouch contact add` brings them back; then resume it again",
+        Error::NotResumable(_, NO_CONTACT) => {
+            "pin the card that it is for, and take its new keys with `pouch contact rotate`; then resume it again"
+        }
         Error::NotResumable(..) => {
             "send it again; `pouch outbox forget ID` clears away what is left of it, also what was piped in and kept"
         }
+        Error::NoRoomToKeep { .. } => "make room, or send it without --spool",
         Error::NotForgotten(..) => "`pouch outbox revoke ID` withdraws what is delivered",
         Error::OneRecipient => "write one file for each",
         Error::AlreadyRecipient(_) => "`pouch outbox extend ID` gives it another end",

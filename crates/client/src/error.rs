@@ -184,7 +184,7 @@ pub enum Error {
     LongerForAll(Name, Box<Error>),
     /// What is piped in would fill the disk.
     #[error(
-        "what is piped in is longer than may be kept: {free} bytes are free, and {reserve} of them are left to others"
+        "there is no room to keep more of what is piped in: {free} bytes are free, and {reserve} are left to others"
     )]
     NoRoomToKeep {
         /// Bytes that are free.
@@ -290,7 +290,7 @@ impl fmt::Display for Span {
 /// Why a send is neither gone on with nor forgotten: another process has it.
 pub const BEING_SENT: &str = "it is being sent";
 /// Why a send cannot go on: there is nobody to send it to.
-pub const NO_CONTACT: &str = "a recipient is no contact any more";
+pub const NO_CONTACT: &str = "nobody among the contacts has, or had, the keys that it is for";
 
 impl Error {
     /// That something cannot be done to a file.

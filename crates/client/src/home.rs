@@ -296,21 +296,8 @@ fn temporary_name(path: &Path) -> Result<PathBuf, HomeError> {
 /// Reads a file of the state; `None` if it is not there. It must be a file, mine or root's. Never waits for whoever has
 /// the other end of a pipe.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // A socket.
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
-            return Err(HomeError::NotAFile { path: path.to_owned() });
-        }
-        Err(e) => return Err(failed("cannot open", path)(e)),
-    };
-    let data = file.metadata().map_err(failed("cannot look at", path))?;
-    if !data.is_file() {
-        return Err(HomeError::NotAFile { path: path.to_owned() });
-    }
-    check_owner(path, &data)?;
+    let Some(file) = open(path, OpenOptions::new().read(true))? else { return Ok(None) };
+    check_owner(path, &file.metadata().map_err(failed("cannot look at", path))?)?;
     let mut bytes = Vec::new();
     file.take(MAX_STATE_FILE + 1).read_to_end(&mut bytes).map_err(failed("cannot read", path))?;
     if bytes.len() as u64 > MAX_STATE_FILE {
@@ -325,6 +312,21 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, H
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|e| HomeError::Damaged { path: path.to_owned(), reason: format!("line {}", e.line()) })
+}
+
+/// Opens a file, if it is there. A pipe or socket in its place is an error, and not waited for.
+pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> Result<Option<File>, HomeError> {
+    let not_a_file = || HomeError::NotAFile { path: path.to_owned() };
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = match options.custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A socket.
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => return Err(not_a_file()),
+        Err(e) => return Err(failed("cannot open", path)(e)),
+    };
+    let is_file = file.metadata().map_err(failed("cannot look at", path))?.is_file();
+    if is_file { Ok(Some(file)) } else { Err(not_a_file()) }
 }
 
 /// Removes a file, if it is there.
@@ -347,8 +349,11 @@ pub(crate) fn bundles(folder: &Path, ending: &str) -> Result<Vec<BundleId>, Home
     for entry in entries {
         let entry = entry.map_err(failed("cannot list", folder))?;
         // What is no file is not mine: opened, a pipe that somebody planted would be waited for.
-        if !entry.file_type().map_err(failed("cannot list", folder))?.is_file() {
-            continue;
+        match entry.file_type() {
+            Ok(kind) if kind.is_file() => {}
+            // It ended this moment.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("cannot list", folder)(e)),
+            _ => continue,
         }
         let name = entry.file_name();
         bundles.extend(name.to_str().and_then(|name| name.strip_suffix(ending)?.parse::<BundleId>().ok()));

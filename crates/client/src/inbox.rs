@@ -15,6 +15,7 @@ use crate::pause::Pause;
 
 pub(crate) const RECEIVED: &str = "received";
 const REFUSED: &str = "refused";
+const FAILED: &str = "failed";
 /// How long the relay is asked to wait: less than proxies on the way let a request idle.
 const WAIT: Duration = Duration::from_secs(30);
 /// The first and the longest pause between two looks into the inbox, where the relay does not wait.
@@ -45,7 +46,8 @@ fn named(party: &Party, items: Listing<InboxItem>) -> Result<Listing<Waiting>> {
     Ok(Listing { rows: items.rows.into_iter().map(named).collect(), cut: items.cut })
 }
 
-/// Finds the bundle that a person means: a prefix of what waits, was received or refused before, or the only one that waits.
+/// Finds the bundle that a person means: a prefix of what waits, failed, was received or refused
+/// before, or the only one that waits.
 ///
 /// # Errors
 /// Nothing, or several.
@@ -57,7 +59,9 @@ pub async fn find(party: &Party, api: &RelayApi, typed: Option<&str>) -> Result<
     let mut known: Vec<BundleId> = waiting(party, api).await?.rows.into_iter().map(|w| w.item.bundle).collect();
     if let Some(typed) = typed {
         known.extend(&before);
-        known.extend(home::bundles(&party.home.state(REFUSED), ".json")?);
+        for marked in [REFUSED, FAILED] {
+            known.extend(home::bundles(&party.home.state(marked), ".json")?);
+        }
         known.sort_unstable();
         known.dedup();
         return crate::typed::only(known, |id| *id, typed, Error::NoBundle);
@@ -149,7 +153,7 @@ fn received_before(party: &Party) -> Result<Vec<BundleId>> {
     Ok(home::bundles(&party.home.state(RECEIVED), ".json")?)
 }
 
-/// Marks a bundle that was refused: `next` passes it over, its id still receives it.
+/// Marks a bundle whose envelope or sender was refused: `next` passes it over, its id still receives it.
 fn refused_path(party: &Party, bundle: BundleId) -> PathBuf {
     party.home.state(REFUSED).join(format!("{bundle}.json"))
 }
@@ -163,6 +167,22 @@ pub(crate) fn mark_refused(party: &Party, bundle: BundleId) -> Result<()> {
 /// Takes the mark away: it opened after all.
 pub(crate) fn unmark(party: &Party, bundle: BundleId) {
     let _ = std::fs::remove_file(refused_path(party, bundle));
+}
+
+fn failed_path(party: &Party, bundle: BundleId) -> PathBuf {
+    party.home.state(FAILED).join(format!("{bundle}.json"))
+}
+
+/// Marks a bundle in which something was not right: the relay has the receipt that says so and lists it no more, but whoever
+/// tries it again names it by its beginning. Best effort: it is no more than that.
+pub(crate) fn mark_failed(party: &Party, bundle: BundleId) {
+    let folder = home::private_folder(&party.home.state(FAILED));
+    let _ = folder.and_then(|()| home::write_json(&failed_path(party, bundle), &now()));
+}
+
+/// Takes the mark away: it is received.
+pub(crate) fn unmark_failed(party: &Party, bundle: BundleId) {
+    let _ = home::remove(&failed_path(party, bundle));
 }
 
 /// Takes all marks away: somebody was added to the address book who may be the sender that was not known.

@@ -11,12 +11,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
-use pouch_protocol::{BundleState, DeliveryState, ProblemKind};
+use pouch_protocol::{BundleState, Delivery, DeliveryState, ProblemKind};
 use pouch_statement::{Blake3Digest, BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use self::amend::{Readdressed, add, extend, needs_reseal, reseal};
+use self::receipt::is_news;
 pub use self::receipt::{awaits_receipt, refresh, wait_receipt};
 pub use self::recipient::{FormerKey, Recipient};
 pub use self::unfinished::forget;
@@ -34,6 +35,9 @@ use crate::typed;
 use crate::watch::Unwatched;
 
 const FOLDER: &str = "outbox";
+/// When all of it was looked at by a send; and after how many seconds the next one does.
+const LOOKED: &str = "looked";
+const LOOK_AT_ALL: u64 = 3600;
 
 /// Where a bundle of mine stands, as I know it without asking the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +157,7 @@ impl Sent {
                 let Some(mine) = self.recipients.iter_mut().find(|r| r.mailbox == noted.mailbox) else { continue };
                 mine.receipt = mine.receipt.take().or(noted.receipt);
                 mine.answer = mine.answer.or(noted.answer);
+                mine.unfetched |= noted.unfetched;
             }
         }
         Ok(home::write_json(&path, self)?)
@@ -263,15 +268,24 @@ pub(crate) fn load(party: &Party, bundle: BundleId) -> Result<Option<Sent>> {
     Ok(home::read_json(&path(party, bundle))?)
 }
 
+fn bundles(party: &Party) -> Result<Vec<BundleId>> {
+    Ok(home::bundles(&party.home.state(FOLDER), ".json")?)
+}
+
+fn loaded(party: &Party, bundles: Vec<BundleId>) -> Result<Vec<Sent>> {
+    let mut sent = Vec::new();
+    for bundle in bundles {
+        sent.extend(load(party, bundle)?);
+    }
+    Ok(sent)
+}
+
 /// All my bundles, newest first.
 ///
 /// # Errors
 /// A damaged state.
 pub fn list(party: &Party) -> Result<Vec<Sent>> {
-    let mut sent = Vec::new();
-    for bundle in home::bundles(&party.home.state(FOLDER), ".json")? {
-        sent.extend(load(party, bundle)?);
-    }
+    let mut sent = loaded(party, bundles(party)?)?;
     sent.sort_by(|a, b| b.created.cmp(&a.created).then(a.bundle.cmp(&b.bundle)));
     Ok(sent)
 }
@@ -281,7 +295,8 @@ pub fn list(party: &Party) -> Result<Vec<Sent>> {
 /// # Errors
 /// None, or several.
 pub fn find(party: &Party, typed: &str) -> Result<Sent> {
-    typed::only(list(party)?, |sent| sent.bundle, typed, Error::NoBundle)
+    let found = typed::only(bundles(party)?, |bundle| *bundle, typed, Error::NoBundle)?;
+    load(party, found)?.ok_or_else(|| Error::NoBundle(typed.to_owned()))
 }
 
 /// Finds out whether a bundle was delivered whose commit got no answer. `false`: the relay says that it was not. One that the
@@ -369,10 +384,8 @@ async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle
 /// Settles what is open for these recipients, in the turn that the caller has, so that the next manifest for each follows the
 /// last that was delivered.
 pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identity, to: &[&Contact]) -> Result<()> {
-    let mut all = list(party)?;
-    forget_keys(party, &mut all)?;
     let theirs = |r: &Recipient| to.iter().any(|contact| contact.is_or_was(&r.fingerprint));
-    for mut sent in all {
+    for mut sent in unsettled(party)? {
         if sent.progress == Progress::Committing && sent.recipients.iter().any(theirs) {
             settle_in_turn(party, api, Some(identity), &mut sent).await?;
         }
@@ -380,7 +393,23 @@ pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identit
     Ok(())
 }
 
-/// Forgets what opens those of `list`, which are all, that are over, by my own clock: nobody can be addressed with them any
+/// Those that may be open: of which there is a transfer. Every [`LOOK_AT_ALL`] seconds, and for a pipeline, whose transfers end
+/// with its run, all of them, so that keys are forgotten and nothing rests on the transfers alone: a send does not read years
+/// of states.
+fn unsettled(party: &Party) -> Result<Vec<Sent>> {
+    let looked = party.home.state(FOLDER).join(LOOKED);
+    let now = crate::clock::now();
+    let recent = |at: Timestamp| at <= now && now.since(at) < LOOK_AT_ALL;
+    let all = party.pipeline.is_some() || !home::read_json(&looked).ok().flatten().is_some_and(recent);
+    let mut found = loaded(party, if all { bundles(party)? } else { transfer::list(party)? })?;
+    forget_keys(party, &mut found)?;
+    if all && party.pipeline.is_none() {
+        home::write_json(&looked, &now)?;
+    }
+    Ok(found)
+}
+
+/// Forgets what opens those of `list` that are over, by my own clock: nobody can be addressed with them any
 /// more, and no send can go on. What a crash left of a send that is over goes, too.
 ///
 /// # Errors
@@ -402,14 +431,13 @@ pub fn forget_keys(party: &Party, list: &mut [Sent]) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a crash left of a send that is over.
+/// Removes what is left of a send that is over.
 pub(crate) fn clear_transfer(party: &Party, sent: &Sent) -> Result<()> {
     match sent.progress {
         Progress::Sent | Progress::Carried | Progress::Revoked => transfer::discard(party, sent.bundle),
         Progress::Undelivered => transfer::put_away(party, sent.bundle),
-        Progress::Sending | Progress::Committing if sent.expires <= crate::clock::now() => {
-            transfer::put_away(party, sent.bundle)
-        }
+        Progress::Sending if sent.expires <= crate::clock::now() => transfer::put_away(party, sent.bundle),
+        // A commit is settled first, however long ago it was.
         Progress::Sending | Progress::Committing => Ok(()),
     }
 }
@@ -428,7 +456,8 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
         .filter(|d| d.state != DeliveryState::Waiting)
         .filter_map(|d| sent.recipients.iter().find(|r| r.mailbox == d.mailbox).map(|r| r.name.clone()))
         .collect();
-    let answered: Vec<_> = deliveries.iter().filter(|d| d.receipt.is_some()).map(|d| d.mailbox).collect();
+    let is_news = |d: &Delivery| d.receipt.as_ref().is_some_and(|receipt| is_news(sent, &d.mailbox, receipt));
+    let unfetched: Vec<_> = deliveries.iter().filter(|d| is_news(d)).map(|d| d.mailbox).collect();
     let result = match before {
         // An upload that never began leaves nothing to withdraw.
         Err(e) if e.refused() == Some(ProblemKind::NotFound) && sent.progress == Progress::Sending => Ok(()),
@@ -437,11 +466,10 @@ pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Ve
     };
     party.journal().append(&event.ended(&result))?;
     result?;
-    let answered = |r: &Recipient| answered.contains(&r.mailbox) && r.receipt.is_none();
     sent.change(party, |sent| {
         sent.progress = Progress::Revoked;
         sent.private = None;
-        sent.recipients.iter_mut().for_each(|r| r.has_answered = answered(r));
+        sent.recipients.iter_mut().for_each(|r| r.unfetched = unfetched.contains(&r.mailbox));
     })?;
     transfer::discard(party, sent.bundle)?;
     Ok(released)

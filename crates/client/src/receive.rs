@@ -339,6 +339,7 @@ fn remember(party: &Party, from: &Sender, manifest: &Signed<Manifest>) -> Result
         time: now(),
     };
     home::write_json(&received_path(party, body.bundle), &seen)?;
+    inbox::unmark_failed(party, body.bundle);
     note_order(party, from, manifest)
 }
 
@@ -361,9 +362,9 @@ async fn fail(
     party.journal().append(&about(manifest, from, event))?;
     if let Some(stage) = error.stage() {
         note_order(party, from, manifest)?;
-        inbox::mark_refused(party, manifest.body().bundle)?;
         let receipt = receipt::sign(identity, from, manifest, Outcome::Failed, Some(stage))?;
         receipt.keep(party, source)?;
+        inbox::mark_failed(party, manifest.body().bundle);
         receipt.deliver(party, source).await?;
     }
     Ok(())

@@ -194,10 +194,13 @@ pub async fn send(
     let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
     fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
     let mark = once.map(|once| once.to(&fingerprints));
-    if let Some(mark) = mark
-        && let Some(sent) = once::before(party, api, identity, mark).await?
-    {
+    // What goes on to other keys was marked for those of before.
+    let marked = resume.map(|resume| outbox::load(party, resume)).transpose()?.flatten().and_then(|sent| sent.once);
+    for mark in [mark, marked.filter(|marked| Some(*marked) != mark)].into_iter().flatten() {
+        let Some(sent) = once::before(party, api, identity, mark).await? else { continue };
         match resume {
+            // That was settled, and is delivered.
+            Some(resume) if resume == sent.bundle => return Ok(Delivery { sent, again: false }),
             Some(resume) => drop(outbox::forget(party, Some(api), resume).await?),
             None => once::drain(content).await?,
         }
@@ -249,9 +252,8 @@ pub async fn send(
             }
             Err(Stop::StartOver(why)) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&why.to_string()))?;
-                watch.news(News::StartsOver(ongoing.sent.bundle, why));
                 content = how.content(party, identity)?;
-                ongoing = ongoing.anew(&sending, &content).await?;
+                ongoing = ongoing.anew(&sending, &content, why).await?;
             }
         }
     }

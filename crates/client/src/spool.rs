@@ -117,7 +117,9 @@ fn copy(
     let mut sealing = age::encrypt(to, io::BufWriter::with_capacity(PIECE, file))?;
     let (mut room, mut size, mut hash) = (Zeroizing::new(vec![0; PIECE]), 0, Sha256::new());
     loop {
-        leave_room(file, path)?;
+        if size > 0 {
+            leave_room(file, path)?;
+        }
         let read = match reader.read(&mut room) {
             Ok(0) => break,
             Ok(read) => read,

@@ -83,9 +83,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whether it is the same for others, or for the same with other keys.
-    pub(crate) fn differs_only_in_recipients(&self, other: &Self) -> bool {
-        self.to != other.to && Self { to: other.to.clone(), ..self.clone() } == *other
+    /// Whether it is the same for the same people, some of whom have other keys now: `is_now` tells of a fingerprint of then
+    /// whose it is.
+    pub(crate) fn is_for_former_keys(&self, now: &Self, is_now: impl Fn(&Fingerprint) -> Option<Fingerprint>) -> bool {
+        let mut to: Vec<_> = self.to.iter().filter_map(is_now).collect();
+        to.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
+        self.to != now.to && Self { to, ..self.clone() } == *now
     }
 
     /// The digest under `key` of what tells this content from another one that is read in the same way; `None` if it is of
@@ -306,8 +309,10 @@ impl Transfer {
     pub(crate) fn conclude(&mut self, last: Last) -> Result<()> {
         let line = Line::Last(last);
         self.append(&line)?;
-        // Before the outbox says that it is committing: what it was numbered with must not get lost alone.
-        self.file.sync_data().map_err(Error::file("write", &self.path))?;
+        // Before the outbox says that it is committing: what it was numbered with must not get lost alone, nor what tells that
+        // there is something to settle.
+        let folder = || File::open(self.path.parent().unwrap_or(&self.path))?.sync_all();
+        self.file.sync_data().and_then(|()| folder()).map_err(Error::file("write", &self.path))?;
         if let Line::Last(last) = line {
             self.last = Some(last);
         }
@@ -355,11 +360,7 @@ fn percent(done: u64, total: Option<u64>) -> Option<u8> {
 
 /// Opens and locks the file, if it is there and nobody else has it.
 pub(crate) fn take(path: &Path) -> Result<Option<File>> {
-    let file = match OpenOptions::new().append(true).read(true).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::file("open", path)(e)),
-    };
+    let Some(file) = home::open(path, OpenOptions::new().append(true).read(true))? else { return Ok(None) };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),

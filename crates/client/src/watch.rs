@@ -37,8 +37,10 @@ pub enum StartsOver {
     Late,
     /// A copy of this home has delivered it.
     Elsewhere,
-    /// Its bundle is over, or for keys that were replaced.
+    /// Its bundle is over.
     Over,
+    /// It is for keys that were replaced.
+    OtherKeys,
 }
 
 impl fmt::Display for StartsOver {
@@ -48,7 +50,8 @@ impl fmt::Display for StartsOver {
             Self::Moved => "a recipient has another mailbox since",
             Self::Gone => "the relay does not have it any more",
             Self::Late => "more than half of the time for which it could be fetched is over",
-            Self::Over => "its bundle is over, or for keys that were replaced",
+            Self::Over => "its bundle is over",
+            Self::OtherKeys => "a recipient has other keys since",
             Self::Elsewhere => "the relay says that it was delivered, by a copy of this home",
         })
     }

@@ -12,7 +12,7 @@ use pouch_tests::hostile::{Answer, Reply};
 use pouch_tests::{LIMIT, Small, files_beneath, holds, noise, skip, until};
 use rustix::process::Signal;
 
-use super::deadly::{Deadly, PART};
+use super::deadly::{Deadly, Death, PART};
 
 const WORDS: [&str; 7] = ["send", "-", "--spool", "--name", "dump", "--to", "bo"];
 
@@ -82,14 +82,45 @@ fn what_is_kept_goes_to_new_keys() {
     let deadly = piped();
     deadly.killed_after_parts(&WORDS, 1);
     let id = deadly.bundle("interrupted");
+    rotate(&deadly);
+    deadly.world.run("ada", &["outbox", "resume", &id]).ok().says("begun anew: a recipient has other keys since");
+    let new = deadly.bundle("sent");
+    assert_ne!(new, id);
+    arrives(&deadly, &new);
+    deadly.check_keys();
+}
+
+// Where nobody knows whether it is delivered, it is said to its end, and not twice.
+#[test]
+fn what_is_kept_and_was_committing_goes_to_the_keys_of_then() {
+    let deadly = piped();
+    let death = Death::at(|seen| seen.path.ends_with("/commit"));
+    assert_eq!(deadly.killed(&[&WORDS[..], &["--once", "run 7"]].concat(), death).code, -9);
+    let id = deadly.bundle("committing");
+    rotate(&deadly);
+    assert_eq!(deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok().word(), id);
+    arrives(&deadly, &id);
+}
+
+// Nor is it once more for new keys, where it was to be once.
+#[test]
+fn what_was_delivered_under_the_same_key_is_not_sent_to_new_keys() {
+    let deadly = piped();
+    let words = [&WORDS[..], &["--once", "run 7", "-q"]].concat();
+    deadly.killed_after_parts(&words, 1);
+    let id = deadly.bundle("interrupted");
+    let other = deadly.world.pouch("ada", &words).input(deadly.input.clone()).end().ok().word();
+    rotate(&deadly);
+    assert_eq!(deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok().word(), other);
+    arrives(&deadly, &other);
+}
+
+/// Bo has other keys, and Ada knows.
+fn rotate(deadly: &Deadly) {
     let run = |who: &str, words: &[&str]| deadly.world.run(who, words).ok();
     run("bo", &["card", "rotate", "--yes"]);
     let words = run("bo", &["card", "--words"]).word();
     run("ada", &["contact", "rotate", "bo", "--words", &words]);
-    let new = run("ada", &["outbox", "resume", "-q", &id]).word();
-    assert_ne!(new, id);
-    arrives(&deadly, &new);
-    deadly.check_keys();
 }
 
 // A pipe may have no end; the disk has.

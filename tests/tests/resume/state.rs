@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
-use pouch_tests::hostile::Answer;
+use pouch_tests::hostile::{Answer, Reply};
 use pouch_tests::{files_beneath, set_mtime, text};
 
 use super::deadly::{Deadly, Death, PART, plant};
@@ -180,4 +180,44 @@ fn what_is_over_leaves_no_state_behind() {
     std::thread::sleep(Duration::from_millis(3100));
     deadly.world.run("ada", &["outbox"]).ok();
     assert!(files_beneath(&transfers).is_empty());
+}
+
+// However much was sent before: a send reads what may be open, and now and then all.
+#[test]
+fn a_send_reads_only_what_may_be_open() {
+    let deadly = Deadly::new();
+    let home = deadly.world.party("ada").home();
+    let file = deadly.world.party("ada").file("file", "content");
+    let send = || deadly.world.run("ada", &["send", text(&file), "--to", "bo", "-q"]);
+    let first = send().ok().word();
+    std::fs::write(home.join(format!("outbox/{first}.json")), "damaged").unwrap();
+    send().ok();
+    deadly.world.run("ada", &["outbox"]).ends(9);
+    std::fs::write(home.join("outbox/looked"), "1700000000").unwrap();
+    send().ends(9);
+}
+
+// A stream cannot go on, but a commit of it without an answer is settled before anything else is numbered.
+#[test]
+fn a_commit_of_a_stream_without_an_answer_is_settled_by_the_next_send() {
+    let deadly = Deadly::new();
+    let commit = ("POST", "/v1/bundles/*/commit");
+    deadly.world.hostile.on(commit.0, commit.1, |seen| {
+        seen.pass();
+        Reply::Close
+    });
+    let words = ["send", "-", "--to", "bo", "-q"];
+    let piped = |input: &str| deadly.world.pouch("ada", &words).input(input).end();
+    piped("one").ends(7);
+    let first = deadly.bundle("committing");
+    deadly.watch();
+    let second = piped("two").ok().word();
+    let sent = deadly.world.run("ada", &["outbox", "--json"]).ok().objects();
+    assert!(sent.iter().all(|bundle| bundle["progress"] == "sent"), "{sent:?}");
+    for (id, content) in [(&first, "one"), (&second, "two")] {
+        let (ran, fresh) = deadly.world.receive(id);
+        ran.ok();
+        assert_eq!(std::fs::read_to_string(fresh.path.join("stdin")).unwrap(), content);
+    }
+    deadly.nothing_is_left();
 }

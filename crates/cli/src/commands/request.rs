@@ -8,7 +8,7 @@ use pouch_core::bundle::Manifest;
 use pouch_statement::{Name, Note, Timestamp};
 use serde_json::json;
 
-use super::send::report::interruptible;
+use super::send::report::{Sends, interruptible};
 use crate::progress::Bar;
 use crate::run::{Context, Outcome as Done, printing};
 use crate::show::{iso, joined, local, parse_span, short};
@@ -37,7 +37,7 @@ impl Request {
         let identity = context.unlock(&party)?;
         let bar = Bar::new(context.show);
         let watch = Arc::clone(&bar) as Arc<dyn Watch>;
-        let sent = interruptible(context, &party, &bar, None, async {
+        let sent = interruptible(context, &party, &bar, Sends::Begun, async {
             let api = context.relay(&party).await?;
             let what = (self.note.clone(), self.until);
             Ok(requests::ask(&party, &api, &identity, self.from.clone(), what, watch).await?)

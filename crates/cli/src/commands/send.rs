@@ -24,7 +24,7 @@ use crate::prompt::{Input, secret_bytes};
 use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{joined, local, many, parse_span, size};
 
-use self::report::Report;
+use self::report::{Report, Sends};
 
 /// How many names are shown before the rest is only counted.
 const NAMES_SHOWN: usize = 10;
@@ -183,7 +183,7 @@ impl Send {
                 context.run(async { Ok(send::send_to_file(party, &identity, request, out, bar.as_ref()).await?) })?;
             return self.report(context, Delivery { sent, again: false }, compression).map(drop);
         }
-        let delivery = report::interruptible(context, party, &bar, self.keeps(context), async {
+        let delivery = report::interruptible(context, party, &bar, self.sends(context), async {
             let api = match context.relay(party).await {
                 Ok(api) => api,
                 Err(failure) => {
@@ -232,6 +232,10 @@ impl Send {
 
     fn is_stdin(&self) -> bool {
         matches!(self.paths.as_slice(), [one] if one.as_os_str() == "-")
+    }
+
+    fn sends(&self, context: &Context) -> Sends {
+        self.keeps(context).map_or(Sends::Files, Sends::Stream)
     }
 
     /// Whether standard input is kept, where it could be.

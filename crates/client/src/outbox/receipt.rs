@@ -54,7 +54,7 @@ pub async fn refresh<K: Borrow<Identity>>(
 
 /// A receipt is news if there was none, or if a failure may have been followed by success. Success is final: a relay
 /// that brings up an older failure again takes nothing back.
-fn is_news(sent: &Sent, mailbox: &MailboxId, message: &ReceiptMessage) -> bool {
+pub(super) fn is_news(sent: &Sent, mailbox: &MailboxId, message: &ReceiptMessage) -> bool {
     sent.recipients.iter().any(|r| {
         let news = |v: Verdict| v.outcome == Outcome::Failed && message.outcome == Outcome::Verified;
         r.mailbox == *mailbox && sent.verdict(r).is_none_or(news)
@@ -82,6 +82,7 @@ fn take_receipt(
                     && let Some(recipient) = sent.recipients.iter_mut().find(|r| r.mailbox == mailbox)
                 {
                     recipient.receipt = Some(receipt.detached());
+                    recipient.unfetched = false;
                 }
             })
         }
@@ -93,6 +94,7 @@ fn take_receipt(
                 party.journal().append(&event.failed(format!("{reason}; kept in {}", object.name())))?;
                 object.keep(party)?;
             }
+            sent.change(party, |sent| sent.recipients.iter_mut().for_each(|r| r.unfetched &= r.mailbox != mailbox))?;
             Err(Error::BadReceipt(bundle, reason))
         }
     }
@@ -127,7 +129,7 @@ pub fn awaits_receipt(sent: &Sent) -> bool {
     let verified = |r: &Recipient| sent.verdict(r).is_some_and(|v| v.outcome == Outcome::Verified);
     match sent.progress {
         Progress::Sent => !sent.recipients.iter().all(verified),
-        Progress::Revoked => sent.recipients.iter().any(|r| r.has_answered && sent.verdict(r).is_none()),
+        Progress::Revoked => sent.recipients.iter().any(|r| r.unfetched),
         _ => false,
     }
 }

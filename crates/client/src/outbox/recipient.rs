@@ -33,9 +33,9 @@ pub struct Recipient {
     /// It is addressed to their new key, and the envelope may not be on the relay yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) resealing: bool,
-    /// When it was withdrawn, the relay had a receipt of theirs that was not fetched here.
+    /// When it was withdrawn, the relay had a receipt of theirs that was not fetched.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) has_answered: bool,
+    pub(super) unfetched: bool,
     /// Their receipt, verified before it was stored.
     pub receipt: Option<Detached>,
     /// Of a request: the first bundle from them that answers it, received and verified.
@@ -66,7 +66,7 @@ impl Recipient {
             earlier: Vec::new(),
             former: Vec::new(),
             resealing: false,
-            has_answered: false,
+            unfetched: false,
             receipt: None,
             answer: None,
         }

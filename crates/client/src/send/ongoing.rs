@@ -1,7 +1,7 @@
 //! A send that was begun, now or earlier: its two states, in the outbox and as a transfer, kept in step.
 
 use pouch_core::bundle::Content;
-use pouch_statement::BundleId;
+use pouch_statement::{BundleId, Fingerprint};
 
 use super::address::Addressee;
 use super::deliver::Sending;
@@ -29,10 +29,7 @@ impl Ongoing {
     pub(super) async fn take_up(sending: &Sending<'_>, content: &Content, only: Option<BundleId>) -> Result<Self> {
         match Self::find(sending, only)? {
             Some(Found::Open(ongoing)) => Ok(ongoing),
-            Some(Found::Over(over)) => {
-                sending.watch.news(News::StartsOver(over.sent.bundle, StartsOver::Over));
-                over.anew(sending, content).await
-            }
+            Some(Found::Over(over, why)) => over.anew(sending, content, why).await,
             None => Self::begin(sending, content),
         }
     }
@@ -72,19 +69,28 @@ impl Ongoing {
             }
             let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
             let Some(there) = transfer.secrets.as_ref().map(|secrets| &secrets.plan) else { continue };
-            let has_other_keys = only.is_some() && transfer.spool().is_some() && there.differs_only_in_recipients(plan);
-            if there != plan && !has_other_keys {
+            let is_now = |then: &Fingerprint| {
+                let now = sending.to.iter().find(|to| to.contact.is_or_was(then));
+                now.map(|to| to.contact.fingerprint())
+            };
+            let other_keys = only.is_some() && transfer.spool().is_some() && there.is_for_former_keys(plan, is_now);
+            if there != plan && !other_keys {
                 continue;
             }
             // As it is now that nobody else has it.
             match outbox::load(party, bundle)? {
-                Some(sent) if is_over || has_other_keys => {
-                    if is_sent_anew(party, &sent)? {
-                        return Ok(Some(Found::Over(Self { sent, transfer, continued: true, begun: true })));
+                // What was said is said to its end, to whichever keys; `outbox reseal` is for those. Without what is left to be
+                // said, a commit can only be settled.
+                Some(sent) if sent.progress == Progress::Committing => {
+                    if transfer.last.is_some() {
+                        return Ok(Some(Found::Open(Self { sent, transfer, continued: true, begun: true })));
                     }
                 }
-                // Without what is left to be said, a commit can only be settled.
-                Some(sent) if sent.progress == Progress::Sending || (open(&sent) && transfer.last.is_some()) => {
+                Some(sent) if (is_over || other_keys) && is_sent_anew(party, &sent)? => {
+                    let why = if is_over { StartsOver::Over } else { StartsOver::OtherKeys };
+                    return Ok(Some(Found::Over(Self { sent, transfer, continued: true, begun: true }, why)));
+                }
+                Some(sent) if sent.progress == Progress::Sending => {
                     return Ok(Some(Found::Open(Self { sent, transfer, continued: true, begun: true })));
                 }
                 _ if transfer.spool().is_some() => {}
@@ -108,7 +114,8 @@ impl Ongoing {
         match self.sent.progress {
             _ if self.transfer.spool().is_some() => Ok(()),
             Progress::Sending if self.begun && self.transfer.secrets.is_some() && may_pass(error) => Ok(()),
-            Progress::Committing if self.transfer.secrets.is_some() => Ok(()),
+            // Also where nothing can go on: it tells that a commit is to be settled.
+            Progress::Committing => Ok(()),
             _ => self.give_up(sending).await,
         }
     }
@@ -120,8 +127,12 @@ impl Ongoing {
     }
 
     /// The same in another bundle, which has it before this one is given up.
-    pub(super) async fn anew(self, sending: &Sending<'_>, content: &Content) -> Result<Self> {
+    pub(super) async fn anew(self, sending: &Sending<'_>, content: &Content, why: StartsOver) -> Result<Self> {
         let new = Self::begin(sending, content)?;
+        sending.watch.news(News::StartsOver(self.sent.bundle, why));
+        if new.transfer.spool().is_some() {
+            sending.watch.news(News::Resumable(new.sent.bundle));
+        }
         self.take_back(sending).await?;
         self.transfer.leave()?;
         Ok(new)
@@ -144,7 +155,7 @@ enum Found {
     /// It goes on.
     Open(Ongoing),
     /// Its bundle is over, or for keys that were replaced. What was piped in is kept, and sent anew in another one.
-    Over(Ongoing),
+    Over(Ongoing, StartsOver),
 }
 
 /// Whether what a bundle has can be sent anew in another one: nobody has it, and what was piped in is kept.

@@ -1,7 +1,7 @@
 //! Which transfers there are, how they stand, and how they end: without any key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader};
 
 use pouch_statement::BundleId;
@@ -123,10 +123,7 @@ fn spool_of(file: &File) -> io::Result<Option<BundleId>> {
 /// The file system.
 pub fn keeps(party: &Party, bundle: BundleId) -> Result<bool> {
     let path = path(&party.home, bundle);
-    let file = match File::open(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        file => file.map_err(Error::file("open", &path))?,
-    };
+    let Some(file) = home::open(&path, OpenOptions::new().read(true))? else { return Ok(false) };
     let spool = spool_of(&file).map_err(Error::file("read", &path))?;
     Ok(spool.is_some_and(|spool| spool::is_there(&party.home, spool)))
 }
@@ -137,11 +134,8 @@ pub(crate) fn spools(home: &Home) -> Result<Option<BTreeSet<BundleId>>> {
     let mut spools = BTreeSet::new();
     for bundle in home::bundles(&home.state(FOLDER), "")? {
         let path = path(home, bundle);
-        let file = match File::open(&path) {
-            // It ended this moment.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            file => file.map_err(Error::file("open", &path))?,
-        };
+        // Where there is none it ended this moment.
+        let Some(file) = home::open(&path, OpenOptions::new().read(true))? else { continue };
         let Some((first, _)) = read_first(&mut BufReader::new(&file)).map_err(Error::file("read", &path))? else {
             return Ok(None);
         };

@@ -9,7 +9,7 @@ use pouch_client::transfer::{self, Standing};
 use pouch_client::{Class, Party, Watch, send};
 use serde_json::json;
 
-use crate::commands::send::report::{Report, interruptible};
+use crate::commands::send::report::{Report, Sends, interruptible};
 use crate::progress::Bar;
 use crate::run::{Context, Failure, Outcome as Done, printing};
 use crate::show::{local, short};
@@ -41,7 +41,7 @@ impl Resume {
         let request = send::resumed(&party, &identity, &sent)?;
         let compression = request.compressed();
         let bar = Bar::new(context.show);
-        let delivery = interruptible(context, &party, &bar, None, async {
+        let delivery = interruptible(context, &party, &bar, Sends::Begun, async {
             let api = context.relay(&party).await?;
             Ok(send::send(&party, &api, &identity, request, Arc::clone(&bar) as Arc<dyn Watch>).await?)
         })?;

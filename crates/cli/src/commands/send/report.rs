@@ -70,29 +70,42 @@ impl Report<'_> {
     }
 }
 
-/// Runs a send. If it ends early and something is kept to go on with, says how; if there cannot be, says that. `stream` says of
-/// a stream that could be kept whether it is.
+/// What is sent, for what is said when it ends early.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sends {
+    /// What the same command sends again.
+    Files,
+    /// A stream that could be kept, and whether it is.
+    Stream(bool),
+    /// What was begun before and is called by its id, or has no content.
+    Begun,
+}
+
+/// Runs a send. If it ends early and something is kept to go on with, says how; if there cannot be, says that.
 pub(crate) fn interruptible<T>(
     context: &Context,
     party: &Party,
     bar: &Bar,
-    stream: Option<bool>,
+    sends: Sends,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     context.run(work).map_err(|failure| match (bar.begun(), &failure) {
         (Some(bundle), _) if matches!(transfer::standing(party, bundle), Ok(Standing::Interrupted { .. })) => {
             let id = short(bundle);
-            let again = if stream.is_some() { "" } else { ", or the same command again," };
+            let again = if sends == Sends::Files { ", or the same command again," } else { "" };
             failure.with_hint(format!("`pouch outbox resume {id}`{again} goes on from there"))
         }
-        (_, Failure::Client(error))
-            if stream.is_some() && matches!(error.class(), Class::Interrupted | Class::Unreachable) =>
-        {
-            let hint = match stream {
-                Some(true) => "it was not read to its end, so nothing of it is kept",
-                _ => "standard input cannot be read again, so this cannot go on: send it from a file, or with --spool",
-            };
-            failure.with_hint(hint.to_owned())
+        (_, Failure::Client(error)) if matches!(error.class(), Class::Interrupted | Class::Unreachable) => {
+            match sends {
+                Sends::Stream(true) => {
+                    failure.with_hint("it was not read to its end, so nothing of it is kept".to_owned())
+                }
+                Sends::Stream(false) => failure.with_hint(
+                    "standard input cannot be read again, so this cannot go on: send it from a file, or with --spool"
+                        .to_owned(),
+                ),
+                Sends::Files | Sends::Begun => failure,
+            }
         }
         _ => failure,
     })
