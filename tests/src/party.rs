@@ -189,6 +189,7 @@ pub fn request(file: &Path) -> Request {
         lifetime: 3600,
         burn: false,
         resume: None,
+        readdressed: false,
         once: None,
     }
 }

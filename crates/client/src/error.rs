@@ -192,7 +192,10 @@ pub enum Error {
         /// Bytes that are left to others.
         reserve: u64,
     },
-    /// A send that cannot go on: [`BEING_SENT`], [`NO_CONTACT`], or another reason.
+    /// It was withdrawn while it was being sent.
+    #[error("bundle {0} was revoked meanwhile; nothing is delivered")]
+    RevokedMeanwhile(BundleId),
+    /// A send that cannot go on: [`BEING_SENT`], [`NO_CONTACT`], [`NOT_INTERRUPTED`], or another reason.
     #[error("bundle {0} cannot be resumed: {1}")]
     NotResumable(BundleId, &'static str),
     /// A send that cannot be forgotten.
@@ -289,6 +292,8 @@ impl fmt::Display for Span {
 
 /// Why a send is neither gone on with nor forgotten: another process has it.
 pub const BEING_SENT: &str = "it is being sent";
+/// Why a send cannot go on: there is nothing to go on with.
+pub const NOT_INTERRUPTED: &str = "it is not interrupted";
 /// Why a send cannot go on: there is nobody to send it to.
 pub const NO_CONTACT: &str = "nobody among the contacts has, or had, the keys that it is for";
 
@@ -318,6 +323,7 @@ impl Error {
             | Self::Replayed(_) => Class::Evidence,
             Self::PipelineJournal(_) => Class::Evidence,
             Self::Unsettled(_) | Self::PipelineBusy => Class::Unreachable,
+            Self::RevokedMeanwhile(_) => Class::Expired,
             Self::PipelineFull | Self::NoRoomToKeep { .. } => Class::Full,
             Self::PipelineExists(_) | Self::PipelineLifetime(_) | Self::PipelineSecret(_) => Class::Usage,
             Self::Delegation(_) => Class::Other,

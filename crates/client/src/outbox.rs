@@ -327,6 +327,21 @@ pub(crate) async fn settle_as(
     settle_in_turn(party, api, identity, sent).await
 }
 
+/// Keeps one from being delivered that may not be yet: then it is undelivered. `true`: it is delivered.
+///
+/// # Errors
+/// The relay cannot be reached.
+pub(crate) async fn hold_back(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<bool> {
+    let _turn = party.home.sending_turn().await?;
+    sent.change(party, |_| {})?;
+    match api.bundle(sent.bundle).await {
+        Ok(status) if status.committed.is_none() => api.delete_bundle(sent.bundle).await?,
+        Err(e) if e.refused() != Some(ProblemKind::NotFound) => return Err(e.into()),
+        _ => {}
+    }
+    settle_in_turn(party, api, None, sent).await
+}
+
 async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identity>, sent: &mut Sent) -> Result<bool> {
     if !sent.is_open() {
         return Ok(true);
@@ -448,6 +463,9 @@ pub(crate) fn clear_transfer(party: &Party, sent: &Sent) -> Result<()> {
 /// # Errors
 /// The relay cannot be reached, or does not know the bundle.
 pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Vec<Name>> {
+    // Before a send commits it, or after: that looks again in its turn.
+    let _turn = party.home.sending_turn().await?;
+    sent.change(party, |_| {})?;
     let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Revoked, Ended::Done) };
     let before = api.bundle(sent.bundle).await;
     let deliveries = before.as_ref().map_or(&[][..], |status| &status.deliveries);

@@ -121,6 +121,7 @@ pub async fn ask(
         lifetime: within.saturating_add(GRACE).min(limit),
         burn: false,
         resume: None,
+        readdressed: false,
         once: None,
     };
     Ok(send::send(party, api, identity, request, watch).await?.sent)

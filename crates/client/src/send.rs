@@ -78,6 +78,8 @@ pub struct Request {
     pub burn: bool,
     /// Go on with this one, which was interrupted, or fail. `None`: with whichever is the same, or begin.
     pub resume: Option<BundleId>,
+    /// What was piped in for others and is kept may go to these instead.
+    pub readdressed: bool,
     /// Deliver nothing if something was delivered to the same recipients under the same key.
     pub once: Option<Once>,
 }
@@ -146,9 +148,13 @@ impl Files {
 /// What an interrupted send was to send: the request that goes on with it.
 ///
 /// # Errors
-/// Nothing is left of it, somebody sends it, a recipient is no contact any more, or the source cannot be listed.
-pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Request> {
+/// Nothing is left of it, somebody sends it, a recipient is no contact any more, or the source cannot be listed. With `to`: it
+/// is not a stream that is kept.
+pub fn resumed(party: &Party, identity: &Identity, sent: &Sent, to: Option<Vec<Name>>) -> Result<Request> {
     let plan = ongoing::plan(party, identity, sent)?;
+    if to.is_some() && plan.source.spool().is_none() {
+        return Err(Error::NotResumable(sent.bundle, "files are sent to others by sending them"));
+    }
     let book = party.contacts()?;
     let name = |to: &Fingerprint| {
         let contact = book.by_fingerprint(to).ok_or(NO_CONTACT)?;
@@ -156,8 +162,9 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
         let same = contact.fingerprint() == *to || plan.source.spool().is_some();
         same.then(|| contact.name.clone()).ok_or("a recipient has other keys")
     };
-    let to = plan.to.iter().map(name).collect::<std::result::Result<Vec<Name>, _>>();
-    let to = to.map_err(|why| Error::NotResumable(sent.bundle, why))?;
+    let same = || plan.to.iter().map(name).collect::<std::result::Result<Vec<Name>, _>>();
+    let readdressed = to.is_some();
+    let to = to.map_or_else(same, Ok).map_err(|why| Error::NotResumable(sent.bundle, why))?;
     Ok(Request {
         content: plan.source.content(party, identity)?,
         source: Some(plan.source),
@@ -168,6 +175,7 @@ pub fn resumed(party: &Party, identity: &Identity, sent: &Sent) -> Result<Reques
         lifetime: plan.lifetime,
         burn: plan.burn,
         resume: Some(sent.bundle),
+        readdressed,
         once: plan.once,
     })
 }
@@ -187,7 +195,7 @@ pub async fn send(
 ) -> Result<Delivery> {
     let to = addressees_here(party, &request.to)?;
     let compression = request.compressed();
-    let Request { content, source, spool, purpose, lifetime, burn, resume, once, .. } = request;
+    let Request { content, source, spool, purpose, lifetime, burn, resume, readdressed, once, .. } = request;
     // A pipeline's word counts no longer than its delegation.
     let left = party.delegation().map(|delegation| delegation.body().expires.since(now()));
     let lifetime = left.map_or(lifetime, |left| left.min(lifetime));
@@ -206,6 +214,19 @@ pub async fn send(
         }
         return Ok(Delivery { sent, again: true });
     }
+    if let Some(resume) = resume
+        && let Some(mut sent) = outbox::load(party, resume)?
+    {
+        let delivered = match sent.progress {
+            // The relay had said no, or seemed to.
+            Progress::Undelivered => outbox::settle(party, api, &mut sent).await?,
+            Progress::Committing if readdressed => outbox::hold_back(party, api, &mut sent).await?,
+            _ => false,
+        };
+        if delivered {
+            return Ok(Delivery { sent, again: false });
+        }
+    }
     spool::clear(party)?;
     let (content, source, fresh) = match (spool, source) {
         (true, None) if party.pipeline.is_none() => {
@@ -219,7 +240,7 @@ pub async fn send(
     let plan = |source| Plan { source, compression, purpose: purpose.clone(), lifetime, burn, to: fingerprints, once };
     // What a pipeline's run leaves is gone with it: nothing could go on.
     let source = source.filter(|_| party.pipeline.is_none());
-    let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark };
+    let how = How { plan: source.map(plan), compression, purpose, lifetime, burn, mark, readdressed };
     let sending = Sending { party, api, identity, to: &to, how: &how, watch: watch.as_ref() };
     let mut content = content;
     let mut ongoing = Ongoing::take_up(&sending, &content, resume).await?;
@@ -246,6 +267,9 @@ pub async fn send(
                 return Ok(Delivery { sent: *sent, again: true });
             }
             Err(Stop::Failed(error)) => {
+                // Whatever the relay says of it then.
+                let revoked = sending.check_not_revoked(&mut ongoing.sent).await.err();
+                let error = revoked.unwrap_or(error);
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&error.to_string()))?;
                 ongoing.failed(&sending, &error).await?;
                 return Err(error);
@@ -278,6 +302,8 @@ struct How {
     burn: bool,
     /// What the send is marked with, if it is to be delivered once.
     mark: Option<Blake3Digest>,
+    /// What was begun for others may go to these.
+    readdressed: bool,
 }
 
 impl How {

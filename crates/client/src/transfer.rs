@@ -30,8 +30,8 @@ use crate::party::Party;
 use crate::send::{Once, Purpose};
 use crate::spool::Spool;
 
+pub(crate) use self::standing::{Held, discard, hold, leave, list, put_away, spools};
 pub use self::standing::{Standing, keeps, standing};
-pub(crate) use self::standing::{discard, leave, list, put_away, spools};
 
 use self::standing::remove_spool;
 
@@ -83,6 +83,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether it is the same but for its recipients.
+    pub(crate) fn differs_only_in_recipients(&self, other: &Self) -> bool {
+        self.to != other.to && Self { to: other.to.clone(), ..self.clone() } == *other
+    }
+
     /// Whether it is the same for the same people, some of whom have other keys now: `is_now` tells of a fingerprint of then
     /// whose it is.
     pub(crate) fn is_for_former_keys(&self, now: &Self, is_now: impl Fn(&Fingerprint) -> Option<Fingerprint>) -> bool {
@@ -254,6 +259,10 @@ impl Transfer {
             file.lock()?;
             file.write_all(&line)
         });
+        if made.is_err() {
+            // Nothing is left that cannot be read: it would keep what others have kept.
+            let _ = std::fs::remove_file(&path);
+        }
         made.map_err(Error::file("write", &path))?;
         let file = file.map_err(Error::file("write", &path))?;
         if spool.is_some() {

@@ -41,6 +41,8 @@ pub enum StartsOver {
     Over,
     /// It is for keys that were replaced.
     OtherKeys,
+    /// Its sender says so.
+    OtherRecipients,
 }
 
 impl fmt::Display for StartsOver {
@@ -51,6 +53,7 @@ impl fmt::Display for StartsOver {
             Self::Gone => "the relay does not have it any more",
             Self::Late => "more than half of the time for which it could be fetched is over",
             Self::Over => "its bundle is over",
+            Self::OtherRecipients => "it is for others now",
             Self::OtherKeys => "a recipient has other keys since",
             Self::Elsewhere => "the relay says that it was delivered, by a copy of this home",
         })

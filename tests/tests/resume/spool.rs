@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use pouch_client::Party;
 use pouch_core::age;
 use pouch_statement::BundleId;
-use pouch_tests::hostile::{Answer, Reply};
+use pouch_tests::hostile::{Answer, Reply, Seen};
 use pouch_tests::{LIMIT, Small, files_beneath, holds, noise, skip, until};
 use rustix::process::Signal;
 
-use super::deadly::{Deadly, Death, PART};
+use super::deadly::{Deadly, Death, PART, plant};
 
 const WORDS: [&str; 7] = ["send", "-", "--spool", "--name", "dump", "--to", "bo"];
 
@@ -240,13 +240,12 @@ fn what_need_not_be_kept_is_not() {
     assert!(!deadly.world.party("ada").home().join("spools").exists());
 }
 
-// Killed where it began anew: two bundles have what was piped in, and giving one up does not take it from the other.
-#[test]
-fn giving_up_one_of_two_leaves_the_other() {
-    let deadly = piped();
+/// Killed where it began anew: two bundles have what was piped in.
+fn two_of_one(deadly: &Deadly) -> (String, String) {
     deadly.killed_after_parts(&WORDS, 1);
     let old = deadly.bundle("interrupted");
-    let (home, copy) = (deadly.world.party("ada").home(), deadly.world.root().join("copy"));
+    let home = deadly.world.party("ada").home();
+    let copy = deadly.world.root().join("copy");
     let copied = |from: &std::path::Path, to: &std::path::Path| {
         let args = ["-a", pouch_tests::text(from), pouch_tests::text(to)];
         pouch_tests::Run::of("cp").args(args).end().ok();
@@ -260,10 +259,82 @@ fn giving_up_one_of_two_leaves_the_other() {
     for state in [format!("outbox/{old}.json"), format!("transfers/{old}")] {
         copied(&copy.join(&state), &home.join(&state));
     }
+    (old, new)
+}
+
+#[test]
+fn giving_up_one_of_two_leaves_the_other() {
+    let deadly = piped();
+    let (old, new) = two_of_one(&deadly);
     deadly.world.run("ada", &["outbox", "forget", &old]).ok();
     assert_eq!(spools(&deadly).len(), 1);
     deadly.world.run("ada", &["outbox", "resume", &new]).ok();
     arrives(&deadly, &new);
+}
+
+#[test]
+fn of_two_only_one_is_delivered() {
+    let deadly = piped();
+    let (old, new) = two_of_one(&deadly);
+    deadly.world.run("ada", &["outbox", "resume", &new]).ok();
+    arrives(&deadly, &new);
+    deadly.world.run("ada", &["outbox", "resume", &old]).fails(3, "no bundle");
+    assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
+}
+
+// One who is revoked does not take it from the others.
+#[test]
+fn what_is_kept_for_several_goes_to_those_who_are_left() {
+    // Nobody knows whether it is delivered; the relay has it whole, or says no.
+    for says_no in [false, true] {
+        let deadly = piped();
+        deadly.world.befriend("cy");
+        let both = [&WORDS[..6], &["bo,cy"]].concat();
+        if says_no {
+            let no = |_: &Seen| Answer::problem(403, "forbidden", "no").into();
+            deadly.world.hostile.on("POST", "/v1/bundles/*/commit", no);
+            deadly.world.pouch("ada", &both).input(deadly.input.clone()).end().ends(5);
+            deadly.watch();
+        } else {
+            let death = Death::at(|seen| seen.path.ends_with("/commit"));
+            assert_eq!(deadly.killed(&both, death).code, -9);
+        }
+        let id = deadly.bundle(if says_no { "undelivered" } else { "committing" });
+        let revoked = deadly.world.run("ada", &["contact", "revoke", "cy", "--json"]).ok();
+        let kept = &revoked.object("contact-revoked")["kept"];
+        // Of what the relay has deleted already there is nothing to hold back.
+        assert!(*kept == serde_json::json!([id]) || says_no && *kept == serde_json::json!([]), "{kept}");
+        deadly.world.run("ada", &["outbox", "resume", &id]).fails(6, "cy is revoked");
+        assert_eq!(spools(&deadly).len(), 1);
+        let new = deadly.world.run("ada", &["outbox", "resume", "-q", &id, "--to", "bo"]).ok().word();
+        arrives(&deadly, &new);
+    }
+}
+
+// What the relay denied to have delivered is asked for before it is sent anew.
+#[test]
+fn what_was_delivered_after_all_is_not_sent_anew() {
+    let deadly = piped();
+    deadly.world.hostile.on("POST", "/v1/bundles/*/commit", |seen| {
+        seen.pass();
+        Answer::problem(403, "forbidden", "no").into()
+    });
+    deadly.world.pouch("ada", &WORDS).input(deadly.input.clone()).end().ends(5);
+    let id = deadly.bundle("undelivered");
+    deadly.watch();
+    assert_eq!(deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok().word(), id);
+    arrives(&deadly, &id);
+}
+
+// Files are where they were; and to whom a stream goes is not changed by what is not asked.
+#[test]
+fn only_what_is_kept_is_sent_to_others() {
+    let deadly = piped();
+    let source = plant(&deadly.world, "data");
+    deadly.killed_after_parts(&["send", pouch_tests::text(&source), "--to", "bo"], 1);
+    let id = deadly.bundle("interrupted");
+    deadly.world.run("ada", &["outbox", "resume", &id, "--to", "bo"]).fails(5, "by sending them");
+    deadly.world.run("ada", &["outbox", "resume", &id, "--to", "nobody"]).ends(3);
 }
 
 // Nor does a send clear away what somebody planted there, or what may belong to a transfer that cannot be read.

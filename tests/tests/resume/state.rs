@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_tests::hostile::{Answer, Reply};
-use pouch_tests::{files_beneath, set_mtime, text};
+use pouch_tests::{LIMIT, files_beneath, set_mtime, text, until};
 
 use super::deadly::{Deadly, Death, PART, plant};
 
@@ -180,6 +180,26 @@ fn what_is_over_leaves_no_state_behind() {
     std::thread::sleep(Duration::from_millis(3100));
     deadly.world.run("ada", &["outbox"]).ok();
     assert!(files_beneath(&transfers).is_empty());
+}
+
+// attacks.md 62: what is withdrawn while it is on its way is not delivered, under this id or another.
+#[test]
+fn attack_62_what_is_revoked_while_it_is_sent_is_not_delivered() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let words = ["send", text(&source), "--to", "bo", "--limit-rate", "8M"];
+    let running = deadly.world.pouch("ada", &words).start();
+    let transfers = deadly.world.party("ada").home().join("transfers");
+    let id = until("it is sent", LIMIT, || {
+        let file = files_beneath(&transfers).into_iter().next()?;
+        Some(text(&file).rsplit_once('/')?.1.to_owned())
+    });
+    deadly.world.run("ada", &["outbox", "forget", &id]).fails(5, "it is being sent");
+    deadly.world.run("ada", &["outbox", "revoke", &id]).ok();
+    running.end().fails(6, "revoked meanwhile");
+    assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
+    assert_eq!(deadly.bundle("revoked"), id);
+    deadly.nothing_is_left();
 }
 
 // However much was sent before: a send reads what may be open, and now and then all.

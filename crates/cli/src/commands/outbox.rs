@@ -215,6 +215,9 @@ fn state(party: &Party, sent: &Sent) -> Result<String, Failure> {
     let verdicts: Vec<_> = sent.recipients.iter().filter_map(|r| sent.verdict(r)).collect();
     if let Some(verdict) = verdicts.first() {
         return Ok(match verdict.outcome {
+            Outcome::Verified if sent.progress == Progress::Revoked => {
+                format!("revoked; received {} before", local(verdict.created))
+            }
             Outcome::Verified => format!("received {}", local(verdict.created)),
             Outcome::Failed => "FAILED at the recipient's".into(),
         });

@@ -174,6 +174,7 @@ impl Send {
             lifetime: self.until,
             burn: self.burn,
             resume: None,
+            readdressed: false,
             once: self.once.as_ref().map(|key| Once::new(&identity, key)),
         };
         let compression = request.compressed();

@@ -12,6 +12,7 @@ use crate::journal::{Action, Ended, Event};
 use crate::outbox::{self, Progress};
 use crate::party::Party;
 use crate::pipeline;
+use crate::transfer;
 
 /// What became of the bundles that were sent to somebody who is revoked now.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Withdrawn {
     pub too_late: Vec<BundleId>,
     /// Left as they are, because somebody else is waiting for them, too.
     pub shared: Vec<BundleId>,
+    /// Held back from everybody: nobody had got it yet, and what was piped in for others, too, is kept.
+    pub kept: Vec<BundleId>,
     /// Pipelines of mine that sent to them, and to whom else: ended.
     pub pipelines: Vec<Name>,
 }
@@ -73,6 +76,12 @@ pub async fn withdraw(party: &Party, api: &RelayApi, name: &Name) -> Result<With
         let got = |r: &outbox::Recipient| status.deliveries.iter().any(|d| d.mailbox == r.mailbox && got(d));
         if status.state == BundleState::Committed && !sent.recipients.iter().all(|r| theirs(r) || got(r)) {
             withdrawn.shared.push(sent.bundle);
+            continue;
+        }
+        let for_others = sent.recipients.iter().any(|r| !theirs(r));
+        if status.state == BundleState::Pending && for_others && transfer::keeps(party, sent.bundle)? {
+            outbox::hold_back(party, api, &mut sent).await?;
+            withdrawn.kept.push(sent.bundle);
             continue;
         }
         let had = outbox::revoke(party, api, &mut sent).await?;

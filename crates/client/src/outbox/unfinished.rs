@@ -8,7 +8,7 @@ use crate::api::{ApiError, RelayApi};
 use crate::error::{BEING_SENT, Error, Result};
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
-use crate::transfer::{self, Standing};
+use crate::transfer::{self, Held};
 
 /// Forgets a send that was interrupted, or that the relay says was not delivered: what the relay has of it is deleted, and
 /// what is kept here to go on with it. `false` if the relay could not be told; it forgets by itself what was not finished.
@@ -17,11 +17,11 @@ use crate::transfer::{self, Standing};
 /// It is delivered, may be, or is being sent; or the relay refuses.
 pub async fn forget(party: &Party, api: Option<&RelayApi>, bundle: BundleId) -> Result<bool> {
     let no = |why| Err(Error::NotForgotten(bundle, why));
-    if transfer::standing(party, bundle)? == Standing::Running {
-        return no(BEING_SENT);
-    }
+    // Until it is over nobody else settles it, or goes on with it.
+    let _turn = party.home.sending_turn().await?;
+    let Some(held) = transfer::hold(party, bundle)? else { return no(BEING_SENT) };
     // As it is now, and not as it was when the relay was asked for something else.
-    let Some(sent) = &super::load(party, bundle)? else { return Ok(true) };
+    let Some(sent) = &super::load(party, bundle)? else { return Err(Error::NoBundle(bundle.to_string())) };
     match sent.progress {
         Progress::Sending | Progress::Undelivered => {}
         Progress::Committing => return no("it is not known whether it is delivered"),
@@ -29,7 +29,7 @@ pub async fn forget(party: &Party, api: Option<&RelayApi>, bundle: BundleId) -> 
         Progress::Carried => return no("it is in a file"),
         Progress::Revoked => return no("it is revoked"),
     }
-    let Some(api) = api else { return over(party, sent).map(|()| false) };
+    let Some(api) = api else { return over(party, sent, held).map(|()| false) };
     // To delete what is delivered would be to withdraw it.
     let told = match api.bundle(bundle).await {
         Ok(status) if status.committed.is_some() => {
@@ -45,12 +45,12 @@ pub async fn forget(party: &Party, api: Option<&RelayApi>, bundle: BundleId) -> 
         Err(error) if error.is_passing() => false,
         Err(error) => return Err(error.into()),
     };
-    over(party, sent).map(|()| told)
+    over(party, sent, held).map(|()| told)
 }
 
-fn over(party: &Party, sent: &Sent) -> Result<()> {
+fn over(party: &Party, sent: &Sent, held: Held) -> Result<()> {
     // First, for it may be what fills the disk.
-    transfer::discard(party, sent.bundle)?;
+    held.discard(party)?;
     for to in &sent.recipients {
         let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Forgotten, Ended::Done) };
         party.journal().append(&event.with_peer(&to.name, to.fingerprint))?;

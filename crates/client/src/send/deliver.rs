@@ -91,6 +91,7 @@ impl Sending<'_> {
         match ongoing.sent.progress {
             Progress::Sent => return self.delivered(ongoing, last, turn),
             Progress::Committing => {}
+            Progress::Revoked => return Err(Error::RevokedMeanwhile(ongoing.sent.bundle).into()),
             _ => return Err(Stop::StartOver(StartsOver::Gone)),
         }
         let committed = self.ask(ongoing).await?;
@@ -101,16 +102,19 @@ impl Sending<'_> {
         // By this commit, or by that of a copy of this home: the relay tells them apart.
         match again(|| self.api.commit(ongoing.sent.bundle, &last.commit)).await {
             Ok(()) => self.delivered(ongoing, last, turn),
-            Err(error) if error.refused() == Some(ProblemKind::Conflict) => Err(self.elsewhere(ongoing)?),
+            Err(error) if error.refused() == Some(ProblemKind::Conflict) => Err(Stop::StartOver(StartsOver::Elsewhere)),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// It was delivered with numbers and keys that are not here.
-    fn elsewhere(&self, ongoing: &mut Ongoing) -> Result<Stop> {
-        ongoing.sent.forget(self.party)?;
-        ongoing.sent.progress = Progress::Undelivered;
-        Ok(Stop::StartOver(StartsOver::Elsewhere))
+    /// Refuses to deliver what somebody withdrew while it was on its way, and takes back what the relay has of it.
+    pub(super) async fn check_not_revoked(&self, sent: &mut Sent) -> Result<()> {
+        if outbox::load(self.party, sent.bundle)?.is_some_and(|now| now.progress != Progress::Revoked) {
+            return Ok(());
+        }
+        sent.progress = Progress::Revoked;
+        let _ = self.api.delete_bundle(sent.bundle).await;
+        Err(Error::RevokedMeanwhile(sent.bundle))
     }
 
     /// Whether a send that was interrupted may go on, as far as is known here.
@@ -134,7 +138,7 @@ impl Sending<'_> {
         let Ongoing { sent, transfer, .. } = &*ongoing;
         let gone = match again(|| self.api.bundle(sent.bundle)).await {
             Ok(status) if status.committed.is_some() && is_committing(sent) => return Ok(true),
-            Ok(status) if status.committed.is_some() => return Err(self.elsewhere(ongoing)?),
+            Ok(status) if status.committed.is_some() => return Err(Stop::StartOver(StartsOver::Elsewhere)),
             Ok(status) => status.state != BundleState::Pending,
             Err(e) if e.refused() == Some(ProblemKind::NotFound) => is_committing(sent) || !transfer.parts.is_empty(),
             Err(e) => return Err(e.into()),
@@ -202,6 +206,7 @@ impl Sending<'_> {
     async fn address(&self, ongoing: &mut Ongoing, sealed: &SealedBundle, parts_sha256: Sha256Digest) -> Step<Last> {
         let (mut manifests, mut envelopes, mut recipients) = (Vec::new(), Vec::new(), Vec::new());
         let contacts: Vec<_> = self.to.iter().map(|to| &to.contact).collect();
+        self.check_not_revoked(&mut ongoing.sent).await?;
         outbox::settle_for(self.party, self.api, self.identity, &contacts).await?;
         if let Some(delivered) = once::meanwhile(self.party, &ongoing.sent)? {
             return Err(Stop::Again(Box::new(delivered)));

@@ -5,9 +5,9 @@ use pouch_statement::{BundleId, Fingerprint};
 
 use super::address::Addressee;
 use super::deliver::Sending;
-use super::may_pass;
+use super::{check_lifetime, may_pass};
 use crate::clock::now;
-use crate::error::{BEING_SENT, Error, Result};
+use crate::error::{BEING_SENT, Error, NOT_INTERRUPTED, Result};
 use crate::identity::Identity;
 use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
@@ -28,8 +28,16 @@ impl Ongoing {
     /// The one that was interrupted and is the same, or a new one. With `only`, that one, or what it has in a new one.
     pub(super) async fn take_up(sending: &Sending<'_>, content: &Content, only: Option<BundleId>) -> Result<Self> {
         match Self::find(sending, only)? {
-            Some(Found::Open(ongoing)) => Ok(ongoing),
-            Some(Found::Over(over, why)) => over.anew(sending, content, why).await,
+            Some(Found::Open(ongoing)) => {
+                ongoing.give_up_twins(sending).await?;
+                Ok(ongoing)
+            }
+            Some(Found::Over(over, why)) => {
+                // While nothing is changed yet: the same again finds it as it was.
+                check_lifetime(sending.api, now().plus(sending.how.lifetime)).await?;
+                over.give_up_twins(sending).await?;
+                over.anew(sending, content, why).await
+            }
             None => Self::begin(sending, content),
         }
     }
@@ -49,7 +57,11 @@ impl Ongoing {
             (sent.files, sent.size) = (1, spool.size);
         }
         sent.store(party)?;
-        let transfer = Transfer::create(party, identity, sent.bundle, how.planned(content), secrets)?;
+        let transfer = Transfer::create(party, identity, sent.bundle, how.planned(content), secrets);
+        if transfer.is_err() {
+            sent.forget(party)?;
+        }
+        let transfer = transfer?;
         Ok(Self { sent, transfer, continued: false, begun: false })
     }
 
@@ -73,10 +85,18 @@ impl Ongoing {
                 let now = sending.to.iter().find(|to| to.contact.is_or_was(then));
                 now.map(|to| to.contact.fingerprint())
             };
-            let other_keys = only.is_some() && transfer.spool().is_some() && there.is_for_former_keys(plan, is_now);
-            if there != plan && !other_keys {
+            let other = if there == plan {
+                None
+            } else if only.is_none() || transfer.spool().is_none() || !there.differs_only_in_recipients(plan) {
                 continue;
-            }
+            } else if there.is_for_former_keys(plan, is_now) {
+                Some(StartsOver::OtherKeys)
+            } else if how.readdressed {
+                Some(StartsOver::OtherRecipients)
+            } else {
+                continue;
+            };
+            let anew = if is_over { Some(StartsOver::Over) } else { other };
             // As it is now that nobody else has it.
             match outbox::load(party, bundle)? {
                 // What was said is said to its end, to whichever keys; `outbox reseal` is for those. Without what is left to be
@@ -86,8 +106,10 @@ impl Ongoing {
                         return Ok(Some(Found::Open(Self { sent, transfer, continued: true, begun: true })));
                     }
                 }
-                Some(sent) if (is_over || other_keys) && is_sent_anew(party, &sent)? => {
-                    let why = if is_over { StartsOver::Over } else { StartsOver::OtherKeys };
+                Some(sent)
+                    if let Some(why) = anew
+                        && is_sent_anew(party, &sent)? =>
+                {
                     return Ok(Some(Found::Over(Self { sent, transfer, continued: true, begun: true }, why)));
                 }
                 Some(sent) if sent.progress == Progress::Sending => {
@@ -112,6 +134,7 @@ impl Ongoing {
     /// It failed: kept if the same again may succeed, or if it has what was piped in; cleared away if not.
     pub(super) async fn failed(self, sending: &Sending<'_>, error: &Error) -> Result<()> {
         match self.sent.progress {
+            Progress::Revoked => self.give_up(sending).await,
             _ if self.transfer.spool().is_some() => Ok(()),
             Progress::Sending if self.begun && self.transfer.secrets.is_some() && may_pass(error) => Ok(()),
             // Also where nothing can go on: it tells that a commit is to be settled.
@@ -127,24 +150,54 @@ impl Ongoing {
     }
 
     /// The same in another bundle, which has it before this one is given up.
-    pub(super) async fn anew(self, sending: &Sending<'_>, content: &Content, why: StartsOver) -> Result<Self> {
+    pub(super) async fn anew(mut self, sending: &Sending<'_>, content: &Content, why: StartsOver) -> Result<Self> {
+        if let Err(error) = sending.check_not_revoked(&mut self.sent).await {
+            self.transfer.remove(&sending.party.home)?;
+            return Err(error);
+        }
         let new = Self::begin(sending, content)?;
         sending.watch.news(News::StartsOver(self.sent.bundle, why));
         if new.transfer.spool().is_some() {
             sending.watch.news(News::Resumable(new.sent.bundle));
         }
         self.take_back(sending).await?;
+        if why == StartsOver::Elsewhere {
+            // It was delivered with numbers and keys that are not here.
+            self.sent.forget(sending.party)?;
+        }
         self.transfer.leave()?;
         Ok(new)
     }
 
     async fn take_back(&self, sending: &Sending<'_>) -> Result<()> {
-        if self.sent.progress == Progress::Sending {
-            // Best effort: the relay forgets what was never committed in any case. What was, by a copy of this home, stays.
-            if sending.api.bundle(self.sent.bundle).await.is_ok_and(|status| status.committed.is_none()) {
-                let _ = sending.api.delete_bundle(self.sent.bundle).await;
+        if !matches!(self.sent.progress, Progress::Sending | Progress::Undelivered) {
+            return Ok(());
+        }
+        // Best effort: the relay forgets what was never committed in any case. What was, by a copy of this home, stays.
+        if sending.api.bundle(self.sent.bundle).await.is_ok_and(|status| status.committed.is_none()) {
+            let _ = sending.api.delete_bundle(self.sent.bundle).await;
+        }
+        if self.sent.progress == Progress::Sending { self.sent.forget(sending.party) } else { Ok(()) }
+    }
+
+    /// Where it began anew and was killed two bundles have what was piped in: the one that goes on is the one.
+    async fn give_up_twins(&self, sending: &Sending<'_>) -> Result<()> {
+        let Sending { party, identity, .. } = sending;
+        let Some(mine) = self.transfer.spool() else { return Ok(()) };
+        for bundle in transfer::list(party)?.into_iter().filter(|id| *id != self.sent.bundle) {
+            let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
+            if transfer.spool().is_none_or(|spool| spool.id != mine.id) {
+                continue;
             }
-            self.sent.forget(sending.party)?;
+            match outbox::load(party, bundle)? {
+                Some(sent) if sent.progress == Progress::Committing => {}
+                Some(sent) => {
+                    let twin = Self { sent, transfer, continued: true, begun: true };
+                    twin.take_back(sending).await?;
+                    twin.transfer.leave()?;
+                }
+                None => transfer.leave()?,
+            }
         }
         Ok(())
     }
@@ -169,7 +222,7 @@ pub(super) fn plan(party: &Party, identity: &Identity, sent: &Sent) -> Result<Pl
     if !is_sent_anew(party, sent)? {
         match sent.progress {
             Progress::Sending | Progress::Committing => {}
-            _ => return Err(no("it is not interrupted")),
+            _ => return Err(no(NOT_INTERRUPTED)),
         }
         if sent.expires <= now() {
             return Err(no("its time is over"));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
 
 use pouch_statement::BundleId;
 
@@ -88,19 +89,47 @@ enum Spooled {
     Removed,
 }
 
+/// A transfer that nobody sends, nor can while this is there.
+pub(crate) struct Held {
+    path: PathBuf,
+    /// Locked; there may be none.
+    file: Option<File>,
+}
+
+/// Keeps others from sending it; `None` if somebody does.
+pub(crate) fn hold(party: &Party, bundle: BundleId) -> Result<Option<Held>> {
+    let path = path(&party.home, bundle);
+    let _lock = party.home.lock()?;
+    let file = take(&path)?;
+    let is_sent = file.is_none() && path.try_exists().map_err(Error::file("look at", &path))?;
+    Ok((!is_sent).then_some(Held { path, file }))
+}
+
+impl Held {
+    /// As [`discard`].
+    pub(crate) fn discard(self, party: &Party) -> Result<()> {
+        let _lock = party.home.lock()?;
+        self.file.map_or(Ok(()), |file| end_locked(party, &self.path, &file, Spooled::Removed))
+    }
+}
+
 /// Removes one that nobody sends.
 fn end(party: &Party, bundle: BundleId, spooled: Spooled) -> Result<()> {
     let path = path(&party.home, bundle);
     let _lock = party.home.lock()?;
     let Some(file) = take(&path)? else { return Ok(()) };
-    let spool = spool_of(&file).map_err(Error::file("read", &path))?;
+    end_locked(party, &path, &file, spooled)
+}
+
+fn end_locked(party: &Party, path: &Path, file: &File, spooled: Spooled) -> Result<()> {
+    let spool = spool_of(file).map_err(Error::file("read", path))?;
     match spool {
         Some(_) if spooled == Spooled::Stays => Ok(()),
         Some(spool) if spooled == Spooled::Removed => {
-            home::remove(&path)?;
+            home::remove(path)?;
             remove_spool(&party.home, spool)
         }
-        _ => Ok(home::remove(&path)?),
+        _ => Ok(home::remove(path)?),
     }
 }
 

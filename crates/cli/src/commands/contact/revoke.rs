@@ -33,6 +33,7 @@ impl Revoke {
                 "withdrawn": withdrawn.in_time,
                 "fetched": withdrawn.too_late,
                 "shared": withdrawn.shared,
+                "kept": withdrawn.kept,
                 "pipelines": withdrawn.pipelines,
             }))
             .map_err(printing)?;
@@ -55,6 +56,12 @@ impl Revoke {
             context.show.warn(format_args!(
                 "pipeline {pipeline} sent to {name} and is revoked; what it sent stays until it is over. \
                  `pouch pipeline new` makes one for its other recipients"
+            ));
+        }
+        for id in &withdrawn.kept {
+            let id = short(*id);
+            context.show.warn(format_args!(
+                "{id} was for others, too, and nobody has it; `pouch outbox resume {id} --to NAME` sends them what was kept"
             ));
         }
         for id in &withdrawn.shared {

@@ -7,8 +7,10 @@ use pouch_client::clock::now;
 use pouch_client::outbox::{self, Progress, Sent};
 use pouch_client::transfer::{self, Standing};
 use pouch_client::{Class, Party, Watch, send};
+use pouch_statement::Name;
 use serde_json::json;
 
+use crate::commands::send::known;
 use crate::commands::send::report::{Report, Sends, interruptible};
 use crate::progress::Bar;
 use crate::run::{Context, Failure, Outcome as Done, printing};
@@ -23,6 +25,9 @@ pub(super) struct Resume {
     /// Which
     #[arg(value_name = "ID")]
     id: String,
+    /// Send what `send - --spool` kept to these instead; several times, or with commas, for several
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    to: Vec<Name>,
 }
 
 /// Forget a send that was interrupted: what the relay has of it, and what is kept here to go on with it
@@ -38,7 +43,9 @@ impl Resume {
         let party = context.party()?;
         let sent = outbox::find(&party, &self.id)?;
         let identity = context.unlock(&party)?;
-        let request = send::resumed(&party, &identity, &sent)?;
+        known(&party, &self.to)?;
+        let to = Some(self.to.clone()).filter(|to| !to.is_empty());
+        let request = send::resumed(&party, &identity, &sent, to)?;
         let compression = request.compressed();
         let bar = Bar::new(context.show);
         let delivery = interruptible(context, &party, &bar, Sends::Begun, async {
