@@ -9,7 +9,7 @@ use std::time::Duration;
 use pouch_client::api::RelayApi;
 use pouch_client::invite::{self, Answered};
 use pouch_client::transport::{Network, NetworkError};
-use pouch_client::{BEING_SENT, Class, Error, Home, NO_CONTACT, NOT_INTERRUPTED, Party, Span};
+use pouch_client::{BEING_SENT, Class, DELIVERED, Error, Home, NO_CONTACT, NOT_INTERRUPTED, Party, Span};
 use pouch_core::age;
 use pouch_core::bundle::{EnvelopeError, OpenError, SinkError, StageError};
 use pouch_statement::Escaped;
@@ -314,6 +314,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::NotResumable(_, BEING_SENT) | Error::NotForgotten(_, BEING_SENT) => {
             "wait for its end, or interrupt it where it runs"
         }
+        Error::NotResumable(_, DELIVERED) => "`pouch outbox add ID --to NAME` delivers it to one more",
         Error::NotResumable(_, NOT_INTERRUPTED) => "`pouch outbox ID` shows where it stands",
         Error::NotResumable(_, NO_CONTACT) => {
             "`pouch outbox resume ID --to NAME` sends what `send - --spool` kept to others, or to who they are now"

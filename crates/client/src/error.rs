@@ -193,7 +193,7 @@ pub enum Error {
         reserve: u64,
     },
     /// It was withdrawn while it was being sent.
-    #[error("bundle {0} was revoked meanwhile; nothing is delivered")]
+    #[error("bundle {0} was revoked meanwhile")]
     RevokedMeanwhile(BundleId),
     /// A send that cannot go on: [`BEING_SENT`], [`NO_CONTACT`], [`NOT_INTERRUPTED`], or another reason.
     #[error("bundle {0} cannot be resumed: {1}")]
@@ -292,6 +292,8 @@ impl fmt::Display for Span {
 
 /// Why a send is neither gone on with nor forgotten: another process has it.
 pub const BEING_SENT: &str = "it is being sent";
+/// Why a send does not go to others: somebody has it.
+pub const DELIVERED: &str = "it is delivered";
 /// Why a send cannot go on: there is nothing to go on with.
 pub const NOT_INTERRUPTED: &str = "it is not interrupted";
 /// Why a send cannot go on: there is nobody to send it to.

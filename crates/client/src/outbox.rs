@@ -3,6 +3,7 @@
 mod amend;
 mod receipt;
 mod recipient;
+mod revoke;
 mod unfinished;
 
 use std::path::PathBuf;
@@ -11,15 +12,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_core::bundle::{self, EntryKind, ItemKind, Kind, Scan, SealedBundle};
-use pouch_protocol::{BundleState, Delivery, DeliveryState, ProblemKind};
+use pouch_protocol::{BundleState, ProblemKind};
 use pouch_statement::{Blake3Digest, BundleId, Detached, Name, Outcome, Receipt, Signed, Stage, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use self::amend::{Readdressed, add, extend, needs_reseal, reseal};
-use self::receipt::is_news;
 pub use self::receipt::{awaits_receipt, refresh, wait_receipt};
 pub use self::recipient::{FormerKey, Recipient};
+pub use self::revoke::revoke;
 pub use self::unfinished::forget;
 use crate::api::RelayApi;
 use crate::contacts::{AddressBook, Contact, Last};
@@ -30,7 +31,7 @@ use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 use crate::requests;
 use crate::send::{Purpose, say};
-use crate::transfer::{self, Envelope, Standing, Transfer};
+use crate::transfer::{self, Last as ToSay, Standing, Transfer};
 use crate::typed;
 use crate::watch::Unwatched;
 
@@ -335,7 +336,7 @@ pub(crate) async fn hold_back(party: &Party, api: &RelayApi, sent: &mut Sent) ->
     let _turn = party.home.sending_turn().await?;
     sent.change(party, |_| {})?;
     match api.bundle(sent.bundle).await {
-        Ok(status) if status.committed.is_none() => api.delete_bundle(sent.bundle).await?,
+        Ok(status) if status.state == BundleState::Pending => api.delete_bundle(sent.bundle).await?,
         Err(e) if e.refused() != Some(ProblemKind::NotFound) => return Err(e.into()),
         _ => {}
     }
@@ -384,9 +385,7 @@ async fn settle_in_turn(party: &Party, api: &RelayApi, identity: Option<&Identit
 async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle: BundleId) -> Result<bool> {
     let transfer = Transfer::open(party, identity, bundle)?;
     let Some(last) = transfer.as_ref().and_then(|transfer| transfer.last.as_ref()) else { return Ok(false) };
-    let book = party.contacts()?;
-    let revoked = |one: &Envelope| book.by_mailbox(&one.mailbox).is_some_and(|contact| contact.revoked.is_some());
-    if last.envelopes.iter().any(revoked) {
+    if revoked_among(party, last)?.is_some() {
         return Ok(api.delete_bundle(bundle).await.map(|()| false)?);
     }
     match say(api, bundle, last, &Unwatched).await {
@@ -394,6 +393,13 @@ async fn say_the_rest(party: &Party, api: &RelayApi, identity: &Identity, bundle
         Err(Error::Api(error)) if error.is_final() => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Somebody among those that it is for who is revoked by now.
+pub(crate) fn revoked_among(party: &Party, last: &ToSay) -> Result<Option<Name>> {
+    let book = party.contacts()?;
+    let contacts = last.envelopes.iter().filter_map(|one| book.by_mailbox(&one.mailbox));
+    Ok(contacts.filter(|contact| contact.revoked.is_some()).map(|contact| contact.name.clone()).next())
 }
 
 /// Settles what is open for these recipients, in the turn that the caller has, so that the next manifest for each follows the
@@ -408,9 +414,9 @@ pub(crate) async fn settle_for(party: &Party, api: &RelayApi, identity: &Identit
     Ok(())
 }
 
-/// Those that may be open: of which there is a transfer. Every [`LOOK_AT_ALL`] seconds, and for a pipeline, whose transfers end
-/// with its run, all of them, so that keys are forgotten and nothing rests on the transfers alone: a send does not read years
-/// of states.
+/// Those that may be open: of which there is a transfer. Every [`LOOK_AT_ALL`] seconds all of them, so that keys are forgotten; and
+/// for a pipeline, whose transfers end with its run, and as long as a commit is open whose transfer is gone. So a send does not
+/// read years of states.
 fn unsettled(party: &Party) -> Result<Vec<Sent>> {
     let looked = party.home.state(FOLDER).join(LOOKED);
     let now = crate::clock::now();
@@ -419,7 +425,11 @@ fn unsettled(party: &Party) -> Result<Vec<Sent>> {
     let mut found = loaded(party, if all { bundles(party)? } else { transfer::list(party)? })?;
     forget_keys(party, &mut found)?;
     if all && party.pipeline.is_none() {
-        home::write_json(&looked, &now)?;
+        let transfers = transfer::list(party)?;
+        let has_transfer = |sent: &Sent| sent.progress != Progress::Committing || transfers.contains(&sent.bundle);
+        if found.iter().all(has_transfer) {
+            home::write_json(&looked, &now)?;
+        }
     }
     Ok(found)
 }
@@ -455,40 +465,4 @@ pub(crate) fn clear_transfer(party: &Party, sent: &Sent) -> Result<()> {
         // A commit is settled first, however long ago it was.
         Progress::Sending | Progress::Committing => Ok(()),
     }
-}
-
-/// Withdraws a bundle: the relay deletes what it has. Gives the recipients who had the envelope before; from them it cannot
-/// be called back.
-///
-/// # Errors
-/// The relay cannot be reached, or does not know the bundle.
-pub async fn revoke(party: &Party, api: &RelayApi, sent: &mut Sent) -> Result<Vec<Name>> {
-    // Before a send commits it, or after: that looks again in its turn.
-    let _turn = party.home.sending_turn().await?;
-    sent.change(party, |_| {})?;
-    let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Revoked, Ended::Done) };
-    let before = api.bundle(sent.bundle).await;
-    let deliveries = before.as_ref().map_or(&[][..], |status| &status.deliveries);
-    let released: Vec<Name> = deliveries
-        .iter()
-        .filter(|d| d.state != DeliveryState::Waiting)
-        .filter_map(|d| sent.recipients.iter().find(|r| r.mailbox == d.mailbox).map(|r| r.name.clone()))
-        .collect();
-    let is_news = |d: &Delivery| d.receipt.as_ref().is_some_and(|receipt| is_news(sent, &d.mailbox, receipt));
-    let unfetched: Vec<_> = deliveries.iter().filter(|d| is_news(d)).map(|d| d.mailbox).collect();
-    let result = match before {
-        // An upload that never began leaves nothing to withdraw.
-        Err(e) if e.refused() == Some(ProblemKind::NotFound) && sent.progress == Progress::Sending => Ok(()),
-        Err(e) => Err(e),
-        Ok(_) => api.delete_bundle(sent.bundle).await,
-    };
-    party.journal().append(&event.ended(&result))?;
-    result?;
-    sent.change(party, |sent| {
-        sent.progress = Progress::Revoked;
-        sent.private = None;
-        sent.recipients.iter_mut().for_each(|r| r.unfetched = unfetched.contains(&r.mailbox));
-    })?;
-    transfer::discard(party, sent.bundle)?;
-    Ok(released)
 }

@@ -32,7 +32,7 @@ use self::ongoing::Ongoing;
 use self::upload::planned;
 use crate::api::RelayApi;
 use crate::clock::now;
-use crate::error::{Error, NO_CONTACT, Result, Span};
+use crate::error::{DELIVERED, Error, NO_CONTACT, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
@@ -202,9 +202,15 @@ pub async fn send(
     let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
     fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
     let mark = once.map(|once| once.to(&fingerprints));
+    if let Some(resume) = resume
+        && let Some(sent) = known_now(party, api, resume, readdressed).await?
+    {
+        return Ok(Delivery { sent, again: false });
+    }
     // What goes on to other keys was marked for those of before.
-    let marked = resume.map(|resume| outbox::load(party, resume)).transpose()?.flatten().and_then(|sent| sent.once);
-    for mark in [mark, marked.filter(|marked| Some(*marked) != mark)].into_iter().flatten() {
+    let marked = resume.filter(|_| !readdressed).map(|resume| outbox::load(party, resume)).transpose()?.flatten();
+    let marked = marked.and_then(|sent| sent.once).filter(|marked| Some(*marked) != mark);
+    for mark in [mark, marked].into_iter().flatten() {
         let Some(sent) = once::before(party, api, identity, mark).await? else { continue };
         match resume {
             // That was settled, and is delivered.
@@ -213,19 +219,6 @@ pub async fn send(
             None => once::drain(content).await?,
         }
         return Ok(Delivery { sent, again: true });
-    }
-    if let Some(resume) = resume
-        && let Some(mut sent) = outbox::load(party, resume)?
-    {
-        let delivered = match sent.progress {
-            // The relay had said no, or seemed to.
-            Progress::Undelivered => outbox::settle(party, api, &mut sent).await?,
-            Progress::Committing if readdressed => outbox::hold_back(party, api, &mut sent).await?,
-            _ => false,
-        };
-        if delivered {
-            return Ok(Delivery { sent, again: false });
-        }
     }
     spool::clear(party)?;
     let (content, source, fresh) = match (spool, source) {
@@ -249,13 +242,15 @@ pub async fn send(
         watch.news(News::Resumable(ongoing.sent.bundle));
     }
     loop {
-        let events = begun(&to, ongoing.sent.bundle);
+        let events = begun(&ongoing.sent);
         let attempt = Attempt::begin_all(party.journal(), &events);
         let result = sending.deliver(&mut ongoing, content).await;
         watch.done();
         match result {
             Ok(delivered) => {
                 conclude(party, attempt, &events, &mut ongoing.sent, Ok(&delivered))?;
+                // Another run of a pipeline may have to be settled, in its turn.
+                drop(delivered);
                 let mut sent = ongoing.done(party)?;
                 pipeline::put_delivered(party, api, &mut sent).await?;
                 return Ok(Delivery { sent, again: false });
@@ -268,8 +263,10 @@ pub async fn send(
             }
             Err(Stop::Failed(error)) => {
                 // Whatever the relay says of it then.
-                let revoked = sending.check_not_revoked(&mut ongoing.sent).await.err();
-                let error = revoked.unwrap_or(error);
+                let error = match sending.check_not_revoked(&mut ongoing.sent).await {
+                    Err(revoked @ Error::RevokedMeanwhile(_)) => revoked,
+                    _ => error,
+                };
                 conclude(party, attempt, &events, &mut ongoing.sent, Err(&error.to_string()))?;
                 ongoing.failed(&sending, &error).await?;
                 return Err(error);
@@ -290,6 +287,22 @@ async fn keep(party: &Party, to: &[Name], content: Content, watch: &Arc<dyn Watc
         never_begun(party, to, &error.to_string())?;
     }
     filled
+}
+
+/// What the relay says now of one that it had refused, or seemed to, and of one that may be delivered to others: it is `Some` if
+/// it is delivered.
+async fn known_now(party: &Party, api: &RelayApi, bundle: BundleId, readdressed: bool) -> Result<Option<Sent>> {
+    let Some(mut sent) = outbox::load(party, bundle)? else { return Ok(None) };
+    match sent.progress {
+        Progress::Undelivered => drop(outbox::settle(party, api, &mut sent).await?),
+        Progress::Committing if readdressed => drop(outbox::hold_back(party, api, &mut sent).await?),
+        _ => return Ok(None),
+    }
+    match sent.progress {
+        Progress::Sent if readdressed => Err(Error::NotResumable(bundle, DELIVERED)),
+        Progress::Sent => Ok(Some(sent)),
+        _ => Ok(None),
+    }
 }
 
 /// A request without its content and recipients.
@@ -318,12 +331,9 @@ impl How {
     }
 }
 
-fn begun(to: &[Addressee], bundle: BundleId) -> Vec<Event> {
-    let event = |to: &Addressee| {
-        let event = Event { bundle: Some(bundle), ..Event::new(Action::Sent, Ended::Done) };
-        event.with_peer(&to.contact.name, to.contact.fingerprint())
-    };
-    to.iter().map(event).collect()
+fn begun(sent: &Sent) -> Vec<Event> {
+    let event = Event { bundle: Some(sent.bundle), ..Event::new(Action::Sent, Ended::Done) };
+    sent.recipients.iter().map(|to| event.clone().with_peer(&to.name, to.fingerprint)).collect()
 }
 
 /// Journals the attempt, then stores the state: a record comes before any word of success.

@@ -30,7 +30,7 @@ use crate::party::Party;
 use crate::send::{Once, Purpose};
 use crate::spool::Spool;
 
-pub(crate) use self::standing::{Held, discard, hold, leave, list, put_away, spools};
+pub(crate) use self::standing::{Held, discard, hold, leave, list, put_away, spool_of, spools};
 pub use self::standing::{Standing, keeps, standing};
 
 use self::standing::remove_spool;
@@ -91,7 +91,7 @@ impl Plan {
     /// Whether it is the same for the same people, some of whom have other keys now: `is_now` tells of a fingerprint of then
     /// whose it is.
     pub(crate) fn is_for_former_keys(&self, now: &Self, is_now: impl Fn(&Fingerprint) -> Option<Fingerprint>) -> bool {
-        let mut to: Vec<_> = self.to.iter().filter_map(is_now).collect();
+        let Some(mut to) = self.to.iter().map(is_now).collect::<Option<Vec<_>>>() else { return false };
         to.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
         self.to != now.to && Self { to, ..self.clone() } == *now
     }

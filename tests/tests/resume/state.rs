@@ -202,6 +202,45 @@ fn attack_62_what_is_revoked_while_it_is_sent_is_not_delivered() {
     deadly.nothing_is_left();
 }
 
+// Also where the relay does not mind: the send looks before it delivers.
+#[test]
+fn attack_62_what_is_revoked_before_the_relay_knows_it_is_not_delivered() {
+    let deadly = Deadly::new();
+    let source = plant(&deadly.world, "data");
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    deadly.world.hostile.on("POST", "/v1/bundles", move |seen| {
+        let _ = gate.lock().unwrap().recv_timeout(LIMIT);
+        seen.pass().into()
+    });
+    let running = deadly.world.pouch("ada", &["send", text(&source), "--to", "bo"]).start();
+    let transfers = deadly.world.party("ada").home().join("transfers");
+    let begun = || files_beneath(&transfers).into_iter().next();
+    let id = until("it is begun", LIMIT, begun).file_name().unwrap().to_str().unwrap().to_owned();
+    deadly.world.run("ada", &["outbox", "revoke", &id]).ok();
+    drop(open);
+    running.end().fails(6, "revoked meanwhile");
+    assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
+    assert_eq!(deadly.bundle("revoked"), id);
+    deadly.nothing_is_left();
+}
+
+// What was committed without an answer has its number for good, also where it is withdrawn before anybody asked.
+#[test]
+fn attack_62_a_number_is_not_used_twice_after_a_revocation() {
+    let deadly = Deadly::new();
+    let file = deadly.world.party("ada").file("file", "content");
+    let words = ["send", text(&file), "--to", "bo", "-q"];
+    let death = Death { heard: true, ..Death::at(|seen| seen.path.ends_with("/commit")) };
+    assert_eq!(deadly.killed(&words, death).code, -9);
+    let first = deadly.bundle("committing");
+    deadly.world.receive(&first).0.ok();
+    deadly.world.run("ada", &["outbox", "revoke", &first]).ok();
+    let second = deadly.world.run("ada", &words).ok().word();
+    let ran = deadly.world.receive(&second).0.ok();
+    assert!(!ran.err.contains("warning"), "{ran}");
+}
+
 // However much was sent before: a send reads what may be open, and now and then all.
 #[test]
 fn a_send_reads_only_what_may_be_open() {

@@ -80,8 +80,13 @@ pub async fn withdraw(party: &Party, api: &RelayApi, name: &Name) -> Result<With
         }
         let for_others = sent.recipients.iter().any(|r| !theirs(r));
         if status.state == BundleState::Pending && for_others && transfer::keeps(party, sent.bundle)? {
-            outbox::hold_back(party, api, &mut sent).await?;
-            withdrawn.kept.push(sent.bundle);
+            // Unless it was delivered this moment.
+            let delivered = outbox::hold_back(party, api, &mut sent).await?;
+            if delivered {
+                withdrawn.shared.push(sent.bundle)
+            } else {
+                withdrawn.kept.push(sent.bundle)
+            }
             continue;
         }
         let had = outbox::revoke(party, api, &mut sent).await?;

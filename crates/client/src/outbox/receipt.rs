@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::bundle;
-use pouch_protocol::{BundleStatus, ReceiptMessage};
+use pouch_protocol::{BundleStatus, ProblemKind, ReceiptMessage};
 use pouch_statement::{BundleId, MailboxId, Outcome, Receipt, Signed};
 
 use super::{Progress, Recipient, Sent, Verdict, settle};
@@ -36,20 +36,34 @@ pub async fn refresh<K: Borrow<Identity>>(
     if !settle(party, api, sent).await? {
         return Err(Error::NeverDelivered(sent.bundle));
     }
-    let status = api.bundle(sent.bundle).await?;
+    let asked = api.bundle(sent.bundle).await;
+    if matches!(&asked, Err(error) if error.refused() == Some(ProblemKind::NotFound)) {
+        fetched(party, sent)?;
+    }
+    let status = asked?;
     let news: Vec<(MailboxId, ReceiptMessage)> = status
         .deliveries
         .iter()
         .filter_map(|d| d.receipt.clone().map(|r| (d.mailbox, r)))
         .filter(|(mailbox, message)| is_news(sent, mailbox, message))
         .collect();
-    if !news.is_empty() {
+    if news.is_empty() {
+        fetched(party, sent)?;
+    } else {
         let identity = unlock()?;
         for (mailbox, message) in news {
             take_receipt(party, sent, mailbox, &message, identity.borrow())?;
         }
     }
     Ok(status)
+}
+
+/// Of what was withdrawn, the relay has no more receipts that were not fetched.
+fn fetched(party: &Party, sent: &mut Sent) -> Result<()> {
+    if !sent.recipients.iter().any(|r| r.unfetched) {
+        return Ok(());
+    }
+    sent.change(party, |sent| sent.recipients.iter_mut().for_each(|r| r.unfetched = false))
 }
 
 /// A receipt is news if there was none, or if a failure may have been followed by success. Success is final: a relay

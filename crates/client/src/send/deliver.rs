@@ -14,6 +14,7 @@ use super::upload::Uploaded;
 use super::{Delivered, How, again, check_lifetime, is_committing, once, ride_out};
 use crate::api::RelayApi;
 use crate::clock::now;
+use crate::contacts::ContactError;
 use crate::error::{Error, Result};
 use crate::home::Lock;
 use crate::identity::Identity;
@@ -97,6 +98,11 @@ impl Sending<'_> {
         let committed = self.ask(ongoing).await?;
         self.watch.news(News::Continues { bundle: ongoing.sent.bundle, percent: ongoing.transfer.percent() });
         if !committed {
+            if let Some(revoked) = outbox::revoked_among(self.party, last)? {
+                let _ = self.api.delete_bundle(ongoing.sent.bundle).await;
+                self.refused(ongoing)?;
+                return Err(Error::from(ContactError::Revoked(revoked)).into());
+            }
             return self.commit(ongoing, last, turn).await;
         }
         // By this commit, or by that of a copy of this home: the relay tells them apart.
@@ -109,7 +115,8 @@ impl Sending<'_> {
 
     /// Refuses to deliver what somebody withdrew while it was on its way, and takes back what the relay has of it.
     pub(super) async fn check_not_revoked(&self, sent: &mut Sent) -> Result<()> {
-        if outbox::load(self.party, sent.bundle)?.is_some_and(|now| now.progress != Progress::Revoked) {
+        let now = outbox::load(self.party, sent.bundle)?;
+        if now.ok_or(Error::NotResumable(sent.bundle, "nothing is left of it"))?.progress != Progress::Revoked {
             return Ok(());
         }
         sent.progress = Progress::Revoked;

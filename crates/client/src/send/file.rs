@@ -31,7 +31,7 @@ pub async fn send_to_file(
     let to = addressee(party, name)?;
     let expires = now().plus(request.lifetime);
     let mut sent = Sent::begin(BundleId::random()?, &request.purpose, expires, vec![to.recipient()]);
-    let events = begun(std::slice::from_ref(&to), sent.bundle);
+    let events = begun(&sent);
     let attempt = Attempt::begin_all(party.journal(), &events);
     let result = write_file(party, identity, request, &to, &mut sent, out, watch).await;
     watch.done();

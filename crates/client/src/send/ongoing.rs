@@ -102,7 +102,7 @@ impl Ongoing {
                 // What was said is said to its end, to whichever keys; `outbox reseal` is for those. Without what is left to be
                 // said, a commit can only be settled.
                 Some(sent) if sent.progress == Progress::Committing => {
-                    if transfer.last.is_some() {
+                    if transfer.last.is_some() && !how.readdressed {
                         return Ok(Some(Found::Open(Self { sent, transfer, continued: true, begun: true })));
                     }
                 }
@@ -151,8 +151,12 @@ impl Ongoing {
 
     /// The same in another bundle, which has it before this one is given up.
     pub(super) async fn anew(mut self, sending: &Sending<'_>, content: &Content, why: StartsOver) -> Result<Self> {
+        // Nobody withdraws it in between.
+        let _turn = sending.party.home.sending_turn().await?;
         if let Err(error) = sending.check_not_revoked(&mut self.sent).await {
-            self.transfer.remove(&sending.party.home)?;
+            if self.sent.progress == Progress::Revoked {
+                self.transfer.remove(&sending.party.home)?;
+            }
             return Err(error);
         }
         let new = Self::begin(sending, content)?;
@@ -163,6 +167,7 @@ impl Ongoing {
         self.take_back(sending).await?;
         if why == StartsOver::Elsewhere {
             // It was delivered with numbers and keys that are not here.
+            self.sent.advance(sending.party)?;
             self.sent.forget(sending.party)?;
         }
         self.transfer.leave()?;
@@ -185,10 +190,13 @@ impl Ongoing {
         let Sending { party, identity, .. } = sending;
         let Some(mine) = self.transfer.spool() else { return Ok(()) };
         for bundle in transfer::list(party)?.into_iter().filter(|id| *id != self.sent.bundle) {
-            let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
-            if transfer.spool().is_none_or(|spool| spool.id != mine.id) {
+            if transfer::spool_of(party, bundle)? != Some(mine.id) {
                 continue;
             }
+            if transfer::standing(party, bundle)? == Standing::Running {
+                return Err(Error::NotResumable(self.sent.bundle, BEING_SENT));
+            }
+            let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
             match outbox::load(party, bundle)? {
                 Some(sent) if sent.progress == Progress::Committing => {}
                 Some(sent) => {
@@ -225,7 +233,8 @@ pub(super) fn plan(party: &Party, identity: &Identity, sent: &Sent) -> Result<Pl
             _ => return Err(no(NOT_INTERRUPTED)),
         }
         if sent.expires <= now() {
-            return Err(no("its time is over"));
+            let unknown = sent.progress == Progress::Committing;
+            return Err(if unknown { Error::Unsettled(sent.bundle) } else { no("its time is over") });
         }
     }
     match transfer::standing(party, sent.bundle)? {

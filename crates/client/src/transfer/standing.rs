@@ -122,7 +122,7 @@ fn end(party: &Party, bundle: BundleId, spooled: Spooled) -> Result<()> {
 }
 
 fn end_locked(party: &Party, path: &Path, file: &File, spooled: Spooled) -> Result<()> {
-    let spool = spool_of(file).map_err(Error::file("read", path))?;
+    let spool = spool_in(file).map_err(Error::file("read", path))?;
     match spool {
         Some(_) if spooled == Spooled::Stays => Ok(()),
         Some(spool) if spooled == Spooled::Removed => {
@@ -142,7 +142,7 @@ pub(super) fn remove_spool(home: &Home, spool: BundleId) -> Result<()> {
     }
 }
 
-fn spool_of(file: &File) -> io::Result<Option<BundleId>> {
+fn spool_in(file: &File) -> io::Result<Option<BundleId>> {
     Ok(read_first(&mut BufReader::new(file))?.and_then(|(first, _)| first.spool))
 }
 
@@ -151,10 +151,14 @@ fn spool_of(file: &File) -> io::Result<Option<BundleId>> {
 /// # Errors
 /// The file system.
 pub fn keeps(party: &Party, bundle: BundleId) -> Result<bool> {
+    Ok(spool_of(party, bundle)?.is_some_and(|spool| spool::is_there(&party.home, spool)))
+}
+
+/// The kept stream that a transfer has, whoever sends it.
+pub(crate) fn spool_of(party: &Party, bundle: BundleId) -> Result<Option<BundleId>> {
     let path = path(&party.home, bundle);
-    let Some(file) = home::open(&path, OpenOptions::new().read(true))? else { return Ok(false) };
-    let spool = spool_of(&file).map_err(Error::file("read", &path))?;
-    Ok(spool.is_some_and(|spool| spool::is_there(&party.home, spool)))
+    let Some(file) = home::open(&path, OpenOptions::new().read(true))? else { return Ok(None) };
+    spool_in(&file).map_err(Error::file("read", &path))
 }
 
 /// The kept streams that transfers have; `None` if that cannot be said of one, for its first line is torn. The caller holds the
