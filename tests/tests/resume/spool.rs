@@ -91,13 +91,15 @@ fn what_is_kept_goes_to_new_keys() {
 // Where nobody knows whether it is delivered, it is said to its end, and not twice.
 #[test]
 fn what_is_kept_and_was_committing_goes_to_the_keys_of_then() {
-    let deadly = piped();
-    let death = Death::at(|seen| seen.path.ends_with("/commit"));
-    assert_eq!(deadly.killed(&[&WORDS[..], &["--once", "run 7"]].concat(), death).code, -9);
-    let id = deadly.bundle("committing");
-    rotate(&deadly);
-    assert_eq!(deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok().word(), id);
-    arrives(&deadly, &id);
+    for once in [&["--once", "run 7"][..], &[]] {
+        let deadly = piped();
+        let death = Death::at(|seen| seen.path.ends_with("/commit"));
+        assert_eq!(deadly.killed(&[&WORDS[..], once].concat(), death).code, -9);
+        let id = deadly.bundle("committing");
+        rotate(&deadly);
+        assert_eq!(deadly.world.run("ada", &["outbox", "resume", "-q", &id]).ok().word(), id);
+        arrives(&deadly, &id);
+    }
 }
 
 // Nor is it once more for new keys, where it was to be once.
