@@ -9,7 +9,7 @@ use std::time::Duration;
 use pouch_client::api::RelayApi;
 use pouch_client::invite::{self, Answered};
 use pouch_client::transport::{Network, NetworkError};
-use pouch_client::{BEING_SENT, Class, DELIVERED, Error, Home, NO_CONTACT, NOT_INTERRUPTED, Party, Span};
+use pouch_client::{Class, Error, Hindrance, Home, Party, Span};
 use pouch_core::age;
 use pouch_core::bundle::{EnvelopeError, OpenError, SinkError, StageError};
 use pouch_statement::Escaped;
@@ -311,12 +311,10 @@ fn hint(error: &Error) -> Option<String> {
         Error::NotKept(..) => "send it again, if it is still needed",
         Error::LongerForAll(_, why) if !matches!(**why, Error::Contact(ContactError::Revoked(_))) => return hint(why),
         Error::LongerForAll(..) => "send it again to the others, or give it an earlier end",
-        Error::NotResumable(_, BEING_SENT) | Error::NotForgotten(_, BEING_SENT) => {
-            "wait for its end, or interrupt it where it runs"
-        }
-        Error::NotResumable(_, DELIVERED) => "`pouch outbox add ID --to NAME` delivers it to one more",
-        Error::NotResumable(_, NOT_INTERRUPTED) => "`pouch outbox ID` shows where it stands",
-        Error::NotResumable(_, NO_CONTACT) => {
+        Error::BeingSent(_) => "wait for its end, or interrupt it where it runs",
+        Error::NotResumable(_, Hindrance::Delivered) => "`pouch outbox add ID --to NAME` delivers it to one more",
+        Error::NotResumable(_, Hindrance::NotInterrupted) => "`pouch outbox ID` shows where it stands",
+        Error::NotResumable(_, Hindrance::NoContact) => {
             "`pouch outbox resume ID --to NAME` sends what `send - --spool` kept to others, or to who they are now"
         }
         Error::NotResumable(..) => {

@@ -195,9 +195,12 @@ pub enum Error {
     /// It was withdrawn while it was being sent.
     #[error("bundle {0} was revoked meanwhile")]
     RevokedMeanwhile(BundleId),
-    /// A send that cannot go on: [`BEING_SENT`], [`NO_CONTACT`], [`NOT_INTERRUPTED`], or another reason.
+    /// Another process has it.
+    #[error("bundle {0} is left alone: it is being sent")]
+    BeingSent(BundleId),
+    /// A send that cannot go on.
     #[error("bundle {0} cannot be resumed: {1}")]
-    NotResumable(BundleId, &'static str),
+    NotResumable(BundleId, Hindrance),
     /// A send that cannot be forgotten.
     #[error("bundle {0} cannot be forgotten: {1}")]
     NotForgotten(BundleId, &'static str),
@@ -290,14 +293,37 @@ impl fmt::Display for Span {
     }
 }
 
-/// Why a send is neither gone on with nor forgotten: another process has it.
-pub const BEING_SENT: &str = "it is being sent";
-/// Why a send does not go to others: somebody has it.
-pub const DELIVERED: &str = "it is delivered";
-/// Why a send cannot go on: there is nothing to go on with.
-pub const NOT_INTERRUPTED: &str = "it is not interrupted";
-/// Why a send cannot go on: there is nobody to send it to.
-pub const NO_CONTACT: &str = "nobody among the contacts has, or had, the keys that it is for";
+/// Why a send cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Hindrance {
+    /// Asked for others, and somebody has it.
+    #[error("it is delivered")]
+    Delivered,
+    /// It is over.
+    #[error("it is not interrupted")]
+    NotInterrupted,
+    /// Nobody to send it to.
+    #[error("nobody among the contacts has, or had, the keys that it is for")]
+    NoContact,
+    /// Of files, which can be sent again.
+    #[error("a recipient has other keys")]
+    OtherKeys,
+    /// Asked for others, and not a stream that is kept.
+    #[error("files are sent to others by sending them")]
+    Files,
+    /// Its end has come.
+    #[error("its time is over")]
+    Late,
+    /// The source was a stream that is not kept.
+    #[error("what it was made of cannot be read again")]
+    Unreadable,
+    /// Not what was written down.
+    #[error("its state is damaged")]
+    Damaged,
+    /// No state, or another process has it this moment.
+    #[error("it is being sent, or nothing is left of it")]
+    Gone,
+}
 
 impl Error {
     /// That something cannot be done to a file.
@@ -332,7 +358,9 @@ impl Error {
             Self::NulByte => Class::Other,
             Self::KeysChanged => Class::Refused,
             Self::Unverified(_) | Self::UnknownSender | Self::NotKept(..) | Self::AllReceived(_) => Class::Refused,
-            Self::NotResumable(..) | Self::NotForgotten(..) | Self::LongerForAll(..) => Class::Refused,
+            Self::NotResumable(..) | Self::NotForgotten(..) | Self::LongerForAll(..) | Self::BeingSent(_) => {
+                Class::Refused
+            }
             Self::AlreadyRecipient(_) | Self::NamedTwice(_) | Self::OneRecipient | Self::BegunHybrid => Class::Usage,
             Self::NoInvitation(_)
             | Self::NoRotation(_)

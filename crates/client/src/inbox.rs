@@ -46,8 +46,8 @@ fn named(party: &Party, items: Listing<InboxItem>) -> Result<Listing<Waiting>> {
     Ok(Listing { rows: items.rows.into_iter().map(named).collect(), cut: items.cut })
 }
 
-/// Finds the bundle that a person means: a prefix of what waits, failed, was received or refused
-/// before, or the only one that waits.
+/// Finds the bundle that a person means: a prefix of what waits, failed, was received or refused before, or the only one that
+/// waits.
 ///
 /// # Errors
 /// Nothing, or several.
@@ -166,7 +166,7 @@ pub(crate) fn mark_refused(party: &Party, bundle: BundleId) -> Result<()> {
 
 /// Takes the mark away: it opened after all.
 pub(crate) fn unmark(party: &Party, bundle: BundleId) {
-    let _ = std::fs::remove_file(refused_path(party, bundle));
+    let _ = home::remove(&refused_path(party, bundle));
 }
 
 fn failed_path(party: &Party, bundle: BundleId) -> PathBuf {

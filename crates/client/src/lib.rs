@@ -33,7 +33,7 @@ pub mod transport;
 mod typed;
 mod watch;
 
-pub use error::{BEING_SENT, Class, DELIVERED, Error, NO_CONTACT, NOT_INTERRUPTED, Result, Span};
+pub use error::{Class, Error, Hindrance, Result, Span};
 pub use home::{Home, HomeError};
 pub use party::{Party, is_joined};
 pub use watch::{News, StartsOver, Unwatched, Watch};

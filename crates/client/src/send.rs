@@ -32,7 +32,7 @@ use self::ongoing::Ongoing;
 use self::upload::planned;
 use crate::api::RelayApi;
 use crate::clock::now;
-use crate::error::{DELIVERED, Error, NO_CONTACT, Result, Span};
+use crate::error::{Error, Hindrance, Result, Span};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::journal::{Action, Attempt, Ended, Event};
@@ -153,14 +153,14 @@ impl Files {
 pub fn resumed(party: &Party, identity: &Identity, sent: &Sent, to: Option<Vec<Name>>) -> Result<Request> {
     let plan = ongoing::plan(party, identity, sent)?;
     if to.is_some() && plan.source.spool().is_none() {
-        return Err(Error::NotResumable(sent.bundle, "files are sent to others by sending them"));
+        return Err(Error::NotResumable(sent.bundle, Hindrance::Files));
     }
     let book = party.contacts()?;
     let name = |to: &Fingerprint| {
-        let contact = book.by_fingerprint(to).ok_or(NO_CONTACT)?;
+        let contact = book.by_fingerprint(to).ok_or(Hindrance::NoContact)?;
         // With other keys it is another plan; but what was piped in nobody can send once more.
         let same = contact.fingerprint() == *to || plan.source.spool().is_some();
-        same.then(|| contact.name.clone()).ok_or("a recipient has other keys")
+        same.then(|| contact.name.clone()).ok_or(Hindrance::OtherKeys)
     };
     let same = || plan.to.iter().map(name).collect::<std::result::Result<Vec<Name>, _>>();
     let readdressed = to.is_some();
@@ -202,14 +202,16 @@ pub async fn send(
     let mut fingerprints: Vec<_> = to.iter().map(|to| to.contact.fingerprint()).collect();
     fingerprints.sort_unstable_by_key(|fingerprint| *fingerprint.as_bytes());
     let mark = once.map(|once| once.to(&fingerprints));
+    let mut marked = None;
     if let Some(resume) = resume
-        && let Some(sent) = known_now(party, api, resume, readdressed).await?
+        && let Some(mut sent) = outbox::load(party, resume)?
     {
-        return Ok(Delivery { sent, again: false });
+        if is_delivered_now(party, api, &mut sent, readdressed).await? {
+            return Ok(Delivery { sent, again: false });
+        }
+        // What goes on to other keys was marked for those of before.
+        marked = sent.once.filter(|once| !readdressed && Some(*once) != mark);
     }
-    // What goes on to other keys was marked for those of before.
-    let marked = resume.filter(|_| !readdressed).map(|resume| outbox::load(party, resume)).transpose()?.flatten();
-    let marked = marked.and_then(|sent| sent.once).filter(|marked| Some(*marked) != mark);
     for mark in [mark, marked].into_iter().flatten() {
         let Some(sent) = once::before(party, api, identity, mark).await? else { continue };
         match resume {
@@ -289,19 +291,16 @@ async fn keep(party: &Party, to: &[Name], content: Content, watch: &Arc<dyn Watc
     filled
 }
 
-/// What the relay says now of one that it had refused, or seemed to, and of one that may be delivered to others: it is `Some` if
-/// it is delivered.
-async fn known_now(party: &Party, api: &RelayApi, bundle: BundleId, readdressed: bool) -> Result<Option<Sent>> {
-    let Some(mut sent) = outbox::load(party, bundle)? else { return Ok(None) };
+/// Whether the relay says now that one is delivered that it had refused, or seemed to, or that may be delivered to others.
+async fn is_delivered_now(party: &Party, api: &RelayApi, sent: &mut Sent, readdressed: bool) -> Result<bool> {
     match sent.progress {
-        Progress::Undelivered => drop(outbox::settle(party, api, &mut sent).await?),
-        Progress::Committing if readdressed => drop(outbox::hold_back(party, api, &mut sent).await?),
-        _ => return Ok(None),
+        Progress::Undelivered => drop(outbox::settle(party, api, sent).await?),
+        Progress::Committing if readdressed => drop(outbox::hold_back(party, api, sent).await?),
+        _ => return Ok(false),
     }
-    match sent.progress {
-        Progress::Sent if readdressed => Err(Error::NotResumable(bundle, DELIVERED)),
-        Progress::Sent => Ok(Some(sent)),
-        _ => Ok(None),
+    match sent.progress == Progress::Sent {
+        true if readdressed => Err(Error::NotResumable(sent.bundle, Hindrance::Delivered)),
+        delivered => Ok(delivered),
     }
 }
 

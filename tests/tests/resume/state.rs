@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pouch_core::age;
 use pouch_tests::hostile::{Answer, Reply};
-use pouch_tests::{LIMIT, files_beneath, set_mtime, text, until};
+use pouch_tests::{LIMIT, Running, files_beneath, set_mtime, text, until};
 
 use super::deadly::{Deadly, Death, PART, plant};
 
@@ -189,13 +189,22 @@ fn attack_62_what_is_revoked_while_it_is_sent_is_not_delivered() {
     let source = plant(&deadly.world, "data");
     let words = ["send", text(&source), "--to", "bo", "--limit-rate", "8M"];
     let running = deadly.world.pouch("ada", &words).start();
-    let transfers = deadly.world.party("ada").home().join("transfers");
-    let id = until("it is sent", LIMIT, || {
-        let file = files_beneath(&transfers).into_iter().next()?;
-        Some(text(&file).rsplit_once('/')?.1.to_owned())
-    });
+    let id = begun(&deadly);
     deadly.world.run("ada", &["outbox", "forget", &id]).fails(5, "it is being sent");
     deadly.world.run("ada", &["outbox", "revoke", &id]).ok();
+    comes_to_nothing(&deadly, running, &id);
+}
+
+/// The one that is being sent.
+fn begun(deadly: &Deadly) -> String {
+    let transfers = deadly.world.party("ada").home().join("transfers");
+    let file = until("it is begun", LIMIT, || files_beneath(&transfers).into_iter().next());
+    file.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// It was revoked while it was being sent, and nobody has it.
+#[track_caller]
+fn comes_to_nothing(deadly: &Deadly, running: Running, id: &str) {
     running.end().fails(6, "revoked meanwhile");
     assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
     assert_eq!(deadly.bundle("revoked"), id);
@@ -214,15 +223,10 @@ fn attack_62_what_is_revoked_before_the_relay_knows_it_is_not_delivered() {
         seen.pass().into()
     });
     let running = deadly.world.pouch("ada", &["send", text(&source), "--to", "bo"]).start();
-    let transfers = deadly.world.party("ada").home().join("transfers");
-    let begun = || files_beneath(&transfers).into_iter().next();
-    let id = until("it is begun", LIMIT, begun).file_name().unwrap().to_str().unwrap().to_owned();
+    let id = begun(&deadly);
     deadly.world.run("ada", &["outbox", "revoke", &id]).ok();
     drop(open);
-    running.end().fails(6, "revoked meanwhile");
-    assert_eq!(deadly.world.run("bo", &["inbox", "-q"]).ok().text(), "");
-    assert_eq!(deadly.bundle("revoked"), id);
-    deadly.nothing_is_left();
+    comes_to_nothing(&deadly, running, &id);
 }
 
 // What was committed without an answer has its number for good, also where it is withdrawn before anybody asked.

@@ -5,7 +5,7 @@ use pouch_statement::BundleId;
 
 use super::{Progress, Sent};
 use crate::api::{ApiError, RelayApi};
-use crate::error::{BEING_SENT, Error, Result};
+use crate::error::{Error, Result};
 use crate::journal::{Action, Ended, Event};
 use crate::party::Party;
 use crate::transfer::{self, Held};
@@ -19,7 +19,7 @@ pub async fn forget(party: &Party, api: Option<&RelayApi>, bundle: BundleId) -> 
     let no = |why| Err(Error::NotForgotten(bundle, why));
     // Until it is over nobody else settles it, or goes on with it.
     let _turn = party.home.sending_turn().await?;
-    let Some(held) = transfer::hold(party, bundle)? else { return no(BEING_SENT) };
+    let Some(held) = transfer::hold(party, bundle)? else { return Err(Error::BeingSent(bundle)) };
     // As it is now, and not as it was when the relay was asked for something else.
     let Some(sent) = &super::load(party, bundle)? else { return Err(Error::NoBundle(bundle.to_string())) };
     match sent.progress {

@@ -7,7 +7,7 @@ use pouch_statement::BundleId;
 
 use super::ride_out;
 use crate::api::RelayApi;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hindrance, Result};
 use crate::transfer::{Envelope, Last};
 use crate::watch::Watch;
 
@@ -17,7 +17,7 @@ use crate::watch::Watch;
 /// One of the relay that is final: what it had of the bundle is deleted then. [`Error::Unsettled`]: the commit got no answer.
 pub(crate) async fn say(api: &RelayApi, bundle: BundleId, last: &Last, watch: &dyn Watch) -> Result<()> {
     for Envelope { mailbox, sealed } in &last.envelopes {
-        let damaged = |_| Error::NotResumable(bundle, "its state is damaged");
+        let damaged = |_| Error::NotResumable(bundle, Hindrance::Damaged);
         let envelope = Bytes::from(STANDARD.decode(sealed).map_err(damaged)?);
         if let Err(error) = ride_out(api, watch, || api.put_envelope(bundle, *mailbox, envelope.clone())).await {
             if error.is_final() {

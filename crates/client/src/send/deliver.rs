@@ -15,7 +15,7 @@ use super::{Delivered, How, again, check_lifetime, is_committing, once, ride_out
 use crate::api::RelayApi;
 use crate::clock::now;
 use crate::contacts::ContactError;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hindrance, Result};
 use crate::home::Lock;
 use crate::identity::Identity;
 use crate::outbox::{self, Progress, Sent};
@@ -116,7 +116,7 @@ impl Sending<'_> {
     /// Refuses to deliver what somebody withdrew while it was on its way, and takes back what the relay has of it.
     pub(super) async fn check_not_revoked(&self, sent: &mut Sent) -> Result<()> {
         let now = outbox::load(self.party, sent.bundle)?;
-        if now.ok_or(Error::NotResumable(sent.bundle, "nothing is left of it"))?.progress != Progress::Revoked {
+        if now.ok_or(Error::NotResumable(sent.bundle, Hindrance::Gone))?.progress != Progress::Revoked {
             return Ok(());
         }
         sent.progress = Progress::Revoked;

@@ -7,7 +7,7 @@ use super::address::Addressee;
 use super::deliver::Sending;
 use super::{check_lifetime, may_pass};
 use crate::clock::now;
-use crate::error::{BEING_SENT, Error, NOT_INTERRUPTED, Result};
+use crate::error::{Error, Hindrance, Result};
 use crate::identity::Identity;
 use crate::outbox::{self, Progress, Sent};
 use crate::party::Party;
@@ -120,7 +120,7 @@ impl Ongoing {
             }
         }
         match only {
-            Some(only) => Err(Error::NotResumable(only, "it is being sent, or nothing is left of it")),
+            Some(only) => Err(Error::NotResumable(only, Hindrance::Gone)),
             None => Ok(None),
         }
     }
@@ -194,7 +194,7 @@ impl Ongoing {
                 continue;
             }
             if transfer::standing(party, bundle)? == Standing::Running {
-                return Err(Error::NotResumable(self.sent.bundle, BEING_SENT));
+                return Err(Error::BeingSent(bundle));
             }
             let Some(transfer) = Transfer::open(party, identity, bundle)? else { continue };
             match outbox::load(party, bundle)? {
@@ -230,19 +230,19 @@ pub(super) fn plan(party: &Party, identity: &Identity, sent: &Sent) -> Result<Pl
     if !is_sent_anew(party, sent)? {
         match sent.progress {
             Progress::Sending | Progress::Committing => {}
-            _ => return Err(no(NOT_INTERRUPTED)),
+            _ => return Err(no(Hindrance::NotInterrupted)),
         }
         if sent.expires <= now() {
             let unknown = sent.progress == Progress::Committing;
-            return Err(if unknown { Error::Unsettled(sent.bundle) } else { no("its time is over") });
+            return Err(if unknown { Error::Unsettled(sent.bundle) } else { no(Hindrance::Late) });
         }
     }
     match transfer::standing(party, sent.bundle)? {
-        Standing::Running => return Err(no(BEING_SENT)),
-        Standing::Lost => return Err(no("what it was made of cannot be read again")),
+        Standing::Running => return Err(Error::BeingSent(sent.bundle)),
+        Standing::Lost => return Err(no(Hindrance::Unreadable)),
         Standing::Interrupted { .. } => {}
     }
     let transfer = Transfer::open(party, identity, sent.bundle)?;
     let secrets = transfer.as_ref().and_then(|transfer| transfer.secrets.as_ref());
-    secrets.map(|secrets| secrets.plan.clone()).ok_or(no("its state is damaged"))
+    secrets.map(|secrets| secrets.plan.clone()).ok_or(no(Hindrance::Damaged))
 }
